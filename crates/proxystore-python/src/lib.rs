@@ -1,0 +1,9 @@
+//! The native module `proxystore_rs._core`.
+//!
+//! The only crate that knows Python: it turns Python objects into payloads and back, and holds the
+//! transparent proxy, a type built on raw type slots.
+use pyo3::prelude::*;
+
+/// The native module; the typed face is the package `proxystore_rs`.
+#[pymodule]
+mod _core {}
