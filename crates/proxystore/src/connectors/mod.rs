@@ -1,0 +1,320 @@
+//! Connectors: each moves bytes to and from one kind of channel.
+//!
+//! A connector knows keys and bytes, never user types. Every connector, and every wrapper around
+//! one, keeps this contract; `testkit` has one test per line.
+//!
+//! 1. What was put is got back, byte for byte, at any size from 0 bytes on, however many parts.
+//! 2. Every put without a key makes a key of its own.
+//! 3. An absent key is `None` for `get`, `false` for `exists`, and no error for `evict`.
+//! 4. After `evict` the object is absent; evicting again is no error; other objects stay.
+//! 5. Bytes that `get` returns are private to the caller: writing to them never changes the
+//!    stored object or anyone else's view. [`Access::ReadOnly`] memory cannot be written to.
+//! 6. Bytes that `get` returned stay valid and unchanged after eviction, later puts and `close`.
+//! 7. A stored object never changes: what the caller does to its own bytes after `put` is not seen.
+//! 8. A reader never sees half an object, and a put that fails leaves nothing behind.
+//! 9. A truncated or damaged object is an error, never a shorter object.
+//! 10. A range returns exactly those bytes; one that reaches past the end is an error.
+//! 11. `get_into` fills the caller's memory; a wrong length is an error.
+//! 12. A batch does what the single calls do, in order; an empty batch is fine.
+//! 13. A key made by `new_key` is absent until `put` with [`PutOptions::key`] fills it. Filling it
+//!     again makes a new generation: `latest` keys see the newer object, buffers of the older one
+//!     stay as they are, and the older generation's key is absent.
+//! 14. `wait` returns true as soon as the object is there, false when the time is up.
+//! 15. A connector opened from `config()` reaches the same objects.
+//! 16. After `close` every call is an error of kind `Closed`, and closing again is fine.
+//! 17. All calls may come from many threads at once.
+//! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::buffer::Buffer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::payload::Parts;
+
+/// Moves bytes to and from one kind of channel. The module documentation is the contract.
+///
+/// Implementors write the first eight methods; the others have defaults that are correct on every
+/// channel, and [`Capabilities`] says which the connector does better.
+pub trait Connector: fmt::Debug + Send + Sync + 'static {
+    /// Stores the parts, one after the other, as one object.
+    fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key>;
+
+    /// The bytes stored under a key, or `None`.
+    fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>>;
+
+    /// Whether there is an object under the key.
+    fn exists(&self, key: &Key) -> Result<bool>;
+
+    /// Removes the object under the key, if any.
+    fn evict(&self, key: &Key) -> Result<()>;
+
+    /// Makes a key to be filled later by `put` with [`PutOptions::key`].
+    fn new_key(&self) -> Result<Key>;
+
+    /// Releases the connector; with `clear`, removes the objects stored through it too.
+    fn close(&self, clear: bool) -> Result<()>;
+
+    /// From which an equal connector can be opened anywhere.
+    fn config(&self) -> ConnectorConfig;
+
+    /// What this connector does natively.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Waits until there is an object under the key; false when `deadline` passes first.
+    ///
+    /// The default asks again and again, at intervals that grow from 1 to 100 ms.
+    fn wait(&self, key: &Key, deadline: Option<Instant>) -> Result<bool> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if self.exists(key)? {
+                return Ok(true);
+            }
+            if let Some(deadline) = deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(false);
+                }
+                pause = pause.min(left);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+
+    /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must
+    /// match; false when there is no such object.
+    fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
+        let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
+        let Some(bytes) = self.get(key, &options)? else { return Ok(false) };
+        if bytes.len() != target.len() {
+            return Err(wrong_length(key, bytes.len(), target.len()));
+        }
+        target.copy_from_slice(&bytes);
+        Ok(true)
+    }
+
+    /// `put` for many objects, keys in the same order. When one fails, those before it are evicted.
+    fn put_batch(&self, objects: &[Parts<'_>], options: &PutOptions) -> Result<Vec<Key>> {
+        let mut keys = Vec::with_capacity(objects.len());
+        for parts in objects {
+            match self.put(parts, options) {
+                Ok(key) => keys.push(key),
+                Err(error) => {
+                    for key in &keys {
+                        let _ = self.evict(key); // the first error is the one to report
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    /// `get` for many keys, in the same order.
+    fn get_batch(&self, keys: &[Key], options: &GetOptions) -> Result<Vec<Option<Buffer>>> {
+        keys.iter().map(|key| self.get(key, options)).collect()
+    }
+
+    /// Memory inside the channel: putting a part that starts there copies nothing.
+    ///
+    /// The buffer starts on a page of its own. Once its bytes were put, they never change again:
+    /// later writes through views of the buffer stay private to the writer.
+    fn allocate(&self, len: usize) -> Result<Buffer> {
+        let _ = len;
+        Err(unsupported("allocate in the channel", &self.config()))
+    }
+}
+
+/// What to do beside storing; start from `PutOptions::default()`.
+#[derive(Debug, Clone, Default)]
+pub struct PutOptions {
+    /// Store under this key, made by `new_key`, instead of a key of its own.
+    pub key: Option<Key>,
+    /// Give up with an error of kind `Timeout` after this time.
+    pub deadline: Option<Instant>,
+}
+
+/// What to get and how; start from `GetOptions::default()`.
+#[derive(Debug, Clone, Default)]
+pub struct GetOptions {
+    /// Whether the caller wants to write to the bytes.
+    pub access: Access,
+    /// Only these bytes of the object, counted from its first.
+    pub range: Option<Range<u64>>,
+    /// Give up with an error of kind `Timeout` after this time.
+    pub deadline: Option<Instant>,
+}
+
+/// Whether the receiver of bytes wants to write to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Writable memory of the caller's own; a copy, or pages copied where they are written.
+    #[default]
+    Private,
+    /// Memory that may be shared with others and cannot be written to; the fastest there is.
+    ReadOnly,
+}
+
+/// What a connector does natively, beyond what the contract asks of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of independent facts")]
+pub struct Capabilities {
+    /// `wait` is woken by an event instead of asking again and again.
+    pub event_driven_wait: bool,
+    /// A range is read without reading the rest.
+    pub range_reads: bool,
+    /// `get` maps the stored bytes instead of copying them.
+    pub zero_copy_get: bool,
+    /// `allocate` gives memory inside the channel.
+    pub allocate: bool,
+    /// Other processes on this host reach the objects.
+    pub cross_process: bool,
+    /// Objects outlive the process that stored them.
+    pub survives_process: bool,
+}
+
+/// A setting's value: what MessagePack, TOML and Python's builtins have in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A floating point number.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// Raw bytes, such as an opaque object of another language.
+    Bytes(#[serde(with = "crate::codec::raw_bytes")] Vec<u8>),
+    /// Values in order.
+    List(Vec<Value>),
+    /// Named values.
+    Map(BTreeMap<String, Value>),
+}
+
+/// From which a connector can be opened anywhere: where the bytes live, and local settings.
+///
+/// The URL *identifies* the channel; `options` may differ between processes that use it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectorConfig {
+    /// Scheme and place of the channel, such as `file:///scratch/run7`.
+    pub url: String,
+    /// Local settings by name.
+    pub options: BTreeMap<String, Value>,
+}
+
+impl ConnectorConfig {
+    /// A configuration without options.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), options: BTreeMap::new() }
+    }
+
+    /// The kind of channel: the part of the URL before the first colon.
+    pub fn kind(&self) -> &str {
+        self.url.split(':').next().unwrap_or_default()
+    }
+
+    /// Whether both lead to the same bytes.
+    pub fn same_channel(&self, other: &Self) -> bool {
+        self.url == other.url
+    }
+}
+
+macro_rules! forward {
+    ($($holder:ty),*) => {$(
+        #[deny(clippy::missing_trait_methods)]
+        impl<C: Connector + ?Sized> Connector for $holder {
+            fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
+                (**self).put(parts, options)
+            }
+            fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
+                (**self).get(key, options)
+            }
+            fn exists(&self, key: &Key) -> Result<bool> {
+                (**self).exists(key)
+            }
+            fn evict(&self, key: &Key) -> Result<()> {
+                (**self).evict(key)
+            }
+            fn new_key(&self) -> Result<Key> {
+                (**self).new_key()
+            }
+            fn close(&self, clear: bool) -> Result<()> {
+                (**self).close(clear)
+            }
+            fn config(&self) -> ConnectorConfig {
+                (**self).config()
+            }
+            fn capabilities(&self) -> Capabilities {
+                (**self).capabilities()
+            }
+            fn wait(&self, key: &Key, deadline: Option<Instant>) -> Result<bool> {
+                (**self).wait(key, deadline)
+            }
+            fn get_into(
+                &self,
+                key: &Key,
+                range: Option<Range<u64>>,
+                target: &mut [u8],
+            ) -> Result<bool> {
+                (**self).get_into(key, range, target)
+            }
+            fn put_batch(&self, objects: &[Parts<'_>], options: &PutOptions) -> Result<Vec<Key>> {
+                (**self).put_batch(objects, options)
+            }
+            fn get_batch(&self, keys: &[Key], options: &GetOptions) -> Result<Vec<Option<Buffer>>> {
+                (**self).get_batch(keys, options)
+            }
+            fn allocate(&self, len: usize) -> Result<Buffer> {
+                (**self).allocate(len)
+            }
+        }
+    )*};
+}
+forward!(Arc<C>, Box<C>);
+
+/// The error every connector gives after `close`.
+pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
+    Error::new(ErrorKind::Closed, operation, "the connector is closed")
+        .with("channel", &config.url)
+        .with_hint("open the store again, or close it only after its last use")
+}
+
+/// The error for an operation a channel does not have.
+pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
+    Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
+        .with("channel", &config.url)
+}
+
+/// The error for a destination that is not as long as the object.
+pub fn wrong_length(key: &Key, object: usize, target: usize) -> Error {
+    Error::new(ErrorKind::Config, "get object", "the destination has another length")
+        .with("key", key)
+        .with("object", object)
+        .with("destination", target)
+}
+
+/// Checks a range against an object of `size` bytes; `None` means all of it.
+pub fn checked_range(key: &Key, range: Option<&Range<u64>>, size: u64) -> Result<Range<u64>> {
+    match range {
+        None => Ok(0..size),
+        Some(range) if range.start <= range.end && range.end <= size => Ok(range.clone()),
+        Some(range) => Err(Error::new(
+            ErrorKind::Config,
+            "get part of an object",
+            "the range reaches past the end",
+        )
+        .with("key", key)
+        .with("range", format_args!("{}..{}", range.start, range.end))
+        .with("size", size)),
+    }
+}

@@ -1,0 +1,311 @@
+//! Payloads: how an object lies in a channel (format in `docs/protocol.md`).
+//!
+//! A payload is a 64-byte prelude, a part table, the codec's metadata and the parts, each at a
+//! multiple of 64 bytes. Writing makes a scatter list, so large parts are never copied to be
+//! framed; reading slices the received buffer, so they are never copied to be unframed.
+
+use std::borrow::Cow;
+use std::io::IoSlice;
+use std::ops::Range;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::buffer::{ALIGNMENT, Buffer};
+use crate::error::{Error, ErrorKind, Result};
+
+/// First bytes of every payload; the line ends and the high bit show text-mode damage.
+pub const MAGIC: [u8; 8] = *b"\x89PXS\r\n\x1a\n";
+/// Version of the payload format written here.
+pub const VERSION: u16 = 1;
+/// Length of the prelude in bytes.
+pub const PRELUDE: usize = 64;
+/// Alignment of parts that lie in memory the channel handed out.
+pub const PAGE: usize = 4096;
+
+const MAX_PARTS: usize = 1 << 20;
+const READ: &str = "read a payload";
+
+/// Scatter list of the bytes of one object: what connectors are given to store.
+#[derive(Debug, Clone, Default)]
+pub struct Parts<'a> {
+    slices: Vec<&'a [u8]>,
+    len: usize,
+}
+
+impl<'a> Parts<'a> {
+    /// Appends bytes; empty slices are left out.
+    pub fn push(&mut self, bytes: &'a [u8]) {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.slices.push(bytes);
+        }
+    }
+
+    /// Total length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no bytes at all.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The slices, in order, none empty.
+    pub fn slices(&self) -> &[&'a [u8]] {
+        &self.slices
+    }
+
+    /// The slices for a vectored write.
+    pub fn io_slices(&self) -> Vec<IoSlice<'a>> {
+        self.slices.iter().map(|slice| IoSlice::new(slice)).collect()
+    }
+
+    /// Copies all bytes to `target`.
+    ///
+    /// # Panics
+    /// When the target is not exactly as long.
+    pub fn copy_to(&self, target: &mut [u8]) {
+        assert_eq!(target.len(), self.len, "target as long as the parts");
+        let mut rest = target;
+        for slice in &self.slices {
+            let (here, after) = rest.split_at_mut(slice.len());
+            here.copy_from_slice(slice);
+            rest = after;
+        }
+    }
+
+    /// All bytes in one private buffer.
+    pub fn to_buffer(&self) -> Buffer {
+        let mut buffer = Buffer::zeroed(self.len);
+        if let Some(target) = buffer.as_mut() {
+            self.copy_to(target);
+        }
+        buffer
+    }
+}
+
+impl<'a> From<&'a [u8]> for Parts<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        let mut parts = Self::default();
+        parts.push(bytes);
+        parts
+    }
+}
+
+/// One part of a payload.
+#[derive(Debug, Clone)]
+pub struct Part<'a> {
+    /// The bytes, borrowed from the object where possible.
+    pub bytes: Cow<'a, [u8]>,
+    /// The bytes lie in memory the channel handed out: place them at a page boundary.
+    pub allocated: bool,
+}
+
+/// An encoded object, ready to be framed.
+#[derive(Debug, Clone)]
+pub struct Payload<'a> {
+    codec: u16,
+    meta: Cow<'a, [u8]>,
+    parts: Vec<Part<'a>>,
+}
+
+impl<'a> Payload<'a> {
+    /// A payload of a codec, with that codec's metadata and no parts yet.
+    pub fn new(codec: u16, meta: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { codec, meta: meta.into(), parts: Vec::with_capacity(2) }
+    }
+
+    /// Adds a part.
+    #[must_use]
+    pub fn with_part(mut self, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        self.push(Part { bytes: bytes.into(), allocated: false });
+        self
+    }
+
+    /// Adds a part.
+    pub fn push(&mut self, part: Part<'a>) {
+        self.parts.push(part);
+    }
+
+    /// Frames the payload: everything but the parts is made here.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] for more than a million parts or metadata above 4 GB.
+    pub fn frame(self) -> Result<Framed<'a>> {
+        let head_len = PRELUDE + 16 * self.parts.len() + self.meta.len();
+        let (Ok(head_len_u32), true) = (u32::try_from(head_len), self.parts.len() <= MAX_PARTS)
+        else {
+            return Err(Error::new(ErrorKind::Encode, "frame a payload", "too many parts")
+                .with("parts", self.parts.len())
+                .with_hint("store the pieces of the object under keys of their own"));
+        };
+        let mut end = head_len;
+        let mut offsets = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let alignment = if part.allocated { PAGE } else { ALIGNMENT };
+            let offset = end.next_multiple_of(alignment);
+            offsets.push(offset);
+            end = offset + part.bytes.len();
+        }
+        let mut head = Vec::with_capacity(head_len);
+        head.extend_from_slice(&MAGIC);
+        head.extend_from_slice(&VERSION.to_le_bytes());
+        head.extend_from_slice(&self.codec.to_le_bytes());
+        head.extend_from_slice(&0_u32.to_le_bytes()); // flags
+        head.extend_from_slice(&head_len_u32.to_le_bytes());
+        // lossless: at most MAX_PARTS
+        head.extend_from_slice(&(self.parts.len() as u32).to_le_bytes());
+        head.extend_from_slice(&(end as u64).to_le_bytes());
+        head.resize(PRELUDE, 0);
+        for (part, offset) in self.parts.iter().zip(&offsets) {
+            head.extend_from_slice(&(*offset as u64).to_le_bytes());
+            head.extend_from_slice(&(part.bytes.len() as u64).to_le_bytes());
+        }
+        head.extend_from_slice(&self.meta);
+        let checksum = xxh3_64(&head); // its own field is zero here
+        head[56..64].copy_from_slice(&checksum.to_le_bytes());
+        Ok(Framed { head, parts: self.parts, offsets, len: end })
+    }
+}
+
+/// A framed payload; [`parts`](Self::parts) is what a connector stores.
+#[derive(Debug)]
+pub struct Framed<'a> {
+    head: Vec<u8>,
+    parts: Vec<Part<'a>>,
+    offsets: Vec<usize>,
+    len: usize,
+}
+
+impl Framed<'_> {
+    /// Total length in bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Always false: a payload has at least its prelude.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The scatter list: head, padding and parts in order.
+    pub fn parts(&self) -> Parts<'_> {
+        static ZEROS: [u8; PAGE] = [0; PAGE];
+        let mut list = Parts::default();
+        list.push(&self.head);
+        for (part, offset) in self.parts.iter().zip(&self.offsets) {
+            // The gap is shorter than the alignment, which is at most a page.
+            list.push(&ZEROS[..offset - list.len()]);
+            list.push(&part.bytes);
+        }
+        list
+    }
+}
+
+/// A received payload: the head, checked, and the parts as slices of the received buffer.
+#[derive(Debug, Clone)]
+pub struct Received {
+    codec: u16,
+    meta: Range<usize>,
+    parts: Vec<Range<usize>>,
+    bytes: Buffer,
+}
+
+impl Received {
+    /// Checks a head and locates the parts; nothing is copied.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for anything that is no payload, is damaged in its head or cut
+    /// short; [`ErrorKind::Incompatible`] for a newer version.
+    pub fn parse(bytes: Buffer) -> Result<Self> {
+        let corrupt = |cause: &'static str| {
+            Error::new(ErrorKind::Corrupt, READ, cause).with("received bytes", bytes.len())
+        };
+        if bytes.len() < PRELUDE || bytes[..8] != MAGIC {
+            return Err(corrupt("these bytes are not a payload")
+                .with_hint("they were not written by a store, or the channel altered them"));
+        }
+        let version = le_u16(&bytes[8..]);
+        let flags = le_u32(&bytes[12..]);
+        if version != VERSION || flags != 0 {
+            return Err(Error::new(ErrorKind::Incompatible, READ, "the format is newer")
+                .with("version", version)
+                .with("flags", format_args!("{flags:#x}"))
+                .with_hint("upgrade this program to the version that wrote the object"));
+        }
+        let codec = le_u16(&bytes[10..]);
+        let head_len = le_u32(&bytes[16..]) as usize;
+        let count = le_u32(&bytes[20..]) as usize;
+        let total = le_u64(&bytes[24..]);
+        if head_len > bytes.len() || count > MAX_PARTS || PRELUDE + 16 * count > head_len {
+            return Err(corrupt("the head is damaged or cut short"));
+        }
+        let mut head = bytes[..head_len].to_vec();
+        head[56..64].fill(0);
+        if xxh3_64(&head).to_le_bytes() != bytes[56..64] {
+            return Err(corrupt("the head is damaged: its checksum does not match"));
+        }
+        if total != bytes.len() as u64 {
+            return Err(corrupt("the object is cut short or has bytes appended")
+                .with("expected bytes", total)
+                .with_hint("the writer died or the disk filled up; store the object again"));
+        }
+        let mut parts = Vec::with_capacity(count);
+        let mut end = head_len as u64;
+        for entry in bytes[PRELUDE..PRELUDE + 16 * count].chunks_exact(16) {
+            let (offset, len) = (le_u64(entry), le_u64(&entry[8..]));
+            let part_end = offset.checked_add(len).filter(|part_end| *part_end <= total);
+            let Some(part_end) = part_end.filter(|_| offset >= end) else {
+                return Err(corrupt("the part table points outside the object"));
+            };
+            // lossless: at most bytes.len()
+            parts.push(offset as usize..part_end as usize);
+            end = part_end;
+        }
+        let meta = PRELUDE + 16 * count..head_len;
+        Ok(Self { codec, meta, parts, bytes })
+    }
+
+    /// Number of the codec that wrote it.
+    pub fn codec(&self) -> u16 {
+        self.codec
+    }
+
+    /// The codec's metadata.
+    pub fn meta(&self) -> &[u8] {
+        &self.bytes[self.meta.clone()]
+    }
+
+    /// How many parts there are.
+    pub fn part_count(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// A part, sharing the received memory; `None` past the last.
+    pub fn part(&self, index: usize) -> Option<Buffer> {
+        self.parts.get(index).map(|range| self.bytes.slice(range.clone()))
+    }
+
+    /// Total length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Always false: a payload has at least its prelude.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+fn le_u16(bytes: &[u8]) -> u16 {
+    u16::from_le_bytes([bytes[0], bytes[1]])
+}
+
+fn le_u32(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+fn le_u64(bytes: &[u8]) -> u64 {
+    u64::from(le_u32(bytes)) | u64::from(le_u32(&bytes[4..])) << 32
+}
