@@ -25,6 +25,9 @@
 //! 17. All calls may come from many threads at once.
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
 
+mod memory;
+mod open;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -37,6 +40,9 @@ use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;
+
+pub use memory::MemoryConnector;
+pub use open::open;
 
 /// Moves bytes to and from one kind of channel. The module documentation is the contract.
 ///
