@@ -4,6 +4,15 @@
 //! transparent proxy, a type built on raw type slots.
 use pyo3::prelude::*;
 
+pub mod proxy;
+
 /// The native module; the typed face is the package `proxystore_rs`.
 #[pymodule]
-mod _core {}
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::proxy::register(module)
+    }
+}
