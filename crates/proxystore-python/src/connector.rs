@@ -20,7 +20,14 @@ use crate::error::IntoPython;
 use crate::value;
 
 /// A connector of the library. Not to be used directly: its subclasses name a channel.
-#[pyclass(name = "NativeConnector", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
+#[pyclass(
+    name = "NativeConnector",
+    module = "proxystore_rs._core",
+    subclass,
+    dict,
+    weakref,
+    frozen
+)]
 pub(crate) struct NativeConnector {
     connector: OnceLock<Arc<dyn Connector>>,
 }
@@ -37,7 +44,10 @@ impl NativeConnector {
 /// The library's key behind a key of a native connector.
 pub(crate) fn key_of(key: &Bound<'_, PyAny>) -> PyResult<Key> {
     let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
-    let id = tuple.get_item(0)?.extract::<String>().map_err(|_| bad_key(key))?;
+    let id = tuple
+        .get_item(0)?
+        .extract::<String>()
+        .map_err(|_| bad_key(key))?;
     let number = |index| match tuple.get_item(index) {
         Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
         Err(_) => Ok(0), // as in FileKey("name")
@@ -65,7 +75,9 @@ impl NativeConnector {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { connector: OnceLock::new() }
+        Self {
+            connector: OnceLock::new(),
+        }
     }
 
     /// Opens the channel of a URL; called once by the subclass's constructor.
@@ -80,15 +92,12 @@ impl NativeConnector {
 
     /// The URL that identifies the channel.
     #[getter]
-    fn url(&self, py: Python<'_>) -> PyResult<String> {
+    fn url(&self) -> PyResult<String> {
         Ok(self.inner()?.config().url)
     }
 
     /// Stores bytes under a new key, which is returned.
-    fn put<'py>(
-        slf: &Bound<'py, Self>,
-        obj: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn put<'py>(slf: &Bound<'py, Self>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         store(slf, obj, PutOptions::default())
     }
 
@@ -98,11 +107,15 @@ impl NativeConnector {
         objs: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
-        let views: Vec<View> =
-            objs.try_iter()?.map(|object| View::of(&object?)).collect::<PyResult<_>>()?;
+        let views: Vec<View> = objs
+            .try_iter()?
+            .map(|object| View::of(&object?))
+            .collect::<PyResult<_>>()?;
         let parts: Vec<Parts<'_>> = views.iter().map(|view| Parts::from(view.bytes())).collect();
         let connector = slf.get().inner()?;
-        let keys = py.detach(|| connector.put_batch(&parts, &PutOptions::default())).py(py)?;
+        let keys = py
+            .detach(|| connector.put_batch(&parts, &PutOptions::default()))
+            .py(py)?;
         let list = PyList::empty(py);
         for key in keys {
             list.append(key_to_python(slf, &key)?)?;
@@ -123,7 +136,10 @@ impl NativeConnector {
 
     /// Stores bytes under a key made by `new_key`.
     fn set(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        let options = PutOptions { key: Some(key_of(key)?), ..PutOptions::default() };
+        let options = PutOptions {
+            key: Some(key_of(key)?),
+            ..PutOptions::default()
+        };
         store(slf, obj, options).map(drop)
     }
 
@@ -134,7 +150,9 @@ impl NativeConnector {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (key, connector) = (key_of(key)?, self.inner()?);
-        let bytes = py.detach(|| connector.get(&key, &GetOptions::default())).py(py)?;
+        let bytes = py
+            .detach(|| connector.get(&key, &GetOptions::default()))
+            .py(py)?;
         bytes.map(|bytes| memory(py, bytes)).transpose()
     }
 
@@ -161,12 +179,7 @@ impl NativeConnector {
 
     /// Waits until there is an object under the key; false when `timeout` seconds pass first.
     #[pyo3(signature = (key, timeout = None))]
-    fn wait(
-        &self,
-        py: Python<'_>,
-        key: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
-    ) -> PyResult<bool> {
+    fn wait(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
         let (key, connector) = (key_of(key)?, self.inner()?);
         wait_interruptibly(py, timeout, |deadline| connector.wait(&key, Some(deadline)))
     }
@@ -209,7 +222,9 @@ fn store<'py>(
     let py = connector.py();
     let view = View::of(object)?;
     let inner = connector.get().inner()?;
-    let key = py.detach(|| inner.put(&Parts::from(view.bytes()), &options)).py(py)?;
+    let key = py
+        .detach(|| inner.put(&Parts::from(view.bytes()), &options))
+        .py(py)?;
     key_to_python(connector, &key)
 }
 

@@ -23,7 +23,8 @@ fn class_name(kind: ErrorKind) -> &'static str {
 /// The exception for an error. An exception raised by Python code underneath, such as a connector
 /// written in Python, comes through as it was.
 pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
-    let raised = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<PyErr>());
+    let raised =
+        std::error::Error::source(&error).and_then(|source| source.downcast_ref::<PyErr>());
     if let Some(raised) = raised {
         return raised.clone_ref(py);
     }

@@ -9,7 +9,7 @@ mod error;
 mod foreign;
 mod message_pack;
 mod pickle;
-mod proxy;
+pub mod proxy;
 mod store;
 mod value;
 

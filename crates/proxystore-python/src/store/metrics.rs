@@ -45,7 +45,9 @@ impl Recorder {
             return Ok(());
         };
         let milliseconds = ended.duration_since(started).as_secs_f64() * 1e3;
-        metrics.call_method1(py, intern!(py, "add_time"), (name, key, milliseconds)).map(drop)
+        metrics
+            .call_method1(py, intern!(py, "add_time"), (name, key, milliseconds))
+            .map(drop)
     }
 
     pub(super) fn attribute(
@@ -55,8 +57,12 @@ impl Recorder {
         key: &Bound<'_, PyAny>,
         value: usize,
     ) -> PyResult<()> {
-        let Some(metrics) = &self.0 else { return Ok(()) };
-        metrics.call_method1(py, intern!(py, "add_attribute"), (name, key, value)).map(drop)
+        let Some(metrics) = &self.0 else {
+            return Ok(());
+        };
+        metrics
+            .call_method1(py, intern!(py, "add_attribute"), (name, key, value))
+            .map(drop)
     }
 
     pub(super) fn counter(
@@ -65,8 +71,12 @@ impl Recorder {
         name: &str,
         key: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let Some(metrics) = &self.0 else { return Ok(()) };
-        metrics.call_method1(py, intern!(py, "add_counter"), (name, key, 1)).map(drop)
+        let Some(metrics) = &self.0 else {
+            return Ok(());
+        };
+        metrics
+            .call_method1(py, intern!(py, "add_counter"), (name, key, 1))
+            .map(drop)
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

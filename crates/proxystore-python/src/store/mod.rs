@@ -7,13 +7,14 @@ mod factory;
 mod metrics;
 mod proxies;
 mod registry;
+mod state;
 
 use std::sync::{Arc, OnceLock};
 
 use proxystore::connectors::{Connector, PutOptions};
 use proxystore::payload::{Framed, Parts};
 use proxystore::store::CacheLimits;
-use proxystore::{Access, Key, Store};
+use proxystore::{Access, Store};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -24,199 +25,24 @@ pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restor
 pub(crate) use registry::stores;
 
 use crate::buffer::PyStoredBytes;
-use crate::connector::{self, NativeConnector};
+use crate::connector::NativeConnector;
 use crate::error::IntoPython;
-use crate::foreign::{self, ForeignConnector};
-use crate::pickle;
+use crate::foreign::ForeignConnector;
 use metrics::Recorder;
+use proxies::{Wish, is_nonproxiable, make, nonproxiable};
+pub(crate) use state::State;
 
 /// Base of the store class; constructed through the subclass.
-#[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
+#[pyclass(
+    name = "StoreBase",
+    module = "proxystore_rs._core",
+    subclass,
+    dict,
+    weakref,
+    frozen
+)]
 pub(crate) struct StoreBase {
     state: OnceLock<State>,
-}
-
-/// What `_setup` fills in.
-pub(crate) struct State {
-    pub(crate) store: Store,
-    /// The connector as the user gave it.
-    connector: Py<PyAny>,
-    foreign: bool,
-    serializer: Option<Py<PyAny>>,
-    deserializer: Option<Py<PyAny>>,
-    populate_target: bool,
-    access: Access,
-    metrics: Recorder,
-    /// Pickled settings that only Python understands; travels in references.
-    extension: Option<Vec<u8>>,
-}
-
-/// A cached object.
-struct Cached(Py<PyAny>);
-
-impl State {
-    /// The library's key for a Python key.
-    pub(crate) fn key(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
-        if self.foreign { foreign::key_of(key, 0) } else { connector::key_of(key) }
-    }
-
-    /// The Python face of a key.
-    pub(crate) fn key_to_python<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Key,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        if self.foreign {
-            foreign::key_to_python(py, key)
-        } else {
-            connector::key_to_python(self.connector.bind(py), key)
-        }
-    }
-
-    fn is_allocated(&self, bytes: &[u8]) -> bool {
-        // Only the channel can tell; a part that merely looks like it is copied by the connector.
-        const PAGE: usize = proxystore::payload::PAGE;
-        self.store.connector().capabilities().allocate
-            && bytes.len() >= PAGE
-            && (bytes.as_ptr() as usize).is_multiple_of(PAGE)
-    }
-
-    fn encode(
-        &self,
-        object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<pickle::Encoded> {
-        let own = self.serializer.as_ref().map(|serializer| serializer.bind(object.py()));
-        pickle::encode(object, serializer.or(own), &|bytes| self.is_allocated(bytes))
-    }
-
-    fn put(
-        &self,
-        object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
-        options: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Key> {
-        let py = object.py();
-        let total = self.metrics.start();
-        let encoded = self.encode(object, serializer)?;
-        let serialized = self.metrics.start();
-        let framed = encoded.payload(py)?.frame().py(py)?;
-        let size = framed.len();
-        let key = match options.filter(|options| !options.is_empty()) {
-            Some(options) => self.put_with_options(py, &framed, options)?,
-            None => py.detach(|| self.store.put_framed(&framed, &PutOptions::default())).py(py)?,
-        };
-        if self.metrics.is_on() {
-            let face = self.key_to_python(py, &key)?;
-            self.metrics.time_between(py, "store.put.serialize", &face, total, serialized)?;
-            self.metrics.time(py, "store.put.connector", &face, serialized)?;
-            self.metrics.time(py, "store.put", &face, total)?;
-            self.metrics.attribute(py, "store.put.object_size", &face, size)?;
-        }
-        Ok(key)
-    }
-
-    /// Options that only the connector's own `put` understands.
-    fn put_with_options(
-        &self,
-        py: Python<'_>,
-        framed: &Framed<'_>,
-        options: &Bound<'_, PyDict>,
-    ) -> PyResult<Key> {
-        if !self.foreign {
-            return Err(PyTypeError::new_err(format!(
-                "put() of {} takes no options, got {}",
-                self.connector.bind(py).get_type().name()?,
-                options.keys().repr()?
-            )));
-        }
-        let bytes = foreign::joined(py, &framed.parts())?;
-        let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
-        foreign::key_of(&key, framed.len())
-    }
-
-    /// The object under a key, from the cache or the channel.
-    pub(crate) fn get<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Key,
-        deserializer: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let total = self.metrics.start();
-        let cached = self.store.cache().get::<Cached>(key);
-        if self.metrics.is_on() {
-            let face = self.key_to_python(py, key)?;
-            let hit = if cached.is_some() { "cache_hits" } else { "cache_misses" };
-            self.metrics.counter(py, &format!("store.get.{hit}"), &face)?;
-            if cached.is_some() {
-                self.metrics.time(py, "store.get", &face, total)?;
-            }
-        }
-        if let Some(cached) = cached {
-            return Ok(Some(cached.0.bind(py).clone()));
-        }
-        let fetching = self.metrics.start();
-        let received = py.detach(|| self.store.get_payload(key, self.access)).py(py)?;
-        let Some(received) = received else { return Ok(None) };
-        let fetched = self.metrics.start();
-        let object = self.decode(py, key, &received, deserializer)?;
-        if self.metrics.is_on() {
-            let face = self.key_to_python(py, key)?;
-            self.metrics.time_between(py, "store.get.connector", &face, fetching, fetched)?;
-            self.metrics.time(py, "store.get.deserialize", &face, fetched)?;
-            self.metrics.time(py, "store.get", &face, total)?;
-            self.metrics.attribute(py, "store.get.object_size", &face, received.len())?;
-        }
-        Ok(Some(object))
-    }
-
-    /// Decodes what was fetched, and caches it.
-    pub(crate) fn decode<'py>(
-        &self,
-        py: Python<'py>,
-        key: &Key,
-        received: &proxystore::payload::Received,
-        deserializer: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
-        let object = pickle::decode(py, received, deserializer.or(own), self.access)
-            .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;
-        // A key without generation may mean a newer object tomorrow.
-        if key.generation() != 0 {
-            let cached = Arc::new(Cached(object.clone().unbind()));
-            self.store.cache().insert(key.clone(), cached, received.len());
-        }
-        Ok(object)
-    }
-
-    /// Adds store and key to an error of decoding.
-    fn describe(
-        &self,
-        py: Python<'_>,
-        error: PyErr,
-        key: &Key,
-        deserializer: Option<&Bound<'_, PyAny>>,
-    ) -> PyErr {
-        let note = match deserializer {
-            Some(deserializer) => format!(
-                "Failed to deserialize object (deserializer={deserializer:?}, key={key}, store={})",
-                self.store.name()
-            ),
-            None => format!("while decoding key={key} of store={}", self.store.name()),
-        };
-        let _ = error.value(py).call_method1(intern!(py, "add_note"), (note,));
-        error
-    }
-
-    pub(crate) fn evict(&self, py: Python<'_>, key: &Key) -> PyResult<()> {
-        let started = self.metrics.start();
-        py.detach(|| self.store.evict(key)).py(py)?;
-        if self.metrics.is_on() {
-            let face = self.key_to_python(py, key)?;
-            self.metrics.time(py, "store.evict", &face, started)?;
-        }
-        Ok(())
-    }
 }
 
 impl StoreBase {
@@ -232,13 +58,17 @@ impl StoreBase {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { state: OnceLock::new() }
+        Self {
+            state: OnceLock::new(),
+        }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the arguments of the public constructor")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the arguments of the public constructor"
+    )]
     fn _setup(
         &self,
-        py: Python<'_>,
         name: String,
         connector: Bound<'_, PyAny>,
         serializer: Option<Py<PyAny>>,
@@ -252,7 +82,9 @@ impl StoreBase {
         extension: Option<Vec<u8>>,
     ) -> PyResult<()> {
         let entries = usize::try_from(cache_entries).map_err(|_| {
-            PyValueError::new_err(format!("Cache size must be non-negative, got {cache_entries}"))
+            PyValueError::new_err(format!(
+                "Cache size must be non-negative, got {cache_entries}"
+            ))
         })?;
         let native = connector.cast::<NativeConnector>().ok();
         let inner: Arc<dyn Connector> = match native {
@@ -262,11 +94,18 @@ impl StoreBase {
         let settings = crate::value::settings(settings)
             .ok_or_else(|| PyTypeError::new_err("settings must be plain values"))?;
         let store = Store::builder(name, inner)
-            .cache(CacheLimits { entries, bytes: cache_bytes })
+            .cache(CacheLimits {
+                entries,
+                bytes: cache_bytes,
+            })
             .settings(settings)
             .build();
         let foreign = native.is_none();
-        let access = if read_only { Access::ReadOnly } else { Access::Private };
+        let access = if read_only {
+            Access::ReadOnly
+        } else {
+            Access::Private
+        };
         let state = State {
             store,
             connector: connector.unbind(),
@@ -278,12 +117,16 @@ impl StoreBase {
             metrics: Recorder::new(metrics),
             extension,
         };
-        self.state.set(state).map_err(|_| PyTypeError::new_err("the store is set up already"))
+        self.state
+            .set(state)
+            .map_err(|_| PyTypeError::new_err("the store is set up already"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // The state is set once and read without the interpreter's help.
-        let Some(state) = self.state.get() else { return Ok(()) };
+        let Some(state) = self.state.get() else {
+            return Ok(());
+        };
         visit.call(&state.connector)?;
         visit.call(&state.serializer)?;
         visit.call(&state.deserializer)?;
@@ -292,7 +135,7 @@ impl StoreBase {
 
     /// The name.
     #[getter]
-    fn name(&self, py: Python<'_>) -> PyResult<String> {
+    fn name(&self) -> PyResult<String> {
         Ok(self.state()?.store.name().to_owned())
     }
 
@@ -304,7 +147,7 @@ impl StoreBase {
 
     /// What identifies the channel: a URL.
     #[getter]
-    fn _channel(&self, py: Python<'_>) -> PyResult<String> {
+    fn _channel(&self) -> PyResult<String> {
         Ok(self.state()?.store.config().connector.url.clone())
     }
 
@@ -355,16 +198,25 @@ impl StoreBase {
             let serialized = state.metrics.start();
             let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
             let options = PutOptions::default();
-            for key in py.detach(|| state.store.connector().put_batch(&parts, &options)).py(py)? {
+            for key in py
+                .detach(|| state.store.connector().put_batch(&parts, &options))
+                .py(py)?
+            {
                 faces.append(state.key_to_python(py, &key)?)?;
             }
             if state.metrics.is_on() {
                 let keys = faces.to_tuple().into_any();
                 let name = "store.put_batch.serialize";
-                state.metrics.time_between(py, name, &keys, total, serialized)?;
-                state.metrics.time(py, "store.put_batch.connector", &keys, serialized)?;
+                state
+                    .metrics
+                    .time_between(py, name, &keys, total, serialized)?;
+                state
+                    .metrics
+                    .time(py, "store.put_batch.connector", &keys, serialized)?;
                 state.metrics.time(py, "store.put_batch", &keys, total)?;
-                state.metrics.attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
+                state
+                    .metrics
+                    .attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
             }
         }
         for key in &faces {
@@ -397,7 +249,7 @@ impl StoreBase {
     }
 
     /// Whether the object of a key is in this process's cache.
-    fn is_cached(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+    fn is_cached(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
         let state = self.state()?;
         Ok(state.store.cache().contains(&state.key(key)?))
     }
@@ -406,6 +258,105 @@ impl StoreBase {
     fn evict(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = self.state()?;
         state.evict(py, &state.key(key)?)
+    }
+
+    /// Stores an object and returns a proxy of it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the keyword arguments of the public method"
+    )]
+    #[pyo3(signature = (obj, *, evict = false, lifetime = None, serializer = None,
+        deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
+    fn proxy<'py>(
+        slf: &Bound<'py, Self>,
+        obj: &Bound<'py, PyAny>,
+        evict: bool,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        serializer: Option<&Bound<'py, PyAny>>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+        populate_target: Option<bool>,
+        skip_nonproxiable: bool,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?;
+        let wish = Wish::new(state, evict, lifetime, deserializer, populate_target)?;
+        if is_nonproxiable(obj) {
+            return if skip_nonproxiable {
+                Ok(obj.clone())
+            } else {
+                Err(nonproxiable(obj))
+            };
+        }
+        let started = state.metrics.start();
+        let key = state.put(obj, serializer, kwargs)?;
+        if state.metrics.is_on() {
+            let face = state.key_to_python(slf.py(), &key)?;
+            state
+                .metrics
+                .time(slf.py(), "store.proxy", &face, started)?;
+        }
+        make(slf, key, Some(obj), &wish)
+    }
+
+    /// Proxies of many objects, stored at once; positions are kept.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the keyword arguments of the public method"
+    )]
+    #[pyo3(signature = (objs, *, evict = false, lifetime = None, serializer = None,
+        deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
+    fn proxy_batch<'py>(
+        slf: &Bound<'py, Self>,
+        objs: &Bound<'py, PyAny>,
+        evict: bool,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        serializer: Option<&Bound<'py, PyAny>>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+        populate_target: Option<bool>,
+        skip_nonproxiable: bool,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let state = slf.get().state()?;
+        let wish = Wish::new(state, evict, lifetime, deserializer, populate_target)?;
+        let objects: Vec<Bound<'py, PyAny>> = objs.try_iter()?.collect::<PyResult<_>>()?;
+        if let Some(object) = objects.iter().find(|object| is_nonproxiable(object))
+            && !skip_nonproxiable
+        {
+            return Err(nonproxiable(object));
+        }
+        let stored = PyList::new(py, objects.iter().filter(|object| !is_nonproxiable(object)))?;
+        // Through the public method, so that a subclass sees the batch.
+        let options = match kwargs {
+            Some(kwargs) => kwargs.copy()?,
+            None => PyDict::new(py),
+        };
+        options.set_item(intern!(py, "serializer"), serializer)?;
+        let keys = slf.call_method(intern!(py, "put_batch"), (stored,), Some(&options))?;
+        let mut keys = keys.try_iter()?;
+        let proxies = PyList::empty(py);
+        for object in &objects {
+            if is_nonproxiable(object) {
+                proxies.append(object)?;
+            } else if let Some(key) = keys.next() {
+                proxies.append(make(slf, state.key(&key?)?, Some(object), &wish)?)?;
+            }
+        }
+        Ok(proxies)
+    }
+
+    /// A proxy of what is stored under a key; nothing is fetched.
+    #[pyo3(signature = (key, *, evict = false, lifetime = None, deserializer = None))]
+    fn proxy_from_key<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        evict: bool,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?;
+        let wish = Wish::new(state, evict, lifetime, deserializer, None)?;
+        make(slf, state.key(key)?, None, &wish)
     }
 
     /// Writable memory of the channel for `nbytes`, or ordinary memory where it has none.
@@ -434,8 +385,12 @@ fn attach_to(
     lifetime: Option<&Bound<'_, PyAny>>,
     key: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let Some(lifetime) = lifetime else { return Ok(()) };
+    let Some(lifetime) = lifetime else {
+        return Ok(());
+    };
     let options = PyDict::new(store.py());
     options.set_item(intern!(store.py(), "store"), store)?;
-    lifetime.call_method(intern!(store.py(), "add_key"), (key,), Some(&options)).map(drop)
+    lifetime
+        .call_method(intern!(store.py(), "add_key"), (key,), Some(&options))
+        .map(drop)
 }

@@ -25,7 +25,6 @@
 //! 17. All calls may come from many threads at once.
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
 
-mod memory;
 mod open;
 
 use std::collections::BTreeMap;
@@ -41,7 +40,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;
 
-pub use memory::MemoryConnector;
 pub use open::open;
 
 /// Moves bytes to and from one kind of channel. The module documentation is the contract.
@@ -97,8 +95,14 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must
     /// match; false when there is no such object.
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
-        let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
-        let Some(bytes) = self.get(key, &options)? else { return Ok(false) };
+        let options = GetOptions {
+            access: Access::ReadOnly,
+            range,
+            ..GetOptions::default()
+        };
+        let Some(bytes) = self.get(key, &options)? else {
+            return Ok(false);
+        };
         if bytes.len() != target.len() {
             return Err(wrong_length(key, bytes.len(), target.len()));
         }
@@ -221,7 +225,10 @@ pub struct ConnectorConfig {
 impl ConnectorConfig {
     /// A configuration without options.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), options: BTreeMap::new() }
+        Self {
+            url: url.into(),
+            options: BTreeMap::new(),
+        }
     }
 
     /// The kind of channel: the part of the URL before the first colon.
@@ -297,16 +304,24 @@ pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
 
 /// The error for an operation a channel does not have.
 pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
-    Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
-        .with("channel", &config.url)
+    Error::new(
+        ErrorKind::Unsupported,
+        operation,
+        "this channel cannot do that",
+    )
+    .with("channel", &config.url)
 }
 
 /// The error for a destination that is not as long as the object.
 pub fn wrong_length(key: &Key, object: usize, target: usize) -> Error {
-    Error::new(ErrorKind::Config, "get object", "the destination has another length")
-        .with("key", key)
-        .with("object", object)
-        .with("destination", target)
+    Error::new(
+        ErrorKind::Config,
+        "get object",
+        "the destination has another length",
+    )
+    .with("key", key)
+    .with("object", object)
+    .with("destination", target)
 }
 
 /// Checks a range against an object of `size` bytes; `None` means all of it.
