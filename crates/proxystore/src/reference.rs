@@ -24,7 +24,7 @@ const GENERATION: u8 = CRITICAL | 6;
 const SIZE: u8 = 7;
 const EVICT: u8 = CRITICAL | 8;
 const CLASS: u8 = 9;
-const EXTENSION: u8 = CRITICAL | 10;
+const EXTENSION: u8 = CRITICAL | 0x0a;
 
 /// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
 #[derive(Debug, Clone, PartialEq)]

@@ -135,8 +135,7 @@ impl<T: Element> Array<T> {
     /// # Errors
     /// [`ErrorKind::Config`] when the shape does not fit the number of elements.
     pub fn from_vec(shape: &[usize], elements: Vec<T>) -> Result<Self> {
-        let bytes = Buffer::copy_of(bytemuck::cast_slice(&elements));
-        Self::from_parts(shape.to_vec(), Order::C, bytes)
+        Self::from_parts(shape.to_vec(), Order::C, Buffer::from(elements))
     }
 
     fn from_parts(shape: Vec<usize>, order: Order, bytes: Buffer) -> Result<Self> {
@@ -228,9 +227,7 @@ impl<T: Element> ArrayMut<T> {
         shape: &[usize],
         allocate: impl FnOnce(usize) -> Result<Buffer>,
     ) -> Result<Self> {
-        let len = elements_of(shape)?
-            .checked_mul(size_of::<T>())
-            .unwrap_or(usize::MAX);
+        let len = elements_of(shape)?.saturating_mul(size_of::<T>());
         Ok(Self {
             shape: shape.to_vec(),
             bytes: allocate(len)?,

@@ -1,6 +1,7 @@
 //! MessagePack for any serde type (<https://github.com/msgpack/msgpack/blob/master/spec.md>).
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::ops::{Deref, DerefMut};
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -137,13 +138,13 @@ impl<V: DeserializeOwned> Decode for BTreeMap<String, V> {
     }
 }
 
-impl<V: Serialize> Encode for HashMap<String, V> {
+impl<V: Serialize, S: BuildHasher> Encode for HashMap<String, V, S> {
     fn encode(&self) -> Result<Payload<'_>> {
         encode(self)
     }
 }
 
-impl<V: DeserializeOwned> Decode for HashMap<String, V> {
+impl<V: DeserializeOwned, S: BuildHasher + Default> Decode for HashMap<String, V, S> {
     fn decode(received: &Received) -> Result<Self> {
         decode(received)
     }

@@ -7,7 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
-const BUILT_IN: [(&str, Opener); 0] = [];
+const BUILT_IN: [(&str, Opener); 1] = [("memory", |config| {
+    Ok(Arc::new(super::memory::MemoryConnector::open(config)?))
+})];
 
 /// Opens the connector of a configuration.
 ///
