@@ -8,3 +8,5 @@ pub mod payload;
 pub use error::{Error, ErrorKind, Result};
 pub use key::Key;
 pub use connectors::Capabilities;
+#[cfg(feature = "testkit")]
+pub mod testkit;
