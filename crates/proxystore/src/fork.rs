@@ -3,10 +3,7 @@
 //! A child of `fork` inherits every lock in the state another thread left it, so an inherited
 //! mutex may be held by nobody who still exists. [`PerProcess`] never takes one: the child gets
 //! fresh state, and the inherited state is leaked rather than dropped.
-#![expect(
-    unsafe_code,
-    reason = "registers a fork hook and owns state through a raw pointer"
-)]
+#![expect(unsafe_code, reason = "registers a fork hook and owns state through a raw pointer")]
 
 use std::fmt;
 use std::sync::Once;
@@ -41,10 +38,7 @@ struct State<T> {
 impl<T: Send + Sync> PerProcess<T> {
     /// State that starts as `fresh()` in every process.
     pub const fn new(fresh: fn() -> T) -> Self {
-        Self {
-            current: AtomicPtr::new(std::ptr::null_mut()),
-            fresh,
-        }
+        Self { current: AtomicPtr::new(std::ptr::null_mut()), fresh }
     }
 
     /// This process's state.
@@ -58,13 +52,9 @@ impl<T: Send + Sync> PerProcess<T> {
             {
                 return &state.value;
             }
-            let fresh = Box::into_raw(Box::new(State {
-                generation,
-                value: (self.fresh)(),
-            }));
+            let fresh = Box::into_raw(Box::new(State { generation, value: (self.fresh)() }));
             let swapped =
-                self.current
-                    .compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire);
+                self.current.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire);
             if swapped.is_err() {
                 // SAFETY: never published, so this is its only owner.
                 drop(unsafe { Box::from_raw(fresh) });

@@ -58,6 +58,8 @@ pub mod payload;
 pub mod proxy;
 pub mod reference;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use buffer::Buffer;
 pub use connectors::{Access, Capabilities, Connector, ConnectorConfig};

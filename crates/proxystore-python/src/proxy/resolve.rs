@@ -121,10 +121,7 @@ unsafe fn release(fields: *mut ProxyObject) {
     (*fields).owner.store(0, Ordering::SeqCst);
     let waiting = waiting();
     if waiting.count.load(Ordering::SeqCst) != 0 {
-        let _waiters = waiting
-            .waiters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _waiters = waiting.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.changed.notify_all();
     }
 }
@@ -135,10 +132,7 @@ unsafe fn wait(fields: *mut ProxyObject, me: u64) -> bool {
     let circle = {
         let waiting = waiting();
         waiting.count.fetch_add(1, Ordering::SeqCst);
-        let mut waiters = waiting
-            .waiters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = waiting.waiters.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = (*fields).owner.load(Ordering::SeqCst);
         let circle = waits_for(&waiters, owner, me);
         if !circle && owner != 0 {
@@ -174,9 +168,7 @@ unsafe fn waits_for(waiters: &BTreeMap<u64, usize>, mut owner: u64, me: u64) -> 
             return false;
         };
         // A waiting thread keeps its proxy alive, and leaves the map before it lets go.
-        owner = (*(*awaited as *const ProxyObject))
-            .owner
-            .load(Ordering::SeqCst);
+        owner = (*(*awaited as *const ProxyObject)).owner.load(Ordering::SeqCst);
     }
     false
 }

@@ -53,13 +53,9 @@ impl<T: DeserializeOwned> Decode for MessagePack<T> {
 #[doc(hidden)]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload<'static>> {
     let bytes = rmp_serde::to_vec_named(value).map_err(|source| {
-        Error::new(
-            ErrorKind::Encode,
-            "encode object as MessagePack",
-            source.to_string(),
-        )
-        .with("type", std::any::type_name::<T>())
-        .with_source(source)
+        Error::new(ErrorKind::Encode, "encode object as MessagePack", source.to_string())
+            .with("type", std::any::type_name::<T>())
+            .with_source(source)
     })?;
     Ok(Payload::new(MESSAGE_PACK, &[][..]).with_part(bytes))
 }
@@ -69,13 +65,9 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload<'static>> {
 pub fn decode<T: DeserializeOwned>(received: &Received) -> Result<T> {
     expect(received, MESSAGE_PACK)?;
     rmp_serde::from_slice(&single_part(received)?).map_err(|source| {
-        Error::new(
-            ErrorKind::Decode,
-            "decode object from MessagePack",
-            source.to_string(),
-        )
-        .with("type", std::any::type_name::<T>())
-        .with_source(source)
+        Error::new(ErrorKind::Decode, "decode object from MessagePack", source.to_string())
+            .with("type", std::any::type_name::<T>())
+            .with_source(source)
     })
 }
 
@@ -111,20 +103,7 @@ macro_rules! messagepack {
     )+};
 }
 
-messagepack!(
-    bool,
-    i8,
-    i16,
-    i32,
-    i64,
-    u8,
-    u16,
-    u32,
-    u64,
-    f32,
-    f64,
-    Vec<String>
-);
+messagepack!(bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, Vec<String>);
 
 impl<V: Serialize> Encode for BTreeMap<String, V> {
     fn encode(&self) -> Result<Payload<'_>> {

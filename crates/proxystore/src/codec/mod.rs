@@ -82,16 +82,9 @@ pub fn expect(received: &Received, codec: u16) -> Result<()> {
     if received.codec() == codec {
         return Ok(());
     }
-    let error = Error::new(
-        ErrorKind::Incompatible,
-        "decode object",
-        "another codec wrote it",
-    )
-    .with("expected", name(codec))
-    .with(
-        "found",
-        format_args!("{} ({})", name(received.codec()), received.codec()),
-    );
+    let error = Error::new(ErrorKind::Incompatible, "decode object", "another codec wrote it")
+        .with("expected", name(codec))
+        .with("found", format_args!("{} ({})", name(received.codec()), received.codec()));
     Err(match received.codec() {
         PICKLE | CUSTOM => error.with_hint(
             "only Python reads this; store it from Python as bytes, str or an array instead",
@@ -105,11 +98,9 @@ pub fn expect(received: &Received, codec: u16) -> Result<()> {
 pub(crate) fn single_part(received: &Received) -> Result<Buffer> {
     match (received.part(0), received.part_count()) {
         (Some(part), 1) => Ok(part),
-        (_, count) => Err(
-            Error::new(ErrorKind::Corrupt, "decode object", "not one part")
-                .with("codec", name(received.codec()))
-                .with("parts", count),
-        ),
+        (_, count) => Err(Error::new(ErrorKind::Corrupt, "decode object", "not one part")
+            .with("codec", name(received.codec()))
+            .with("parts", count)),
     }
 }
 

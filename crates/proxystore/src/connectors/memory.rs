@@ -59,10 +59,7 @@ impl MemoryConnector {
     pub fn new(name: &str) -> Result<Self> {
         check_id(name)?;
         watch_forks();
-        Ok(Self {
-            channel: name.into(),
-            closed: AtomicBool::new(false),
-        })
+        Ok(Self { channel: name.into(), closed: AtomicBool::new(false) })
     }
 
     /// A connector from its configuration: `memory://NAME`, no options.
@@ -71,12 +68,8 @@ impl MemoryConnector {
     /// [`ErrorKind::Config`] for another URL or any option.
     pub fn open(config: &ConnectorConfig) -> Result<Self> {
         let name = config.url.strip_prefix(SCHEME).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Config,
-                OPEN,
-                "the URL is not of the form memory://NAME",
-            )
-            .with("url", &config.url)
+            Error::new(ErrorKind::Config, OPEN, "the URL is not of the form memory://NAME")
+                .with("url", &config.url)
         })?;
         known_options(OPEN, config, &[])?;
         Self::new(name)
@@ -91,10 +84,7 @@ impl MemoryConnector {
 
     /// The stored object, shared; nothing is copied under the lock.
     fn find(&self, key: &Key) -> Option<Buffer> {
-        shard_of(key.id())
-            .lock()
-            .find(&self.channel, key)
-            .map(|stored| stored.bytes.clone())
+        shard_of(key.id()).lock().find(&self.channel, key).map(|stored| stored.bytes.clone())
     }
 }
 
@@ -105,10 +95,7 @@ impl Connector for MemoryConnector {
             None => (unique_id()?.into(), FIRST),
             Some(key) => {
                 check_id(key.id())?;
-                (
-                    key.id().into(),
-                    NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
-                )
+                (key.id().into(), NEXT_GENERATION.fetch_add(1, Ordering::Relaxed))
             }
         };
         let bytes = parts.to_buffer().into_read_only();
@@ -133,9 +120,7 @@ impl Connector for MemoryConnector {
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         self.check_open("get object")?;
         check_id(key.id())?;
-        let Some(bytes) = self.find(key) else {
-            return Ok(None);
-        };
+        let Some(bytes) = self.find(key) else { return Ok(None) };
         let range = checked_range(key, options.range.as_ref(), bytes.len() as u64)?;
         // lossless: within the length of a buffer
         let part = bytes.slice(range.start as usize..range.end as usize);
@@ -177,11 +162,7 @@ impl Connector for MemoryConnector {
         }
         for shard in &SHARDS {
             let mut state = shard.lock();
-            let removed = if clear {
-                state.channels.remove(&self.channel)
-            } else {
-                None
-            };
+            let removed = if clear { state.channels.remove(&self.channel) } else { None };
             let wake = state.waiting > 0;
             drop(state);
             if wake {
@@ -222,10 +203,7 @@ impl Connector for MemoryConnector {
             }
             state.waiting += 1;
             state = match left {
-                None => shard
-                    .filled
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => shard.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => {
                     let woken = shard.filled.wait_timeout(state, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
@@ -238,9 +216,7 @@ impl Connector for MemoryConnector {
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
         self.check_open("get object")?;
         check_id(key.id())?;
-        let Some(bytes) = self.find(key) else {
-            return Ok(false);
-        };
+        let Some(bytes) = self.find(key) else { return Ok(false) };
         let range = checked_range(key, range.as_ref(), bytes.len() as u64)?;
         let part = &bytes[range.start as usize..range.end as usize];
         if part.len() != target.len() {
@@ -275,13 +251,7 @@ static SHARDS: [Shard; 16] = [const { Shard::new() }; 16];
 impl Shard {
     const fn new() -> Self {
         let channels = HashMap::with_hasher(BuildHasherDefault::new());
-        Self {
-            state: Mutex::new(State {
-                channels,
-                waiting: 0,
-            }),
-            filled: Condvar::new(),
-        }
+        Self { state: Mutex::new(State { channels, waiting: 0 }), filled: Condvar::new() }
     }
 
     /// Panics cannot leave the maps half changed, so a poisoned lock is as good as any.

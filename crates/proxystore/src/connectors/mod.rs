@@ -103,11 +103,7 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must
     /// match; false when there is no such object.
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
-        let options = GetOptions {
-            access: Access::ReadOnly,
-            range,
-            ..GetOptions::default()
-        };
+        let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
         let Some(bytes) = self.get(key, &options)? else {
             return Ok(false);
         };
@@ -213,10 +209,7 @@ pub struct ConnectorConfig {
 impl ConnectorConfig {
     /// A configuration without options.
     pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            options: BTreeMap::new(),
-        }
+        Self { url: url.into(), options: BTreeMap::new() }
     }
 
     /// The kind of channel: the part of the URL before the first colon.
@@ -292,23 +285,17 @@ pub fn known_options(
     config: &ConnectorConfig,
     known: &[&str],
 ) -> Result<()> {
-    let Some(unknown) = config
-        .options
-        .keys()
-        .find(|name| !known.contains(&name.as_str()))
-    else {
+    let Some(unknown) = config.options.keys().find(|name| !known.contains(&name.as_str())) else {
         return Ok(());
     };
     let hint = match known {
         [] => "this connector has no options".to_owned(),
         _ => format!("its options are: {}", known.join(", ")),
     };
-    Err(
-        Error::new(ErrorKind::Config, operation, "there is no such option")
-            .with("option", format_args!("{unknown:?}"))
-            .with("channel", &config.url)
-            .with_hint(hint),
-    )
+    Err(Error::new(ErrorKind::Config, operation, "there is no such option")
+        .with("option", format_args!("{unknown:?}"))
+        .with("channel", &config.url)
+        .with_hint(hint))
 }
 
 /// The error every connector gives after `close`.
@@ -320,24 +307,16 @@ pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
 
 /// The error for an operation a channel does not have.
 pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        operation,
-        "this channel cannot do that",
-    )
-    .with("channel", &config.url)
+    Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
+        .with("channel", &config.url)
 }
 
 /// The error for a destination that is not as long as the object.
 pub fn wrong_length(key: &Key, object: usize, target: usize) -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "get object",
-        "the destination has another length",
-    )
-    .with("key", key)
-    .with("object", object)
-    .with("destination", target)
+    Error::new(ErrorKind::Config, "get object", "the destination has another length")
+        .with("key", key)
+        .with("object", object)
+        .with("destination", target)
 }
 
 /// Checks a range against an object of `size` bytes; `None` means all of it.

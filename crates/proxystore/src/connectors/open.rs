@@ -7,9 +7,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
-const BUILT_IN: [(&str, Opener); 1] = [("memory", |config| {
-    Ok(Arc::new(super::memory::MemoryConnector::open(config)?))
-})];
+const BUILT_IN: [(&str, Opener); 1] =
+    [("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?)))];
 
 /// Opens the connector of a configuration.
 ///
@@ -20,13 +19,8 @@ pub fn open(config: &ConnectorConfig) -> Result<Arc<dyn Connector>> {
     if let Some((_, opener)) = BUILT_IN.iter().find(|(name, _)| *name == kind) {
         return opener(config);
     }
-    let known: Vec<_> = BUILT_IN
-        .iter()
-        .map(|(name, _)| format!("{name}://"))
-        .collect();
-    Err(
-        Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
-            .with("url", &config.url)
-            .with_hint(format!("this build has {}", known.join(", "))),
-    )
+    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}://")).collect();
+    Err(Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
+        .with("url", &config.url)
+        .with_hint(format!("this build has {}", known.join(", "))))
 }

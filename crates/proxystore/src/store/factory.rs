@@ -24,18 +24,12 @@ impl StoreFactory {
     /// A factory for an object of a store at hand.
     pub fn new(store: &Store, key: Key) -> Self {
         let reference = Reference::new(Arc::clone(store.config()), key);
-        Self {
-            store: Some(store.clone()),
-            ..Self::from_reference(reference)
-        }
+        Self { store: Some(store.clone()), ..Self::from_reference(reference) }
     }
 
     /// A factory for what a reference names.
     pub fn from_reference(reference: Reference) -> Self {
-        Self {
-            reference,
-            store: None,
-        }
+        Self { reference, store: None }
     }
 
     /// Evicts the object when it is resolved.
@@ -86,9 +80,7 @@ impl<T: 'static> Serialize for Proxy<T> {
 impl<'de, T: Decode + Send + Sync + 'static> Deserialize<'de> for Proxy<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let bytes = from.deserialize_byte_buf(BytesVisitor)?;
-        Reference::decode(&bytes)
-            .map(Self::from_reference)
-            .map_err(de::Error::custom)
+        Reference::decode(&bytes).map(Self::from_reference).map_err(de::Error::custom)
     }
 }
 

@@ -1,3 +1,4 @@
-//! The one integration-test binary.
+//! The integration tests of the library: one binary, one module per topic.
 
+mod conformance;
 mod store;

@@ -18,10 +18,7 @@ struct Sample {
 messagepack!(Sample);
 
 fn sample() -> Sample {
-    Sample {
-        label: "argon".into(),
-        energies: vec![1.5, 2.5],
-    }
+    Sample { label: "argon".into(), energies: vec![1.5, 2.5] }
 }
 
 fn memory(name: &str) -> Store {
@@ -46,15 +43,7 @@ fn every_codec_gives_back_what_was_put() {
     let key = store.put(&sample()).unwrap();
     assert_eq!(store.get::<Sample>(&key).unwrap(), Some(sample()));
     let key = store.put(&MessagePack((1, "two"))).unwrap();
-    assert_eq!(
-        store
-            .get::<MessagePack<(i32, String)>>(&key)
-            .unwrap()
-            .unwrap()
-            .0
-            .1,
-        "two"
-    );
+    assert_eq!(store.get::<MessagePack<(i32, String)>>(&key).unwrap().unwrap().0.1, "two");
     let key = store.put(&vec![1_i32, -2]).unwrap();
     assert_eq!(store.get::<Vec<i32>>(&key).unwrap(), Some(vec![1, -2]));
     assert_eq!(store.get::<Array<i32>>(&key).unwrap().unwrap().shape(), [2]);
@@ -72,19 +61,13 @@ fn ndarray_arrays_keep_shape_and_order() {
     f.assign(&c);
     for array in [&c, &f] {
         let key = store.put(array).unwrap();
-        assert_eq!(
-            store.get::<Array2<f32>>(&key).unwrap().as_ref(),
-            Some(array)
-        );
+        assert_eq!(store.get::<Array2<f32>>(&key).unwrap().as_ref(), Some(array));
         let shared = store.get::<Array<f32>>(&key).unwrap().unwrap();
         assert_eq!(shared.view().unwrap(), array.view().into_dyn());
     }
     let gaps = c.slice(s![.., ..;2]);
     let key = store.put(&gaps).unwrap();
-    assert_eq!(
-        store.get::<Array2<f32>>(&key).unwrap(),
-        Some(gaps.to_owned())
-    );
+    assert_eq!(store.get::<Array2<f32>>(&key).unwrap(), Some(gaps.to_owned()));
     let wrong = store.get::<Array2<f64>>(&key).unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::Decode);
 }
@@ -159,10 +142,7 @@ fn an_evicting_proxy_serves_all_threads_and_frees_the_object() {
     let error = late.resolve().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let text = error.to_string();
-    assert!(
-        text.contains("memory://evicting") && text.contains(key.id()),
-        "{text}"
-    );
+    assert!(text.contains("memory://evicting") && text.contains(key.id()), "{text}");
 }
 
 #[test]
@@ -174,10 +154,7 @@ fn a_background_fetch_is_waited_for() {
     while !proxy.is_resolved() && Instant::now() < deadline {
         std::thread::yield_now();
     }
-    assert!(
-        proxy.is_resolved(),
-        "nobody used the proxy, and still it resolved"
-    );
+    assert!(proxy.is_resolved(), "nobody used the proxy, and still it resolved");
 }
 
 #[test]
@@ -185,13 +162,8 @@ fn locked_proxies_and_batches() {
     let store = memory("batch");
     let locked: Locked<Sample> = store.locked_proxy(sample()).unwrap();
     assert_eq!(locked.unlock().label, "argon");
-    let proxies = store
-        .proxy_batch(vec!["a".to_owned(), "b".to_owned()])
-        .unwrap();
-    let texts: Vec<String> = proxies
-        .iter()
-        .map(|p| travel(p).into_inner().unwrap())
-        .collect();
+    let proxies = store.proxy_batch(vec!["a".to_owned(), "b".to_owned()]).unwrap();
+    let texts: Vec<String> = proxies.iter().map(|p| travel(p).into_inner().unwrap()).collect();
     assert_eq!(texts, ["a", "b"]);
     assert!(store.put_batch::<String>(&[]).unwrap().is_empty());
 }
@@ -199,10 +171,7 @@ fn locked_proxies_and_batches() {
 #[test]
 fn proxies_of_local_functions_cannot_travel() {
     let proxy = Proxy::new(|| Ok(1));
-    assert_eq!(
-        proxy.reference().unwrap_err().kind(),
-        ErrorKind::Unsupported
-    );
+    assert_eq!(proxy.reference().unwrap_err().kind(), ErrorKind::Unsupported);
     assert!(rmp_serde::to_vec(&proxy).is_err());
 }
 
@@ -210,10 +179,7 @@ fn proxies_of_local_functions_cannot_travel() {
 fn the_cache_shares_and_forgets() {
     let connector = Arc::new(MemoryConnector::new("cached").unwrap());
     let store = Store::builder("cached", connector)
-        .cache(CacheLimits {
-            entries: 1,
-            bytes: 1 << 20,
-        })
+        .cache(CacheLimits { entries: 1, bytes: 1 << 20 })
         .metrics(true)
         .build();
     let (a, b) = (store.put("a").unwrap(), store.put("b").unwrap());
@@ -224,46 +190,21 @@ fn the_cache_shares_and_forgets() {
     assert!(!store.cache().contains(&a) && store.cache().contains(&b));
     store.evict(&b).unwrap();
     assert_eq!(store.get::<String>(&b).unwrap(), None);
-    let count = |name| {
-        store
-            .metrics()
-            .unwrap()
-            .totals()
-            .find(|t| t.name == name)
-            .unwrap()
-            .count
-    };
-    assert_eq!(
-        (
-            count("put"),
-            count("get"),
-            count("cache_hit"),
-            count("missing")
-        ),
-        (2, 3, 1, 1)
-    );
+    let count = |name| store.metrics().unwrap().totals().find(|t| t.name == name).unwrap().count;
+    assert_eq!((count("put"), count("get"), count("cache_hit"), count("missing")), (2, 3, 1, 1));
 }
 
 #[test]
 fn a_name_in_use_on_another_channel_is_an_error_that_says_so() {
     let store = memory("taken");
-    let other = Store::builder(
-        "memory://taken",
-        Arc::new(MemoryConnector::new("other").unwrap()),
-    )
-    .build();
-    assert_eq!(
-        registry::register(&other).unwrap_err().kind(),
-        ErrorKind::Config
-    );
+    let other =
+        Store::builder("memory://taken", Arc::new(MemoryConnector::new("other").unwrap())).build();
+    assert_eq!(registry::register(&other).unwrap_err().kind(), ErrorKind::Config);
     let proxy = travel(&other.proxy("x".to_owned()).unwrap());
     let error = proxy.resolve().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     let text = error.to_string();
-    assert!(
-        text.contains("memory://taken") && text.contains("memory://other"),
-        "{text}"
-    );
+    assert!(text.contains("memory://taken") && text.contains("memory://other"), "{text}");
     drop(store);
 }
 
@@ -273,14 +214,8 @@ fn a_closed_store_says_so_and_can_be_opened_again() {
     let key = store.put("kept").unwrap();
     store.close(false).unwrap();
     store.close(false).unwrap();
-    assert_eq!(
-        store.get::<String>(&key).unwrap_err().kind(),
-        ErrorKind::Closed
-    );
-    assert_eq!(
-        memory("closing").get::<String>(&key).unwrap().as_deref(),
-        Some("kept")
-    );
+    assert_eq!(store.get::<String>(&key).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(memory("closing").get::<String>(&key).unwrap().as_deref(), Some("kept"));
 }
 
 #[test]
@@ -290,10 +225,7 @@ fn asking_for_another_type_names_both_codecs() {
     let error = store.get::<Vec<u8>>(&key).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     let text = error.to_string();
-    assert!(
-        text.contains("raw bytes") && text.contains("UTF-8"),
-        "{text}"
-    );
+    assert!(text.contains("raw bytes") && text.contains("UTF-8"), "{text}");
 }
 
 #[test]
@@ -332,10 +264,8 @@ fn waiting_ends_when_the_object_comes() {
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| store.wait(&key, None));
         let payload = proxystore::codec::Encode::encode("late").unwrap();
-        let options = proxystore::connectors::PutOptions {
-            key: Some(key.clone()),
-            ..Default::default()
-        };
+        let options =
+            proxystore::connectors::PutOptions { key: Some(key.clone()), ..Default::default() };
         store.put_payload(payload, &options).unwrap();
         assert!(waiter.join().unwrap().unwrap());
     });
