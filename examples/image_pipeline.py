@@ -243,7 +243,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths))
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return "  " + "   ".join(padded)
 
@@ -303,8 +303,8 @@ def pipeline(pool: Executor, store: Store[Any], options: argparse.Namespace) -> 
                 times[name].append(time.perf_counter() - start)
 
     reference, *others = results.values()
-    for name, found in zip(list(results)[1:], others):
-        for picture, mine, theirs in zip(PICTURES, reference, found):
+    for name, found in zip(list(results)[1:], others, strict=True):
+        for picture, mine, theirs in zip(PICTURES, reference, found, strict=True):
             if not np.array_equal(mine, theirs):
                 sys.exit(f"image_pipeline: the catalogue of {picture} differs ({name})")
 
@@ -372,7 +372,7 @@ def round_trips(pool: Executor, store: Store[Any], options: argparse.Namespace) 
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, marker in zip(variants, "os"):
+    for name, marker in zip(variants, "os", strict=True):
         axes.loglog(sizes, [value * 1e3 for value in medians[name]], marker=marker, label=name)
     axes.set_xlabel("array, bytes (sent and returned)")
     axes.set_ylabel("round trip, ms (median)")
@@ -385,7 +385,7 @@ def round_trips(pool: Executor, store: Store[Any], options: argparse.Namespace) 
 
     rows = [
         (size_text(size), time_text(value), time_text(proxy), f"{value / proxy:.1f}x")
-        for size, value, proxy in zip(sizes, medians["by value"], medians["by proxy"])
+        for size, value, proxy in zip(sizes, medians["by value"], medians["by proxy"], strict=True)
     ]
     print("\nOne task, out and back:\n")
     print(table(("array", "by value", "by proxy", "ratio"), rows))
