@@ -32,6 +32,7 @@
 
 pub mod memory;
 mod open;
+pub mod shm;
 mod value;
 
 use std::collections::BTreeMap;

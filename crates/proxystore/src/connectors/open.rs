@@ -7,8 +7,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
-const BUILT_IN: [(&str, Opener); 1] =
-    [("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?)))];
+const BUILT_IN: [(&str, Opener); 2] = [
+    ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
+    ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
+];
 
 /// Opens the connector of a configuration.
 ///
