@@ -209,7 +209,7 @@ def deserialize(buffer: BytesLike) -> Any:
     if _is_proxy(buffer):
         buffer = buffer.__proxy_wrapped__  # type: ignore[union-attr]
     view = memoryview(buffer)
-    data = view.cast("B") if view.contiguous else memoryview(view.tobytes())
+    data = view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
     end, start = _find_line(data)
     letters = bytes(data[:end]).strip()
     if letters not in _READERS:
