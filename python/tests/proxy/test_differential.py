@@ -187,7 +187,7 @@ def a_file() -> Any:
 TARGETS: dict[str, Callable[[], Any]] = {
     "int": lambda: 5,
     "int zero": lambda: 0,
-    "int big": lambda: 2**100,
+    "int negative": lambda: -3,
     "bool": lambda: True,
     "float": lambda: 2.75,
     "float nan": lambda: math.nan,
