@@ -155,11 +155,23 @@ fn slots() -> Vec<PyType_Slot> {
         Py_tp_dealloc: object::tp_dealloc,
         Py_tp_traverse: object::tp_traverse,
         Py_tp_clear: object::tp_clear,
-        Py_tp_doc: DOC.as_ptr().cast_mut().cast::<c_void>(),
-        Py_tp_methods: methods().leak().as_mut_ptr().cast::<c_void>(),
-        Py_tp_members: members().leak().as_mut_ptr().cast::<c_void>(),
-        Py_tp_getset: properties().leak().as_mut_ptr().cast::<c_void>(),
     }
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_doc,
+        pfunc: DOC.as_ptr().cast_mut().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_methods,
+        pfunc: methods().leak().as_mut_ptr().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_members,
+        pfunc: members().leak().as_mut_ptr().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_getset,
+        pfunc: properties().leak().as_mut_ptr().cast::<c_void>(),
+    });
     table.push(PyType_Slot::default());
     table
 }
