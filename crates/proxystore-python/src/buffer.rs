@@ -1,7 +1,7 @@
 //! Stored bytes as a Python object with the buffer protocol: arrays are made on it without a copy.
 #![expect(unsafe_code, reason = "the buffer protocol hands out raw memory")]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 
 use proxystore::Buffer;
 use proxystore::codec::Order;
@@ -83,7 +83,8 @@ impl View {
         let shape = unsafe { std::slice::from_raw_parts(self.0.shape, dimensions) };
         let shape = shape.iter().map(|n| u64::try_from(*n).unwrap_or_default()).collect();
         // SAFETY: a filled view and a documented order letter.
-        let is_c = unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, b'C' as c_char) } != 0;
+        let is_c =
+            unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, b'C'.cast_signed()) } != 0;
         (shape, if is_c { Order::C } else { Order::F })
     }
 

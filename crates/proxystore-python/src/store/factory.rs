@@ -56,7 +56,7 @@ impl StoreFactory {
         let py = store.py();
         let made_by = store.get().state()?;
         let mut reference = Reference::new(Arc::clone(made_by.store.config()), key);
-        reference.extension = made_by.extension.clone();
+        reference.extension.clone_from(&made_by.extension);
         let state = State {
             store: Some(store.clone().unbind()),
             reference,
