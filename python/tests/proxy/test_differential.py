@@ -275,6 +275,11 @@ def in_place(function: Callable[[Any, Any], Any], other: Any) -> Callable[[Any],
     return run
 
 
+def hash_of(x: Any) -> Any:
+    # Many hashes are made of addresses: that of a proxy is the one of its own target.
+    return hash(x) == hash(x.__proxy_wrapped__ if type(x) is Proxy else x)
+
+
 def with_block(x: Any) -> Any:
     with x as entered:
         raise KeyError("inside")
@@ -367,6 +372,7 @@ def set_attribute(name: str) -> Callable[[Any], Any]:
 
 
 def delete_attribute(x: Any) -> Any:
+    x.x = 1
     del x.x
     return hasattr(x, "x")
 
@@ -396,7 +402,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "format percent": lambda x: "%s|%s" % (x, 1),  # noqa: UP031
     "format percent d": lambda x: "%d" % (x,),  # noqa: UP031
     "format percent f": lambda x: "%.1f" % (x,),  # noqa: UP031
-    "hash": hash,
+    "hash": hash_of,
     "round": round,
     "round digits": lambda x: round(x, 1),
     "round none": lambda x: round(x, None),
@@ -591,7 +597,24 @@ class Difference:
         return bool(self.operations.fullmatch(operation) and self.targets.fullmatch(target))
 
 
-DIFFERENCES: list[Difference] = []
+DIFFERENCES = [
+    Difference("callable() is true of every proxy, so inspect gets further", "signature"),
+    Difference("the words name the type that C code met", "format percent [df]"),
+    Difference("str % x takes anything with items for a mapping", "mod str reflected"),
+    Difference("float(str) parses; C code asks any object for __float__ alike", "sqrt"),
+    Difference("an array of an object that is no sequence holds the proxy", "np asarray"),
+    Difference("numpy finds a buffer or a sequence first", "np (array|asarray).*"),
+    Difference("bytes-likes are recognised by their buffer first", "buffer from_bytes"),
+    Difference("numpy looks for exact tuples and for Ellipsis itself", "np out"),
+    Difference("a slice object is recognised by its exact type", "as index", targets="slice"),
+    Difference("None is recognised by identity", "as slice|class pattern", targets="none"),
+    Difference("copying a proxy copies the reference", "copy|deepcopy"),
+    Difference(
+        "a target with __int__ only serves as an index",
+        "index|chr|hex|bin|range|as .*",
+        targets="only int",
+    ),
+]
 
 
 # Operations that are the target's own business to refuse, in its own words.
@@ -632,7 +655,7 @@ def normal(value: Any, depth: int = 4) -> Any:
 @pytest.mark.parametrize("target", TARGETS)
 def test_same_outcome(target: str) -> None:
     make = TARGETS[target]
-    unexpected, used = [], set()
+    unexpected = []
     for name, operation in OPERATIONS.items():
         bare = outcome(name, operation, make())
         proxied = outcome(name, operation, Proxy(make))
@@ -641,7 +664,6 @@ def test_same_outcome(target: str) -> None:
         if bare == proxied == preset:
             continue
         if listed:
-            used.update(listed)
             continue
         unexpected.append(f"{name}: bare {bare}, proxy {proxied}, resolved {preset}")
     assert not unexpected, "\n" + "\n".join(f"{target}, {line}" for line in unexpected)
