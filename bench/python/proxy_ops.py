@@ -88,12 +88,12 @@ def implementations() -> dict[str, Callable[[Any], Any]]:
 
 
 def timer(make: Callable[[Any], Any], name: str, target: Any, statement: str) -> Any:
-    factory = lambda: target  # noqa: E731
+    factory = lambda: target
     if statement.startswith("P("):
         if name == "bare":
-            kind: Any = lambda f: f() if target is not None else f  # noqa: E731
+            kind: Any = lambda f: f() if target is not None else f
         elif name == "wrapt":
-            kind = lambda f: make(f())  # noqa: E731
+            kind = lambda f: make(f())
         else:
             kind = type(make(target))
         names = {"P": kind, "f": factory}

@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from proxystore_rs.proxy import Proxy, is_resolved
 
 pd = pytest.importorskip("pandas")
@@ -101,14 +100,14 @@ class Everything:
     def __enter__(self) -> Any:
         return "entered"
 
-    def __exit__(self, *args: Any) -> bool:
+    def __exit__(self, *args: object) -> bool:
         self.log.append(args[0])
         return True
 
     async def __aenter__(self) -> Any:
         return "entered"
 
-    async def __aexit__(self, *args: Any) -> bool:
+    async def __aexit__(self, *args: object) -> bool:
         self.log.append(args[0])
         return True
 
@@ -205,7 +204,7 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "memoryview": lambda: memoryview(b"abcd"),
     "array": lambda: array.array("d", [1.0, 2.0]),
     "list": lambda: [3, 1, 2],
-    "list empty": lambda: [],
+    "list empty": list,
     "list of str": lambda: ["a", "b"],
     "tuple": lambda: (1, 2, 3),
     "namedtuple": lambda: Pair(1, "x"),
@@ -273,6 +272,15 @@ def in_place(function: Callable[[Any, Any], Any], other: Any) -> Callable[[Any],
         return result, x if type(x) is Proxy else result
 
     return run
+
+
+def arguments(*args: Any) -> Any:
+    return args
+
+
+def grown(container: Any, method: str, x: Any) -> Any:
+    getattr(container, method)(x)
+    return container
 
 
 def hash_of(x: Any) -> Any:
@@ -433,7 +441,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "enumerate": lambda x: list(enumerate(x)),
     "zip": lambda x: list(zip(x, "abc", strict=False)),
     "star": lambda x: [*x],
-    "unpack": lambda x: (lambda *a: a)(*x),
+    "unpack": lambda x: arguments(*x),
     "double star": lambda x: dict(**x),
     "double star display": lambda x: {**x},
     "dict": dict,
@@ -452,8 +460,8 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "send": lambda x: (next(x), x.send("sent"), run_all(x)),
     "throw": lambda x: x.throw(KeyError("thrown")),
     "close": lambda x: x.close(),
-    "list extend": lambda x: (lambda a: (a.extend(x), a)[1])([0]),
-    "dict update": lambda x: (lambda d: (d.update(x), d)[1])({}),
+    "list extend": lambda x: grown([0], "extend", x),
+    "dict update": lambda x: grown({}, "update", x),
     "set update": lambda x: {1}.union(x),
     # Items.
     "getitem 0": lambda x: x[0],
@@ -484,7 +492,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "call one": lambda x: x(3),
     "call list": lambda x: x([1, 2]),
     "call keywords": call_keywords,
-    "call star": lambda x: x(*[1], **{"b": 2}),
+    "call star": lambda x: x(*[1], b=2),
     "dir": dir,
     "vars": vars,
     "class": lambda x: x.__class__,

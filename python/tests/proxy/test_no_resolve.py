@@ -12,7 +12,6 @@ import threading
 from typing import Any
 
 import pytest
-
 from proxystore_rs.proxy import (
     Proxy,
     ProxyResolveError,

@@ -151,6 +151,9 @@ pub(super) unsafe extern "C" fn getattro(
     name: *mut PyObject,
 ) -> *mut PyObject {
     let kind = ffi::Py_TYPE(object);
+    if name == names().class && kind == proxy_type() {
+        return class_of(object);
+    }
     match classify(name) {
         Name::Class => {
             return if subclass_has(kind, name) {
