@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 pub mod proxy;
 
 /// The native module; the typed face is the package `proxystore_rs`.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _core {
     use pyo3::prelude::*;
 

@@ -9,7 +9,8 @@ use std::ptr::null_mut;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 
-use super::object::{Held, ProxyObject, held, known_class, proxy_type};
+use super::fields::known_class;
+use super::object::{Held, ProxyObject, held, proxy_type};
 use super::python::{self, names};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
