@@ -142,7 +142,7 @@ def serialize(obj: Any) -> bytes:
             continue
         try:
             return letters + b"\n" + write(obj)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             failures.append((name, error))
     kind = type(obj)
     reasons = "; ".join(f"{name}: {error}" for name, error in failures)
