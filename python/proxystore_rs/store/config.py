@@ -15,6 +15,7 @@ not -1 (int)
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import pickle
 from typing import Any, ClassVar, Self
@@ -45,7 +46,7 @@ class ConnectorConfig(_model.Model):
     """
 
     kind: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # noqa: RUF012 (each instance copies it)
 
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
 
@@ -200,9 +201,9 @@ class StoreConfig(_model.Model):
 def _pickle(functions: dict[str, Any], store: str) -> bytes:
     try:
         return pickle.dumps(functions, protocol=5)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         try:
-            import cloudpickle
+            cloudpickle: Any = importlib.import_module("cloudpickle")
         except ImportError:
             raise SerializationError(
                 f"the serializer or deserializer of store {store!r} cannot be pickled ({error}); "
