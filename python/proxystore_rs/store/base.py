@@ -6,7 +6,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from proxystore_rs._core import StoreBase
 from proxystore_rs.exceptions import StoreConfigError
@@ -197,9 +197,10 @@ class Store(StoreBase, Generic[ConnectorT]):
     @classmethod
     def from_config(cls, config: StoreConfig) -> Store[Any]:
         """Open the store of a configuration."""
+        connector: Any = config.connector.get_connector()
         return cls(
             config.name,
-            config.connector.get_connector(),
+            connector,
             serializer=config.serializer,
             deserializer=config.deserializer,
             cache_size=config.cache_size,
@@ -230,7 +231,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         self,
         shape: int | Sequence[int],
         dtype: Any = float,
-        order: str = "C",
+        order: Literal["C", "F"] = "C",
     ) -> numpy.ndarray[Any, Any]:
         """Return an array in memory of the channel; putting it later copies nothing.
 
@@ -256,7 +257,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             )
         sides = (shape,) if isinstance(shape, int) else tuple(int(side) for side in shape)
         memory = self._allocate(math.prod(sides) * dtype.itemsize)
-        return np.ndarray(sides, dtype, memory, order=order)  # type: ignore[call-overload,no-any-return]
+        return np.ndarray(sides, dtype, memoryview(memory), order=order)
 
     def _check_same(self, config: StoreConfig) -> None:
         """Refuse a configuration of this name that means another channel."""

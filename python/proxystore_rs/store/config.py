@@ -201,7 +201,7 @@ class StoreConfig(_model.Model):
 def _pickle(functions: dict[str, Any], store: str) -> bytes:
     try:
         return pickle.dumps(functions, protocol=5)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         try:
             cloudpickle: Any = importlib.import_module("cloudpickle")
         except ImportError:

@@ -97,7 +97,7 @@ def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> 
         StoreConfigError: the name is taken by a store on another channel.
     """
     with _lock:
-        store = _stores.get(store_config.name)
+        store: Store[Any] | None = _stores.get(store_config.name)
         if store is not None:
             store._check_same(store_config)
             return store
@@ -122,7 +122,7 @@ def open_store(url: str, *, name: str | None = None, **settings: Any) -> Store[A
     """
     settings.setdefault("register", True)
     with _lock:
-        known = _stores.get(name or url)
+        known: Store[Any] | None = _stores.get(name or url)
         if known is not None:
             known._check_same(StoreConfig._from_native(name or url, url, {}, {}, None))
             return known
