@@ -1,5 +1,8 @@
 //! Memory that holds stored bytes: heap, anonymous pages, or a mapping of a channel.
-#![expect(unsafe_code, reason = "hands out slices of memory whose owner is type-erased")]
+#![expect(
+    unsafe_code,
+    reason = "hands out slices of memory whose owner is type-erased"
+)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
@@ -63,7 +66,12 @@ impl Buffer {
         writable: bool,
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self { start, len, writable, owner }
+        Self {
+            start,
+            len,
+            writable,
+            owner,
+        }
     }
 
     /// The part of this buffer in `range`, sharing its memory.
@@ -72,7 +80,10 @@ impl Buffer {
     /// When the range is out of bounds, as slices do.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.len, "range out of bounds");
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "range out of bounds"
+        );
         Self {
             // SAFETY: in bounds, checked above.
             start: unsafe { self.start.add(range.start) },
@@ -136,7 +147,11 @@ impl From<Vec<u8>> for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let access = if self.writable { "private" } else { "read-only" };
+        let access = if self.writable {
+            "private"
+        } else {
+            "read-only"
+        };
         write!(f, "Buffer({} bytes, {access})", self.len)
     }
 }
@@ -165,7 +180,9 @@ impl Heap {
             // SAFETY: the layout is not empty.
             NonNull::new(unsafe { alloc_zeroed(layout) })
         };
-        let Some(start) = start else { handle_alloc_error(layout) };
+        let Some(start) = start else {
+            handle_alloc_error(layout)
+        };
         Self { start, len }
     }
 }

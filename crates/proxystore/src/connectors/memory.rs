@@ -5,6 +5,10 @@
 //! they are evicted, a connector is closed with `clear`, or the process ends. A process forked
 //! from this one starts with the objects stored so far; after that each has its own.
 #![expect(unsafe_code, reason = "registers handlers with pthread_atfork")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "offsets into memory that exists"
+)]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -59,7 +63,10 @@ impl MemoryConnector {
     pub fn new(name: &str) -> Result<Self> {
         check_id(name)?;
         watch_forks();
-        Ok(Self { channel: name.into(), closed: AtomicBool::new(false) })
+        Ok(Self {
+            channel: name.into(),
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// A connector from its configuration: `memory://NAME`, no options.
@@ -68,8 +75,12 @@ impl MemoryConnector {
     /// [`ErrorKind::Config`] for another URL or any option.
     pub fn open(config: &ConnectorConfig) -> Result<Self> {
         let name = config.url.strip_prefix(SCHEME).ok_or_else(|| {
-            Error::new(ErrorKind::Config, OPEN, "the URL is not of the form memory://NAME")
-                .with("url", &config.url)
+            Error::new(
+                ErrorKind::Config,
+                OPEN,
+                "the URL is not of the form memory://NAME",
+            )
+            .with("url", &config.url)
         })?;
         known_options(OPEN, config, &[])?;
         Self::new(name)
@@ -84,7 +95,10 @@ impl MemoryConnector {
 
     /// The stored object, shared; nothing is copied under the lock.
     fn find(&self, key: &Key) -> Option<Buffer> {
-        shard_of(key.id()).lock().find(&self.channel, key).map(|stored| stored.bytes.clone())
+        shard_of(key.id())
+            .lock()
+            .find(&self.channel, key)
+            .map(|stored| stored.bytes.clone())
     }
 }
 
@@ -95,7 +109,10 @@ impl Connector for MemoryConnector {
             None => (unique_id()?.into(), FIRST),
             Some(key) => {
                 check_id(key.id())?;
-                (key.id().into(), NEXT_GENERATION.fetch_add(1, Ordering::Relaxed))
+                (
+                    key.id().into(),
+                    NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
+                )
             }
         };
         let bytes = parts.to_buffer().into_read_only();
@@ -120,9 +137,10 @@ impl Connector for MemoryConnector {
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         self.check_open("get object")?;
         check_id(key.id())?;
-        let Some(bytes) = self.find(key) else { return Ok(None) };
+        let Some(bytes) = self.find(key) else {
+            return Ok(None);
+        };
         let range = checked_range(key, options.range.as_ref(), bytes.len() as u64)?;
-        // lossless: within the length of a buffer
         let part = bytes.slice(range.start as usize..range.end as usize);
         Ok(Some(match options.access {
             Access::ReadOnly => part,
@@ -162,7 +180,11 @@ impl Connector for MemoryConnector {
         }
         for shard in &SHARDS {
             let mut state = shard.lock();
-            let removed = if clear { state.channels.remove(&self.channel) } else { None };
+            let removed = if clear {
+                state.channels.remove(&self.channel)
+            } else {
+                None
+            };
             let wake = state.waiting > 0;
             drop(state);
             if wake {
@@ -203,7 +225,10 @@ impl Connector for MemoryConnector {
             }
             state.waiting += 1;
             state = match left {
-                None => shard.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => shard
+                    .filled
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
                 Some(left) => {
                     let woken = shard.filled.wait_timeout(state, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
@@ -216,7 +241,9 @@ impl Connector for MemoryConnector {
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
         self.check_open("get object")?;
         check_id(key.id())?;
-        let Some(bytes) = self.find(key) else { return Ok(false) };
+        let Some(bytes) = self.find(key) else {
+            return Ok(false);
+        };
         let range = checked_range(key, range.as_ref(), bytes.len() as u64)?;
         let part = &bytes[range.start as usize..range.end as usize];
         if part.len() != target.len() {
@@ -251,7 +278,13 @@ static SHARDS: [Shard; 16] = [const { Shard::new() }; 16];
 impl Shard {
     const fn new() -> Self {
         let channels = HashMap::with_hasher(BuildHasherDefault::new());
-        Self { state: Mutex::new(State { channels, waiting: 0 }), filled: Condvar::new() }
+        Self {
+            state: Mutex::new(State {
+                channels,
+                waiting: 0,
+            }),
+            filled: Condvar::new(),
+        }
     }
 
     /// Panics cannot leave the maps half changed, so a poisoned lock is as good as any.
@@ -279,14 +312,14 @@ thread_local! {
 /// Takes every lock around a fork, so that the child gets them free and the maps consistent.
 fn watch_forks() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
-    if REGISTERED.swap(true, Ordering::AcqRel) {
-        return;
-    }
     extern "C" fn before() {
         let _ = HELD.try_with(|held| held.borrow_mut().extend(SHARDS.iter().map(Shard::lock)));
     }
     extern "C" fn after() {
         let _ = HELD.try_with(|held| held.borrow_mut().clear());
+    }
+    if REGISTERED.swap(true, Ordering::AcqRel) {
+        return;
     }
     // SAFETY: the handlers do not unwind, and in the child they only release locks that the one
     // surviving thread took itself. A failure (no memory) leaves forks as they were before.

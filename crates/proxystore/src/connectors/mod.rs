@@ -31,6 +31,7 @@
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
 
 pub mod memory;
+mod open;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,6 +45,8 @@ use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;
+
+pub use open::open;
 
 /// Moves bytes to and from one kind of channel. The module documentation is the contract.
 ///
@@ -98,8 +101,14 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must
     /// match; false when there is no such object.
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
-        let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
-        let Some(bytes) = self.get(key, &options)? else { return Ok(false) };
+        let options = GetOptions {
+            access: Access::ReadOnly,
+            range,
+            ..GetOptions::default()
+        };
+        let Some(bytes) = self.get(key, &options)? else {
+            return Ok(false);
+        };
         if bytes.len() != target.len() {
             return Err(wrong_length(key, bytes.len(), target.len()));
         }
@@ -198,10 +207,11 @@ pub enum Value {
     Int(i64),
     /// A floating point number.
     Float(f64),
+    /// Raw bytes, such as an opaque object of another language.
+    // Tried before text, which would take bytes that happen to be UTF-8.
+    Bytes(#[serde(with = "crate::codec::raw_bytes")] Vec<u8>),
     /// Text.
     Text(String),
-    /// Raw bytes, such as an opaque object of another language.
-    Bytes(#[serde(with = "crate::codec::raw_bytes")] Vec<u8>),
     /// Values in order.
     List(Vec<Value>),
     /// Named values.
@@ -222,7 +232,10 @@ pub struct ConnectorConfig {
 impl ConnectorConfig {
     /// A configuration without options.
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), options: BTreeMap::new() }
+        Self {
+            url: url.into(),
+            options: BTreeMap::new(),
+        }
     }
 
     /// The kind of channel: the part of the URL before the first colon.
@@ -298,17 +311,23 @@ pub fn known_options(
     config: &ConnectorConfig,
     known: &[&str],
 ) -> Result<()> {
-    let Some(unknown) = config.options.keys().find(|name| !known.contains(&name.as_str())) else {
+    let Some(unknown) = config
+        .options
+        .keys()
+        .find(|name| !known.contains(&name.as_str()))
+    else {
         return Ok(());
     };
     let hint = match known {
         [] => "this connector has no options".to_owned(),
         _ => format!("its options are: {}", known.join(", ")),
     };
-    Err(Error::new(ErrorKind::Config, operation, "there is no such option")
-        .with("option", format_args!("{unknown:?}"))
-        .with("channel", &config.url)
-        .with_hint(hint))
+    Err(
+        Error::new(ErrorKind::Config, operation, "there is no such option")
+            .with("option", format_args!("{unknown:?}"))
+            .with("channel", &config.url)
+            .with_hint(hint),
+    )
 }
 
 /// The error every connector gives after `close`.
@@ -320,16 +339,24 @@ pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
 
 /// The error for an operation a channel does not have.
 pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
-    Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
-        .with("channel", &config.url)
+    Error::new(
+        ErrorKind::Unsupported,
+        operation,
+        "this channel cannot do that",
+    )
+    .with("channel", &config.url)
 }
 
 /// The error for a destination that is not as long as the object.
 pub fn wrong_length(key: &Key, object: usize, target: usize) -> Error {
-    Error::new(ErrorKind::Config, "get object", "the destination has another length")
-        .with("key", key)
-        .with("object", object)
-        .with("destination", target)
+    Error::new(
+        ErrorKind::Config,
+        "get object",
+        "the destination has another length",
+    )
+    .with("key", key)
+    .with("object", object)
+    .with("destination", target)
 }
 
 /// Checks a range against an object of `size` bytes; `None` means all of it.

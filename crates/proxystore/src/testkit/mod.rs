@@ -51,6 +51,11 @@ pub trait Fixture: Send + Sync {
     /// reached a second time, which is for connectors that live inside one object only.
     fn reopen(&self, config: &ConnectorConfig) -> Option<Box<dyn Connector>>;
 
+    /// A key of the connector's kind under which nothing was ever stored.
+    fn absent_key(&self) -> Key {
+        Key::latest("never-stored")
+    }
+
     /// Cuts the stored bytes of an object short behind the connector's back; false when that
     /// cannot be done.
     fn damage(&self, config: &ConnectorConfig, key: &Key) -> bool {
@@ -101,6 +106,10 @@ where
         self.fixture.reopen(config).map(&self.wrap)
     }
 
+    fn absent_key(&self) -> Key {
+        self.fixture.absent_key()
+    }
+
     fn damage(&self, config: &ConnectorConfig, key: &Key) -> bool {
         self.fixture.damage(config, key)
     }
@@ -108,7 +117,9 @@ where
 
 impl<F: fmt::Debug, W> fmt::Debug for Wrapped<F, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wrapped").field("fixture", &self.fixture).finish_non_exhaustive()
+        f.debug_struct("Wrapped")
+            .field("fixture", &self.fixture)
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,7 +177,10 @@ pub struct Report {
 impl Report {
     /// Whether no line is broken.
     pub fn is_kept(&self) -> bool {
-        !self.verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Broken(_)))
+        !self
+            .verdicts
+            .iter()
+            .any(|(_, verdict)| matches!(verdict, Verdict::Broken(_)))
     }
 }
 
@@ -186,7 +200,12 @@ impl fmt::Display for Report {
 
 /// Tries every line, each on channels of its own, broken ones included.
 pub fn run_all(fixture: &dyn Fixture) -> Report {
-    Report { verdicts: LINES.iter().map(|line| (*line, line.verdict(fixture))).collect() }
+    Report {
+        verdicts: LINES
+            .iter()
+            .map(|line| (*line, line.verdict(fixture)))
+            .collect(),
+    }
 }
 
 /// The contract, line by line: hands the list to another macro.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use proxystore::conformance;
 use proxystore::connectors::memory::MemoryConnector;
 use proxystore::connectors::{Connector, ConnectorConfig};
-use proxystore::conformance;
 use proxystore::key::unique_id;
 use proxystore::testkit::{Counting, Fixture, run_all, wrapped};
 
@@ -21,9 +21,18 @@ impl Fixture for Memory {
 }
 
 conformance!(memory, Memory);
-conformance!(memory_counted, wrapped(Memory, |inner| Box::new(Counting::new(inner))));
-conformance!(memory_in_an_arc, wrapped(Memory, |inner| Box::new(Arc::<dyn Connector>::from(inner))));
-conformance!(memory_in_two_boxes, wrapped(Memory, |inner| Box::new(inner)));
+conformance!(
+    memory_counted,
+    wrapped(Memory, |inner| Box::new(Counting::new(inner)))
+);
+conformance!(
+    memory_in_an_arc,
+    wrapped(Memory, |inner| Box::new(Arc::<dyn Connector>::from(inner)))
+);
+conformance!(
+    memory_in_two_boxes,
+    wrapped(Memory, |inner| Box::new(inner))
+);
 
 #[test]
 fn the_report_has_one_row_per_line() {

@@ -1,0 +1,33 @@
+//! From a configuration to a connector.
+
+use std::sync::Arc;
+
+use super::memory::MemoryConnector;
+use super::{Connector, ConnectorConfig};
+use crate::error::{Error, ErrorKind, Result};
+
+type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
+
+const BUILT_IN: [(&str, Opener); 1] = [("memory", |config| {
+    Ok(Arc::new(MemoryConnector::open(config)?))
+})];
+
+/// Opens the connector of a configuration.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for an unknown kind, else what opening the channel fails with.
+pub fn open(config: &ConnectorConfig) -> Result<Arc<dyn Connector>> {
+    let kind = config.kind();
+    if let Some((_, opener)) = BUILT_IN.iter().find(|(name, _)| *name == kind) {
+        return opener(config);
+    }
+    let known: Vec<_> = BUILT_IN
+        .iter()
+        .map(|(name, _)| format!("{name}://"))
+        .collect();
+    Err(
+        Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
+            .with("url", &config.url)
+            .with_hint(format!("this build has {}", known.join(", "))),
+    )
+}
