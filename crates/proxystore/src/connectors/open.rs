@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use super::file::FileConnector;
 use super::memory::MemoryConnector;
 use super::{Connector, ConnectorConfig};
 use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
-const BUILT_IN: [(&str, Opener); 1] = [("memory", |config| {
-    Ok(Arc::new(MemoryConnector::open(config)?))
-})];
+const BUILT_IN: [(&str, Opener); 2] = [
+    ("memory", |config| {
+        Ok(Arc::new(MemoryConnector::open(config)?))
+    }),
+    ("file", |config| Ok(Arc::new(FileConnector::open(config)?))),
+];
 
 /// Opens the connector of a configuration.
 ///
