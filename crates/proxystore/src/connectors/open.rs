@@ -7,8 +7,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
-const BUILT_IN: [(&str, Opener); 2] = [
+const BUILT_IN: [(&str, Opener); 3] = [
     ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
+    ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
     ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
 ];
 
