@@ -32,11 +32,10 @@ try:
     import numpy as np
     import skimage
     from PIL import Image
-    from scipy import ndimage
-
     from proxystore_rs.connectors.shm import SharedMemoryConnector
     from proxystore_rs.proxy import extract
     from proxystore_rs.store import Store, get_store
+    from scipy import ndimage
 except ImportError as error:
     sys.exit(
         f"image_pipeline: {error}\n"
@@ -243,7 +242,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return "  " + "   ".join(padded)
 

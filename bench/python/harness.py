@@ -289,14 +289,17 @@ class Report:
             axis.set_xlabel("bytes")
             axis.set_ylabel(plot["ylabel"])
             axis.grid(visible=True, which="both", alpha=0.25)
-            axis.legend(fontsize="small")
+            if plot["curves"]:
+                axis.legend(fontsize="small")
         figure.savefig(path, dpi=130)
         pyplot.close(figure)
 
 
 def option_text(options: Mapping[str, str]) -> str:
     """The options that say how much was measured."""
-    shown = {key: value for key, value in options.items() if key not in ("output", "worker", "sides")}
+    shown = {
+        key: value for key, value in options.items() if key not in ("output", "worker", "sides")
+    }
     return ", ".join(f"{key} {value}" for key, value in shown.items()) + "."
 
 
