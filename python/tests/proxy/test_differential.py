@@ -626,6 +626,9 @@ DIFFERENCES = [
 ]
 
 
+# Python 3.13 crashes on pow(7, 2, Decimal("1.5")) without any proxy.
+CRASHES = {("decimal", "pow three last")}
+
 # Operations that are the target's own business to refuse, in its own words.
 SAME_WORDS = re.compile(
     "(getitem|setitem|delitem|attribute|method|call|i?(add|sub|mul|truediv|mod) ).*"
@@ -666,6 +669,8 @@ def test_same_outcome(target: str) -> None:
     make = TARGETS[target]
     unexpected = []
     for name, operation in OPERATIONS.items():
+        if (target, name) in CRASHES:
+            continue
         bare = outcome(name, operation, make())
         proxied = outcome(name, operation, Proxy(make))
         preset = outcome(name, operation, Proxy(make, target=make()))
