@@ -12,7 +12,7 @@ Check = Callable[[Any], Any]
 """Returns the value to keep, or raises Unfit, which says what the field may hold."""
 
 
-class Unfit(Exception):  # noqa: N818
+class Unfit(Exception):
     """A value does not fit its field; the text says what would."""
 
 
