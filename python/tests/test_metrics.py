@@ -84,7 +84,7 @@ def test_times_of_all_keys_together() -> None:
 
 @pytest.mark.parametrize("many", [False, True])
 def test_a_proxy_without_a_store_is_an_error(many: bool) -> None:
-    proxy = Proxy(dict)
+    proxy: Proxy[dict[str, int]] = Proxy(dict)
     with pytest.raises(ProxyStoreFactoryError, match="StoreFactory"):
         StoreMetrics().get_metrics([proxy] if many else proxy)
     assert not proxy.__proxy_resolved__
