@@ -88,12 +88,18 @@ def implementations() -> dict[str, Callable[[Any], Any]]:
 
 
 def timer(make: Callable[[Any], Any], name: str, target: Any, statement: str) -> Any:
-    factory = lambda: target
+    def factory():
+        return target
+
     if statement.startswith("P("):
         if name == "bare":
-            kind: Any = lambda f: f() if target is not None else f
+
+            def kind(f):
+                return f() if target is not None else f
         elif name == "wrapt":
-            kind = lambda f: make(f())
+
+            def kind(f):
+                return make(f())
         else:
             kind = type(make(target))
         names = {"P": kind, "f": factory}

@@ -46,7 +46,9 @@ def test_reads_from_anything_that_holds_bytes(wrap: Any) -> None:
 
 
 def test_reads_from_memory_that_is_not_contiguous() -> None:
-    spread = memoryview(bytes(byte for pair in zip(b"US\nab", b".....") for byte in pair))
+    spread = memoryview(
+        bytes(byte for pair in zip(b"US\nab", b".....", strict=False) for byte in pair)
+    )
     assert deserialize(spread[::2]) == "ab"
 
 

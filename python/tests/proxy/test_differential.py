@@ -128,7 +128,16 @@ class Everything:
         return b"bytes"
 
 
-for _name in ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"] + [
+for _name in [
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "divmod",
+    "pow",
     "lshift",
     "rshift",
     "and",
@@ -524,8 +533,25 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     # Classes.
     **{
         f"isinstance {cls.__name__}": lambda x, cls=cls: isinstance(x, cls)
-        for cls in (int, float, str, bytes, list, dict, tuple, set, type, BaseException, Point)
-        + (np.ndarray, datetime.date, types.FunctionType, type(None), bool, complex)
+        for cls in (
+            int,
+            float,
+            str,
+            bytes,
+            list,
+            dict,
+            tuple,
+            set,
+            type,
+            BaseException,
+            Point,
+            np.ndarray,
+            datetime.date,
+            types.FunctionType,
+            type(None),
+            bool,
+            complex,
+        )
     },
     "isinstance union": lambda x: isinstance(x, int | str),
     "isinstance of it": lambda x: isinstance(5, x),
@@ -575,7 +601,15 @@ for _symbol in ("eq", "ne", "lt", "le", "gt", "ge"):
         OPERATIONS[f"{_symbol} {_label}"] = lambda x, f=_operator, o=_other: f(x, o)
         OPERATIONS[f"{_symbol} {_label} reflected"] = lambda x, f=_operator, o=_other: f(o, x)
 
-_BINARY = ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"] + [
+_BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
     "lshift",
     "rshift",
     "and_",
