@@ -63,9 +63,7 @@ impl Allocations {
             table.retain(|_, allocation| allocation.strong_count() > 0);
         }
         table.insert(address, Arc::downgrade(&allocation));
-        let holder = Arc::new(Holder {
-            _allocation: Arc::clone(&allocation),
-        });
+        let holder = Arc::new(Holder { _allocation: Arc::clone(&allocation) });
         Ok(pin::allocation(&allocation.data, len, holder))
     }
 
@@ -120,10 +118,7 @@ impl Drop for Allocation {
         if self.generation != fork::generation() {
             return; // a copy in a forked child; the segment belongs to the parent
         }
-        let place = self
-            .segment
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let place = self.segment.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Some((segment, generation)) = place.take() else {
             return;
         };

@@ -25,9 +25,7 @@ impl Settings {
             return Err(wrong("the URL is not one of shared memory")
                 .with_hint("write shm://NAME or shm://NAME?root=/path"));
         };
-        let (name, query) = rest
-            .split_once('?')
-            .map_or((rest, None), |(n, q)| (n, Some(q)));
+        let (name, query) = rest.split_once('?').map_or((rest, None), |(n, q)| (n, Some(q)));
         check_id(name).map_err(|error| {
             wrong("the session's name is not usable")
                 .with_hint("use letters, digits, '-', '_' or '.', not starting with a dot")
@@ -40,12 +38,7 @@ impl Settings {
                 return Err(wrong("the only parameter is 'root', an absolute path"));
             }
         };
-        let mut settings = Self {
-            root,
-            name: name.to_owned(),
-            pool_bytes: None,
-            persist: false,
-        };
+        let mut settings = Self { root, name: name.to_owned(), pool_bytes: None, persist: false };
         for (option, value) in &config.options {
             match (option.as_str(), value) {
                 ("pool_bytes", Value::Int(bytes)) if *bytes >= 0 => {
@@ -53,13 +46,9 @@ impl Settings {
                 }
                 ("persist", Value::Bool(persist)) => settings.persist = *persist,
                 _ => {
-                    return Err(
-                        wrong("an option is unknown or has a value of the wrong kind")
-                            .with("option", option)
-                            .with_hint(
-                                "options are pool_bytes (bytes) and persist (true or false)",
-                            ),
-                    );
+                    return Err(wrong("an option is unknown or has a value of the wrong kind")
+                        .with("option", option)
+                        .with_hint("options are pool_bytes (bytes) and persist (true or false)"));
                 }
             }
         }
@@ -75,25 +64,14 @@ mod tests {
     fn a_url_names_session_and_root() {
         let parse = |url: &str| Settings::parse(&ConnectorConfig::new(url));
         let settings = parse("shm://demo?root=/tmp/x").unwrap();
-        assert_eq!(
-            (settings.name.as_str(), settings.root),
-            ("demo", PathBuf::from("/tmp/x"))
-        );
+        assert_eq!((settings.name.as_str(), settings.root), ("demo", PathBuf::from("/tmp/x")));
         assert_eq!(parse("shm://demo").unwrap().root, default_root());
-        for url in [
-            "shm:demo",
-            "shm://",
-            "shm://a/b",
-            "shm://..",
-            "shm://a?root=x",
-            "shm://a?x=1",
-        ] {
+        for url in ["shm:demo", "shm://", "shm://a/b", "shm://..", "shm://a?root=x", "shm://a?x=1"]
+        {
             assert_eq!(parse(url).unwrap_err().kind(), ErrorKind::Config, "{url}");
         }
         let mut config = ConnectorConfig::new("shm://demo");
-        config
-            .options
-            .insert("pool_bytes".into(), Value::Text("1".into()));
+        config.options.insert("pool_bytes".into(), Value::Text("1".into()));
         let error = Settings::parse(&config).unwrap_err();
         assert!(error.to_string().contains("pool_bytes"), "{error}");
     }

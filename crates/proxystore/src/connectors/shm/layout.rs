@@ -45,10 +45,7 @@ impl Tag {
             2 => State::Free,
             _ => State::Dead,
         };
-        Self {
-            generation: word >> 2,
-            state,
-        }
+        Self { generation: word >> 2, state }
     }
 
     pub(super) fn word(self) -> u64 {
@@ -66,6 +63,8 @@ pub(super) struct Header {
     pub(super) payload_at: u64,
     pub(super) tag: Tag,
     pub(super) len: u64,
+    /// Size of the file.
+    pub(super) capacity: u64,
 }
 
 impl Header {
@@ -76,7 +75,13 @@ impl Header {
         bytes[12..16].copy_from_slice(&self.payload_at.to_le_bytes()[..4]); // a page at most
         bytes[TAG_AT..TAG_AT + 8].copy_from_slice(&self.tag.bytes());
         bytes[LEN_AT..LEN_AT + 8].copy_from_slice(&self.len.to_le_bytes());
+        bytes[LEN_AT + 8..LEN_AT + 16].copy_from_slice(&self.capacity.to_le_bytes());
         bytes
+    }
+
+    /// Whether a file of `size` bytes is as long as it was made, and holds the whole payload.
+    pub(super) fn fits(&self, size: u64) -> bool {
+        self.capacity == size && self.len <= size.saturating_sub(self.payload_at)
     }
 
     /// `None` for anything that is not a header of this version.
@@ -86,11 +91,13 @@ impl Header {
         let payload_at = u64::from(u32::from_le_bytes(head[12..16].try_into().ok()?));
         let version = u32::from_le_bytes(head[8..12].try_into().ok()?);
         let len = u64::from_le_bytes(rest[..8].try_into().ok()?);
+        let capacity = u64::from_le_bytes(rest[8..16].try_into().ok()?);
         let tag = u64::from_le_bytes(tag.try_into().ok()?);
         (head[..8] == MAGIC && version == VERSION && payload_at >= HEADER as u64).then_some(Self {
             payload_at,
             tag: Tag::from_word(tag.to_le()),
             len,
+            capacity,
         })
     }
 }
@@ -101,11 +108,7 @@ pub(super) enum Name {
     /// A file of its own, removed on eviction.
     File { owner: u64, number: u64 },
     /// One generation of a segment that is recycled.
-    Segment {
-        owner: u64,
-        number: u64,
-        generation: u64,
-    },
+    Segment { owner: u64, number: u64, generation: u64 },
 }
 
 impl Name {
@@ -129,15 +132,8 @@ impl Name {
         let kind = fields.next()?;
         let mut number = || u64::from_str_radix(fields.next()?, 16).ok();
         let name = match kind {
-            "o" => Self::File {
-                owner: number()?,
-                number: number()?,
-            },
-            "s" => Self::Segment {
-                owner: number()?,
-                number: number()?,
-                generation: number()?,
-            },
+            "o" => Self::File { owner: number()?, number: number()? },
+            "s" => Self::Segment { owner: number()?, number: number()?, generation: number()? },
             _ => return None,
         };
         // One spelling only: no signs, capitals, leading zeros or trailing fields.
@@ -166,24 +162,18 @@ mod tests {
     #[test]
     fn the_header_is_these_bytes() {
         let tag = Tag::new(5, State::Live);
-        let bytes = Header {
-            payload_at: 4096,
-            tag,
-            len: 0x1_0203,
-        }
-        .encode();
+        let bytes = Header { payload_at: 4096, tag, len: 0x1_0203, capacity: 0x2_0000 }.encode();
         let mut golden = [0_u8; HEADER];
         golden[..8].copy_from_slice(b"\x89PXM\r\n\x1a\n");
         golden[8] = 1;
         golden[13] = 0x10;
         golden[16] = 5 << 2 | 1;
         golden[24..27].copy_from_slice(&[3, 2, 1]);
+        golden[34] = 2;
         assert_eq!(bytes, golden);
         let header = Header::decode(&bytes).unwrap();
-        assert_eq!(
-            (header.payload_at, header.tag, header.len),
-            (4096, tag, 0x1_0203)
-        );
+        assert_eq!((header.payload_at, header.tag, header.len), (4096, tag, 0x1_0203));
+        assert!(header.fits(0x2_0000) && !header.fits(0x2_0001) && !header.fits(0x1_0000));
         golden[8] = 2;
         assert!(Header::decode(&golden).is_none());
         assert!(Header::decode(&[0; HEADER]).is_none());
@@ -192,28 +182,15 @@ mod tests {
     #[test]
     fn names_have_one_spelling() {
         let names = [
-            Name::File {
-                owner: 1,
-                number: 0x2f,
-            },
-            Name::Segment {
-                owner: u64::MAX,
-                number: 0,
-                generation: 7,
-            },
+            Name::File { owner: 1, number: 0x2f },
+            Name::Segment { owner: u64::MAX, number: 0, generation: 7 },
         ];
         for name in names {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
             assert!(Name::of_file(&name.file()).is_some());
         }
-        let others = [
-            "",
-            "o",
-            "o-1-2",
-            "o-0000000000000001-2F",
-            "o-0000000000000001-2-3",
-            "s-x-y-z",
-        ];
+        let others =
+            ["", "o", "o-1-2", "o-0000000000000001-2F", "o-0000000000000001-2-3", "s-x-y-z"];
         for other in others {
             assert_eq!(Name::parse(other), None, "{other}");
         }

@@ -34,10 +34,7 @@ pub(super) fn read(session: &Session, id: &str) -> Result<Option<Link>> {
     let link = text.to_str().ok().and_then(|text| {
         let (generation, name) = text.split_once('.')?;
         let generation = u64::from_str_radix(generation, 16).ok()?;
-        Some(Link {
-            generation,
-            name: Name::parse(name)?,
-        })
+        Some(Link { generation, name: Name::parse(name)? })
     });
     link.map(Some).ok_or(Errno::BADMSG)
 }
@@ -100,9 +97,7 @@ fn locked<T>(session: &Session, change: impl FnOnce() -> Result<T>) -> Result<T>
 /// microseconds and ten bits that differ between processes.
 fn next_generation() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let micros = u64::try_from(now.as_micros()).unwrap_or_default();
     let process = u64::from(std::process::id()) & 1023;
     let now = micros << 10 | process;

@@ -123,7 +123,7 @@ impl ShmConnector {
             config: config.clone(),
             settings,
             closed: AtomicBool::new(false),
-            process: PerProcess::new(),
+            process: PerProcess::new(Mutex::default),
         };
         // What cannot be swept today is swept another day; it must not keep anybody from working.
         let _ = sweep(Some(&connector.settings.root));
@@ -132,11 +132,7 @@ impl ShmConnector {
     }
 
     fn attached(&self, operation: &'static str) -> Result<Arc<Attached>> {
-        let mut place = self
-            .process
-            .get(Mutex::default)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.process.get().lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at under the lock, or else a call could attach again after `close`.
         if self.closed.load(Ordering::Acquire) {
             return Err(closed(operation, &self.config));
@@ -155,9 +151,7 @@ impl Attached {
         let session = Session::open(&settings.root, &settings.name, settings.persist)?;
         session::check_file_system(&settings.root)?;
         let _ = sweep::clear_up(&session); // as above
-        let pool_bytes = settings
-            .pool_bytes
-            .unwrap_or_else(|| space::default_pool(&session));
+        let pool_bytes = settings.pool_bytes.unwrap_or_else(|| space::default_pool(&session));
         Ok(Self {
             session: Arc::new(session),
             pool: OnceCell::new(),
@@ -183,12 +177,7 @@ impl Attached {
 
     /// Removes an object wherever it lies; nothing happens when it is not there.
     fn evict(&self, name: Name) -> rustix::io::Result<()> {
-        let Name::Segment {
-            owner,
-            number,
-            generation,
-        } = name
-        else {
+        let Name::Segment { owner, number, generation } = name else {
             return match self.session.remove(&name.file()) {
                 Err(Errno::NOENT) => Ok(()),
                 done => done,
@@ -269,11 +258,7 @@ impl Connector for ShmConnector {
         let attached = self.attached(PUT)?;
         let size = parts.len() as u64;
         let Some(key) = &options.key else {
-            return Ok(Key::new(
-                attached.store(parts)?.to_string(),
-                OWN_GENERATION,
-                size,
-            ));
+            return Ok(Key::new(attached.store(parts)?.to_string(), OWN_GENERATION, size));
         };
         check_id(key.id())?;
         let name = attached.store(parts)?;
@@ -282,9 +267,7 @@ impl Connector for ShmConnector {
             Ok((generation, old)) => {
                 // Also when the key is one of an object that was put without a key.
                 if let Some(old) = old.map(|link| link.name).or_else(|| Name::parse(key.id())) {
-                    attached
-                        .evict(old)
-                        .map_err(|errno| io(EVICT, errno).with("key", key))?;
+                    attached.evict(old).map_err(|errno| io(EVICT, errno).with("key", key))?;
                 }
                 Ok(Key::new(key.id(), generation, size))
             }
@@ -301,9 +284,7 @@ impl Connector for ShmConnector {
             return Ok(None);
         };
         let (range, access) = (options.range.as_ref(), options.access);
-        found
-            .get(key, range, access, &attached.session, &attached.views)
-            .map(Some)
+        found.get(key, range, access, &attached.session, &attached.views).map(Some)
     }
 
     fn exists(&self, key: &Key) -> Result<bool> {
@@ -340,12 +321,13 @@ impl Connector for ShmConnector {
             Err(error) if error.kind() == ErrorKind::Closed => return Ok(()),
             Err(error) => return Err(error),
         };
-        let place = self.process.get(Mutex::default);
+        let place = self.process.get();
         {
             let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
             self.closed.store(true, Ordering::Release);
             place.take();
         }
+        wait::wake(&attached.session);
         if clear {
             sweep::clear(&attached.session).map_err(|errno| {
                 io("clear the session", errno).with("channel", &self.config.url)
@@ -387,8 +369,6 @@ impl Connector for ShmConnector {
         const ALLOCATE: &str = "allocate in shared memory";
         let attached = self.attached(ALLOCATE)?;
         let pool = attached.pool()?;
-        space::with_room(pool, ALLOCATE, len, || {
-            attached.allocations.allocate(pool, len)
-        })
+        space::with_room(pool, ALLOCATE, len, || attached.allocations.allocate(pool, len))
     }
 }

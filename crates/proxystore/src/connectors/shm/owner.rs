@@ -81,9 +81,7 @@ impl Page {
     /// Counts a segment that is in use again, or gone.
     pub(super) fn taken(&self, bytes: u64) {
         let less = |free: u64| Some(free.saturating_sub(bytes));
-        let _ = self
-            .free()
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = self.free().fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Whether more is free than may be kept.

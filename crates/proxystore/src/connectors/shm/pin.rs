@@ -26,24 +26,14 @@ struct Pinned {
 pub(super) fn private(file: &OwnedFd, start: u64, len: usize) -> Result<Buffer> {
     let (page, skip) = page_of(start);
     let mapping = Mapping::private(file, page, skip + len)?;
-    Ok(buffer(
-        mapping.at(skip),
-        len,
-        true,
-        Arc::new(mapping),
-    ))
+    Ok(buffer(mapping.at(skip), len, true, Arc::new(mapping)))
 }
 
 /// Read-only pages of their own. They are the pin.
 pub(super) fn shared(file: &OwnedFd, start: u64, len: usize) -> Result<Buffer> {
     let (page, skip) = page_of(start);
     let mapping = Mapping::shared(file, page, skip + len)?;
-    Ok(buffer(
-        mapping.at(skip),
-        len,
-        false,
-        Arc::new(mapping),
-    ))
+    Ok(buffer(mapping.at(skip), len, false, Arc::new(mapping)))
 }
 
 /// Read-only pages of a kept view of the whole file; one page of the file is the pin.
@@ -53,15 +43,7 @@ pub(super) fn view(file: &OwnedFd, view: Arc<Mapping>, start: u64, len: usize) -
         return Err(rustix::io::Errno::BADMSG);
     }
     let pin = Mapping::shared(file, 0, PAGE)?;
-    Ok(buffer(
-        view.at(start),
-        len,
-        false,
-        Arc::new(Pinned {
-            _view: view,
-            _pin: pin,
-        }),
-    ))
+    Ok(buffer(view.at(start), len, false, Arc::new(Pinned { _view: view, _pin: pin })))
 }
 
 /// Memory of an allocation, which the allocation guards.

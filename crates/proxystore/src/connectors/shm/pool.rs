@@ -55,13 +55,7 @@ impl Pool {
     pub(super) fn new(session: Arc<Session>, bound: u64) -> Result<Self> {
         let owner = Owner::register(&session, bound)?;
         let generation = crate::fork::generation();
-        Ok(Self {
-            session,
-            owner,
-            next: AtomicU64::new(1),
-            inner: Mutex::default(),
-            generation,
-        })
+        Ok(Self { session, owner, next: AtomicU64::new(1), inner: Mutex::default(), generation })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -90,19 +84,13 @@ impl Pool {
     /// An object in a file of its own. Small ones are written by one call, so there is nothing
     /// to recycle that would be worth a lock.
     fn store_file(&self, slices: &[&[u8]], len: usize) -> rustix::io::Result<Name> {
-        let name = Name::File {
-            owner: self.owner.id,
-            number: self.number(),
-        };
+        let name = Name::File { owner: self.owner.id, number: self.number() };
         let file = self.session.create(&name.file())?;
         let payload_at = if len < COPIED_BELOW { HEADER } else { PAGE };
         let tag = Tag::new(1, State::Live);
-        let header = Header {
-            payload_at: payload_at as u64,
-            tag,
-            len: len as u64,
-        }
-        .encode();
+        let capacity = (payload_at + len) as u64;
+        let header =
+            Header { payload_at: payload_at as u64, tag, len: len as u64, capacity }.encode();
         let mut list = Vec::with_capacity(slices.len() + 2);
         list.push(&header[..]);
         if payload_at == PAGE {
@@ -127,12 +115,7 @@ impl Pool {
         let segment = Arc::new(segment);
         let mut inner = self.lock();
         inner.segments.insert(number, Arc::clone(&segment));
-        inner
-            .classes
-            .entry(capacity)
-            .or_default()
-            .ring
-            .push_back(number);
+        inner.classes.entry(capacity).or_default().ring.push_back(number);
         Ok((segment, claimed))
     }
 
@@ -275,14 +258,7 @@ mod tests {
 
     #[test]
     fn classes_waste_at_most_an_eighth() {
-        for needed in [
-            PAGE + 1,
-            70_000,
-            1 << 20,
-            (1 << 20) + 4096,
-            100_000_000,
-            5_000_000_000,
-        ] {
+        for needed in [PAGE + 1, 70_000, 1 << 20, (1 << 20) + 4096, 100_000_000, 5_000_000_000] {
             let class = class_of(needed);
             assert!(class >= needed && class.is_multiple_of(PAGE));
             assert!(class - needed <= (needed / 8).max(PAGE), "{needed} {class}");

@@ -34,11 +34,7 @@ pub(super) struct Found {
 pub(super) fn read_header(file: &OwnedFd) -> rustix::io::Result<Option<Header>> {
     let mut bytes = [0; HEADER];
     let got = rustix::io::pread(file, &mut bytes[..], 0)?;
-    Ok(if got == HEADER {
-        Header::decode(&bytes)
-    } else {
-        None
-    })
+    Ok(if got == HEADER { Header::decode(&bytes) } else { None })
 }
 
 /// Finds and pins the object of a name; `None` when it is not there (any more).
@@ -66,18 +62,8 @@ fn find_with(session: &Session, name: Name, access: OFlags) -> rustix::io::Resul
     let file_size = u64::try_from(fs::fstat(&file)?.st_size).unwrap_or_default();
     match header {
         Some(header) if header.tag == expected => {
-            let found = Found {
-                file,
-                name,
-                header,
-                file_size,
-            };
-            let whole = header.len <= file_size.saturating_sub(header.payload_at);
-            if whole {
-                Ok(Some(found))
-            } else {
-                Err(Errno::BADMSG)
-            }
+            let found = Found { file, name, header, file_size };
+            if header.fits(file_size) { Ok(Some(found)) } else { Err(Errno::BADMSG) }
         }
         // The header of another version, or damage; a missing name has been told apart above.
         None => Err(Errno::BADMSG),
@@ -136,13 +122,9 @@ pub(super) fn release(session: &Session, name: Name) -> rustix::io::Result<Optio
 /// What a failed [`find`] means to the caller.
 pub(super) fn error(key: &Key, errno: Errno) -> Error {
     if errno == Errno::BADMSG {
-        return Error::new(
-            ErrorKind::Corrupt,
-            GET,
-            "the object is damaged or cut short",
-        )
-        .with("key", key)
-        .with_hint("something altered the files of the session; store the object again");
+        return Error::new(ErrorKind::Corrupt, GET, "the object is damaged or cut short")
+            .with("key", key)
+            .with_hint("something altered the files of the session; store the object again");
     }
     io(GET, errno).with("key", key)
 }
@@ -168,11 +150,7 @@ impl Found {
                 self.read(start, target).map_err(failed)?;
             }
             self.unpin();
-            return Ok(if access == Access::ReadOnly {
-                copy.into_read_only()
-            } else {
-                copy
-            });
+            return Ok(if access == Access::ReadOnly { copy.into_read_only() } else { copy });
         }
         match (access, self.name) {
             (Access::Private, _) => pin::private(&self.file, start, len),
@@ -202,8 +180,7 @@ impl Found {
             return Err(wrong_length(key, len, target.len()));
         }
         let start = self.header.payload_at + range.start;
-        self.read(start, target)
-            .map_err(|errno| io(GET, errno).with("key", key))?;
+        self.read(start, target).map_err(|errno| io(GET, errno).with("key", key))?;
         self.unpin();
         Ok(())
     }

@@ -58,46 +58,21 @@ impl Segment {
         number: u64,
         capacity: usize,
     ) -> rustix::io::Result<(Self, Claimed)> {
-        let name = Name::Segment {
-            owner,
-            number,
-            generation: 1,
-        };
+        let name = Name::Segment { owner, number, generation: 1 };
         let file = session.create(&name.file())?;
         let make = || {
             fs::ftruncate(&file, capacity as u64)?;
             let tag = Tag::new(1, State::Writing);
             let payload_at = PAGE as u64;
-            write_all(
-                &file,
-                &[&Header {
-                    payload_at,
-                    tag,
-                    len: 0,
-                }
-                .encode()],
-                0,
-            )?;
+            let header = Header { payload_at, tag, len: 0, capacity: capacity as u64 };
+            write_all(&file, &[&header.encode()], 0)?;
             Mapping::shared_writable(&file, 0, capacity)
         };
         match make() {
             Ok(map) => {
                 let (backed, mapped) = (AtomicUsize::new(PAGE), AtomicUsize::new(0));
-                let segment = Self {
-                    owner,
-                    number,
-                    capacity,
-                    map,
-                    backed,
-                    mapped,
-                };
-                Ok((
-                    segment,
-                    Claimed {
-                        file,
-                        generation: 1,
-                    },
-                ))
+                let segment = Self { owner, number, capacity, map, backed, mapped };
+                Ok((segment, Claimed { file, generation: 1 }))
             }
             Err(errno) => {
                 let _ = session.remove(&name.file());
@@ -117,28 +92,18 @@ impl Segment {
     fn change(&self, from: Tag, to: Tag) -> bool {
         let (from, to) = (from.word(), to.word());
         let word = self.map.word(TAG_AT);
-        word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        word.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     fn file(&self) -> String {
-        Name::Segment {
-            owner: self.owner,
-            number: self.number,
-            generation: 0,
-        }
-        .file()
+        Name::Segment { owner: self.owner, number: self.number, generation: 0 }.file()
     }
 
     /// Takes a free segment for writing, if nobody has a pin on it.
     pub(super) fn claim(&self, session: &Session) -> rustix::io::Result<Claim> {
         let free = self.tag();
         if free.state != State::Free {
-            return Ok(if free.state == State::Dead {
-                Claim::Gone
-            } else {
-                Claim::Pinned
-            });
+            return Ok(if free.state == State::Dead { Claim::Gone } else { Claim::Pinned });
         }
         let file = match session.open_file(&self.file(), OFlags::RDWR) {
             Ok(file) => file,
@@ -153,11 +118,7 @@ impl Segment {
         let generation = free.generation + 1;
         let taken = self.change(free, Tag::new(generation, State::Writing));
         unlock(&file)?;
-        Ok(if taken {
-            Claim::Taken(Claimed { file, generation })
-        } else {
-            Claim::Gone
-        })
+        Ok(if taken { Claim::Taken(Claimed { file, generation }) } else { Claim::Gone })
     }
 
     /// Makes sure that the file has pages up to `end`, so that writing them cannot fail.
@@ -190,32 +151,20 @@ impl Segment {
 
     /// Makes what was written an object.
     pub(super) fn publish(&self, generation: u64, len: usize) -> Name {
-        self.map
-            .word(LEN_AT)
-            .store((len as u64).to_le(), Ordering::Relaxed);
+        self.map.word(LEN_AT).store((len as u64).to_le(), Ordering::Relaxed);
         let live = Tag::new(generation, State::Live).word();
         self.map.word(TAG_AT).store(live, Ordering::SeqCst);
-        Name::Segment {
-            owner: self.owner,
-            number: self.number,
-            generation,
-        }
+        Name::Segment { owner: self.owner, number: self.number, generation }
     }
 
     /// Gives up writing; the segment is free again.
     pub(super) fn abandon(&self, generation: u64) {
-        self.change(
-            Tag::new(generation, State::Writing),
-            Tag::new(generation, State::Free),
-        );
+        self.change(Tag::new(generation, State::Writing), Tag::new(generation, State::Free));
     }
 
     /// Evicts the object of one generation; false when it is not there (any more).
     pub(super) fn evict(&self, generation: u64) -> bool {
-        self.change(
-            Tag::new(generation, State::Live),
-            Tag::new(generation, State::Free),
-        )
+        self.change(Tag::new(generation, State::Live), Tag::new(generation, State::Free))
     }
 
     /// Maps the bytes from `offset` on once more, to be handed out.

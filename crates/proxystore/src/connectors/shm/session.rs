@@ -18,9 +18,7 @@ pub(super) const KEYS: &str = "keys";
 pub(super) const PERSIST: &str = "persist";
 
 const OPEN: &str = "open a shared-memory session";
-const DIRECTORY: OFlags = OFlags::DIRECTORY
-    .union(OFlags::RDONLY)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
 const OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -66,12 +64,7 @@ impl Session {
             Err(errno) => return Err(errno),
         }
         let keys = fs::openat(&dir, KEYS, DIRECTORY, Mode::empty())?;
-        Ok(Some(Self {
-            path: path.to_owned(),
-            dir,
-            keys,
-            _lock: lock,
-        }))
+        Ok(Some(Self { path: path.to_owned(), dir, keys, _lock: lock }))
     }
 
     /// Makes a new file of the session.
@@ -91,12 +84,7 @@ impl Session {
 }
 
 pub(super) fn open_file(dir: &OwnedFd, name: &str, access: OFlags) -> rustix::io::Result<OwnedFd> {
-    fs::openat(
-        dir,
-        name,
-        access | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        Mode::empty(),
-    )
+    fs::openat(dir, name, access | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())
 }
 
 /// Opens the lock file of a session and locks it; `None` when others hold it, or when it was
@@ -127,10 +115,7 @@ pub(super) fn default_root() -> PathBuf {
 
 /// The one directory of this user below a root.
 pub(super) fn user_directory(root: &Path) -> PathBuf {
-    root.join(format!(
-        "proxystore-{}",
-        rustix::process::geteuid().as_raw()
-    ))
+    root.join(format!("proxystore-{}", rustix::process::geteuid().as_raw()))
 }
 
 /// Makes a directory only we may enter, or makes sure that an existing one is such: below a
@@ -148,46 +133,27 @@ fn make_private_directory(path: &Path) -> Result<()> {
     };
     let ours = stat.st_uid == rustix::process::geteuid().as_raw();
     let is_directory = fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::Directory;
-    if is_directory
-        && ours
-        && Mode::from_raw_mode(stat.st_mode)
-            .intersection(OTHERS)
-            .is_empty()
-    {
+    if is_directory && ours && Mode::from_raw_mode(stat.st_mode).intersection(OTHERS).is_empty() {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Permission,
-        OPEN,
-        "the directory is not private to this user",
-    )
-    .with("directory", path.display())
-    .with_hint("remove it, or choose another place with '?root=/path' in the URL"))
+    Err(Error::new(ErrorKind::Permission, OPEN, "the directory is not private to this user")
+        .with("directory", path.display())
+        .with_hint("remove it, or choose another place with '?root=/path' in the URL"))
 }
 
 /// Refuses file systems on which pins and mappings do not work, such as network ones.
 pub(super) fn check_file_system(root: &Path) -> Result<()> {
-    const LOCAL: [u64; 6] = [
-        0x0102_1994,
-        0x8584_58f6,
-        0xef53,
-        0x5846_5342,
-        0x9123_683e,
-        0x794c_7630,
-    ];
+    const LOCAL: [u64; 6] =
+        [0x0102_1994, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e, 0x794c_7630];
     let stat = fs::statfs(root).map_err(|errno| io(OPEN, errno).with("root", root.display()))?;
     let kind = u64::try_from(stat.f_type).unwrap_or_default() & 0xffff_ffff;
     if LOCAL.contains(&kind) {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Config,
-        OPEN,
-        "the file system is not known to be local",
-    )
-    .with("root", root.display())
-    .with("type", format_args!("{kind:#x}"))
-    .with_hint("choose a root on tmpfs, such as /dev/shm"))
+    Err(Error::new(ErrorKind::Config, OPEN, "the file system is not known to be local")
+        .with("root", root.display())
+        .with("type", format_args!("{kind:#x}"))
+        .with_hint("choose a root on tmpfs, such as /dev/shm"))
 }
 
 /// An error of this connector for a code of the operating system.

@@ -39,9 +39,7 @@ pub(super) fn error(
     size: usize,
     errno: Errno,
 ) -> Error {
-    let error = io(operation, errno)
-        .with("size", size)
-        .with("directory", session.path.display());
+    let error = io(operation, errno).with("size", size).with("directory", session.path.display());
     if !is_full(errno) {
         return error;
     }
@@ -49,9 +47,7 @@ pub(super) fn error(
         Ok(stat) => {
             let total = stat.f_blocks * stat.f_frsize;
             let free = stat.f_bavail * stat.f_frsize;
-            error
-                .with("shared memory", total)
-                .with("used", total - free)
+            error.with("shared memory", total).with("used", total - free)
         }
         Err(_) => error,
     };

@@ -28,13 +28,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Shared pages for reading and writing.
     pub(super) fn shared_writable(file: impl AsFd, offset: u64, len: usize) -> Result<Self> {
-        Self::new(
-            file,
-            offset,
-            len,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-        )
+        Self::new(file, offset, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
     }
 
     /// Shared pages for reading.
@@ -44,13 +38,7 @@ impl Mapping {
 
     /// Pages for reading and writing, copied where they are written.
     pub(super) fn private(file: impl AsFd, offset: u64, len: usize) -> Result<Self> {
-        Self::new(
-            file,
-            offset,
-            len,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::PRIVATE,
-        )
+        Self::new(file, offset, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
     }
 
     fn new(
@@ -79,10 +67,7 @@ impl Mapping {
 
     /// A word that processes share.
     pub(super) fn word(&self, offset: usize) -> &AtomicU64 {
-        assert!(
-            offset.is_multiple_of(8) && offset + 8 <= self.len,
-            "a word of the mapping"
-        );
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "a word of the mapping");
         // SAFETY: aligned and in bounds; these words are only ever accessed atomically.
         unsafe { AtomicU64::from_ptr(self.start.add(offset).as_ptr().cast()) }
     }
@@ -124,16 +109,7 @@ impl Mapping {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: replaces exactly this mapping by one of the same pages with the same rights, so
         // that every pointer into it stays valid and reads the same bytes.
-        unsafe {
-            mmap(
-                self.start.as_ptr().cast(),
-                self.len,
-                protection,
-                flags,
-                file,
-                offset,
-            )?
-        };
+        unsafe { mmap(self.start.as_ptr().cast(), self.len, protection, flags, file, offset)? };
         Ok(())
     }
 }

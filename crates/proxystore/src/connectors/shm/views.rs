@@ -61,13 +61,7 @@ impl Views {
         // A description of its own, without a lock, or else the view would be a pin.
         let opened = session.open_file(&file, OFlags::RDONLY)?;
         let mapping = Arc::new(Mapping::shared(opened, 0, size)?);
-        inner.views.insert(
-            file,
-            View {
-                mapping: Arc::clone(&mapping),
-                used: clock,
-            },
-        );
+        inner.views.insert(file, View { mapping: Arc::clone(&mapping), used: clock });
         Ok(mapping)
     }
 }
