@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ("numpy", "pandas", "polars", "pyarrow", "pydantic", "cloudpickle", "asyncio")
-SLOW = ("inspect", "dataclasses", "decimal", "tomllib")
+SLOW = ("inspect", "dataclasses", "decimal", "tomllib", "socket")
 
 
 @pytest.mark.parametrize(
