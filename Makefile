@@ -61,6 +61,12 @@ test: $(STAMPS)/test $(STAMPS)/package ## all tests: Rust, Python, examples, cod
 	done
 	@$(STEP) "Python tests, examples and code blocks" $(BIN)/pytest
 
+.PHONY: sanitize
+sanitize: ## the Rust tests under AddressSanitizer (needs a nightly toolchain)
+	@RUSTFLAGS=-Zsanitizer=address $(STEP) "Rust tests under AddressSanitizer" \
+		cargo +nightly test --target x86_64-unknown-linux-gnu --target-dir target/sanitize \
+		-p proxystore --all-features --lib --test it
+
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (20 minutes)
 	@for topic in $(filter-out bench/python/harness.py,$(wildcard bench/python/*.py)); do \
