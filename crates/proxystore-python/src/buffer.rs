@@ -1,7 +1,7 @@
 //! Stored bytes as a Python object with the buffer protocol: arrays are made on it without a copy.
 #![expect(unsafe_code, reason = "the buffer protocol hands out raw memory")]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 
 use proxystore::Buffer;
 use proxystore::codec::Order;
@@ -48,11 +48,7 @@ impl PyStoredBytes {
                 flags,
             )
         };
-        if status == 0 {
-            Ok(())
-        } else {
-            Err(PyErr::fetch(slf.py()))
-        }
+        if status == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 }
 
@@ -74,11 +70,7 @@ impl View {
         let status = unsafe {
             ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, ffi::PyBUF_ANY_CONTIGUOUS)
         };
-        if status == 0 {
-            Ok(Self(view))
-        } else {
-            Err(PyErr::fetch(object.py()))
-        }
+        if status == 0 { Ok(Self(view)) } else { Err(PyErr::fetch(object.py())) }
     }
 
     /// Lengths of the dimensions, and which index varies fastest.
@@ -89,12 +81,10 @@ impl View {
         }
         // SAFETY: the exporter fills `ndim` lengths when asked for the shape.
         let shape = unsafe { std::slice::from_raw_parts(self.0.shape, dimensions) };
-        let shape = shape
-            .iter()
-            .map(|n| u64::try_from(*n).unwrap_or_default())
-            .collect();
+        let shape = shape.iter().map(|n| u64::try_from(*n).unwrap_or_default()).collect();
         // SAFETY: a filled view and a documented order letter.
-        let is_c = unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, b'C' as c_char) } != 0;
+        let is_c =
+            unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, b'C'.cast_signed()) } != 0;
         (shape, if is_c { Order::C } else { Order::F })
     }
 

@@ -4,10 +4,11 @@
 //! connector protocol. Its subclasses only say how their arguments become a URL and options, and
 //! which named tuple is the face of their keys.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use proxystore::connectors::{self, GetOptions, PutOptions};
+use proxystore::connectors::{self, GetOptions, PutOptions, shm};
 use proxystore::payload::Parts;
 use proxystore::{Connector, ConnectorConfig, Key};
 use pyo3::exceptions::PyTypeError;
@@ -44,10 +45,7 @@ impl NativeConnector {
 /// The library's key behind a key of a native connector.
 pub(crate) fn key_of(key: &Bound<'_, PyAny>) -> PyResult<Key> {
     let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
-    let id = tuple
-        .get_item(0)?
-        .extract::<String>()
-        .map_err(|_| bad_key(key))?;
+    let id = tuple.get_item(0)?.extract::<String>().map_err(|_| bad_key(key))?;
     let number = |index| match tuple.get_item(index) {
         Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
         Err(_) => Ok(0), // as in FileKey("name")
@@ -75,9 +73,7 @@ impl NativeConnector {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self {
-            connector: OnceLock::new(),
-        }
+        Self { connector: OnceLock::new() }
     }
 
     /// Opens the channel of a URL; called once by the subclass's constructor.
@@ -107,15 +103,11 @@ impl NativeConnector {
         objs: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
-        let views: Vec<View> = objs
-            .try_iter()?
-            .map(|object| View::of(&object?))
-            .collect::<PyResult<_>>()?;
+        let views: Vec<View> =
+            objs.try_iter()?.map(|object| View::of(&object?)).collect::<PyResult<_>>()?;
         let parts: Vec<Parts<'_>> = views.iter().map(|view| Parts::from(view.bytes())).collect();
         let connector = slf.get().inner()?;
-        let keys = py
-            .detach(|| connector.put_batch(&parts, &PutOptions::default()))
-            .py(py)?;
+        let keys = py.detach(|| connector.put_batch(&parts, &PutOptions::default())).py(py)?;
         let list = PyList::empty(py);
         for key in keys {
             list.append(key_to_python(slf, &key)?)?;
@@ -136,10 +128,7 @@ impl NativeConnector {
 
     /// Stores bytes under a key made by `new_key`.
     fn set(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        let options = PutOptions {
-            key: Some(key_of(key)?),
-            ..PutOptions::default()
-        };
+        let options = PutOptions { key: Some(key_of(key)?), ..PutOptions::default() };
         store(slf, obj, options).map(drop)
     }
 
@@ -150,9 +139,7 @@ impl NativeConnector {
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let (key, connector) = (key_of(key)?, self.inner()?);
-        let bytes = py
-            .detach(|| connector.get(&key, &GetOptions::default()))
-            .py(py)?;
+        let bytes = py.detach(|| connector.get(&key, &GetOptions::default())).py(py)?;
         bytes.map(|bytes| memory(py, bytes)).transpose()
     }
 
@@ -222,12 +209,19 @@ fn store<'py>(
     let py = connector.py();
     let view = View::of(object)?;
     let inner = connector.get().inner()?;
-    let key = py
-        .detach(|| inner.put(&Parts::from(view.bytes()), &options))
-        .py(py)?;
+    let key = py.detach(|| inner.put(&Parts::from(view.bytes()), &options)).py(py)?;
     key_to_python(connector, &key)
 }
 
 fn memory(py: Python<'_>, bytes: proxystore::Buffer) -> PyResult<Bound<'_, PyAny>> {
     Ok(Bound::new(py, PyStoredBytes::new(bytes, true))?.into_any())
+}
+
+type Report = (Vec<String>, Vec<String>, Vec<String>, u64, u64);
+
+/// Removes the shared-memory sessions of this user that no process holds any more.
+#[pyfunction]
+pub(crate) fn sweep_shared_memory(py: Python<'_>, root: Option<PathBuf>) -> PyResult<Report> {
+    let report = py.detach(|| shm::sweep(root.as_deref())).py(py)?;
+    Ok((report.removed, report.held, report.persistent, report.objects, report.bytes))
 }

@@ -35,10 +35,7 @@ pub(crate) struct ForeignConnector {
 impl ForeignConnector {
     pub(crate) fn new(connector: &Bound<'_, PyAny>) -> PyResult<Self> {
         let config = config_of(connector)?;
-        Ok(Self {
-            connector: connector.clone().unbind(),
-            config,
-        })
+        Ok(Self { connector: connector.clone().unbind(), config })
     }
 
     /// Calls into Python; a library that outlives the interpreter gets an error.
@@ -69,22 +66,14 @@ pub(crate) fn config_of(connector: &Bound<'_, PyAny>) -> PyResult<ConnectorConfi
     let class = connector.get_type();
     let module: String = class.getattr(intern!(py, "__module__"))?.extract()?;
     let name: String = class.getattr(intern!(py, "__qualname__"))?.extract()?;
-    let config = connector
-        .call_method0(intern!(py, "config"))?
-        .cast_into::<PyDict>()?;
-    let options = match value::settings(&config) {
-        Some(options) => options,
-        None => {
-            let bytes = pickle(py, "dumps")?
-                .call1((config,))?
-                .extract::<Vec<u8>>()?;
-            [(PICKLED.to_owned(), Value::Bytes(bytes))].into()
-        }
+    let config = connector.call_method0(intern!(py, "config"))?.cast_into::<PyDict>()?;
+    let options = if let Some(options) = value::settings(&config) {
+        options
+    } else {
+        let bytes = pickle(py, "dumps")?.call1((config,))?.extract::<Vec<u8>>()?;
+        [(PICKLED.to_owned(), Value::Bytes(bytes))].into()
     };
-    Ok(ConnectorConfig {
-        url: format!("{KIND}:{module}.{name}"),
-        options,
-    })
+    Ok(ConnectorConfig { url: format!("{KIND}:{module}.{name}"), options })
 }
 
 /// The configuration as the connector's class gave it.
@@ -119,12 +108,8 @@ pub(crate) fn key_of(key: &Bound<'_, PyAny>, size: usize) -> PyResult<Key> {
 pub(crate) fn key_to_python<'py>(py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
     let digit = |c: u8| char::from(c).to_digit(16).unwrap_or_default() as u8; // below 16
     let pairs = key.id().as_bytes().chunks_exact(2);
-    let bytes: Vec<u8> = pairs
-        .map(|pair| digit(pair[0]) << 4 | digit(pair[1]))
-        .collect();
-    LOADS
-        .import(py, "pickle", "loads")?
-        .call1((PyBytes::new(py, &bytes),))
+    let bytes: Vec<u8> = pairs.map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+    LOADS.import(py, "pickle", "loads")?.call1((PyBytes::new(py, &bytes),))
 }
 
 /// All parts as one `bytes`: what connectors written in Python take.
@@ -177,10 +162,7 @@ impl Connector for ForeignConnector {
                 list.append(joined(py, parts)?)?;
             }
             let keys = connector.call_method1(intern!(py, "put_batch"), (list,))?;
-            keys.try_iter()?
-                .zip(objects)
-                .map(|(key, parts)| key_of(&key?, parts.len()))
-                .collect()
+            keys.try_iter()?.zip(objects).map(|(key, parts)| key_of(&key?, parts.len())).collect()
         })
     }
 
@@ -188,11 +170,7 @@ impl Connector for ForeignConnector {
         let bytes = self.call("get object", |py, connector| {
             let own = key_to_python(py, key)?;
             let bytes = connector.call_method1(intern!(py, "get"), (own,))?;
-            if bytes.is_none() {
-                Ok(None)
-            } else {
-                adopt(&bytes, options.access).map(Some)
-            }
+            if bytes.is_none() { Ok(None) } else { adopt(&bytes, options.access).map(Some) }
         })?;
         let Some(bytes) = bytes else { return Ok(None) };
         let range = checked_range(key, options.range.as_ref(), bytes.len() as u64)?;
@@ -202,17 +180,13 @@ impl Connector for ForeignConnector {
 
     fn exists(&self, key: &Key) -> Result<bool> {
         self.call("look for object", |py, connector| {
-            connector
-                .call_method1(intern!(py, "exists"), (key_to_python(py, key)?,))?
-                .is_truthy()
+            connector.call_method1(intern!(py, "exists"), (key_to_python(py, key)?,))?.is_truthy()
         })
     }
 
     fn evict(&self, key: &Key) -> Result<()> {
         self.call("evict object", |py, connector| {
-            connector
-                .call_method1(intern!(py, "evict"), (key_to_python(py, key)?,))
-                .map(drop)
+            connector.call_method1(intern!(py, "evict"), (key_to_python(py, key)?,)).map(drop)
         })
     }
 

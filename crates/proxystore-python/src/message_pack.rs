@@ -13,11 +13,7 @@ use crate::error::raise;
 pub(crate) fn decode<'py>(py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(document);
     Seed(py).deserialize(&mut reader).map_err(|error| {
-        raise(
-            py,
-            "SerializationError",
-            &format!("Failed to deserialize MessagePack: {error}"),
-        )
+        raise(py, "SerializationError", &format!("Failed to deserialize MessagePack: {error}"))
     })
 }
 

@@ -42,11 +42,7 @@ enum Memory {
 
 impl Encoded {
     fn one(codec: u16, meta: Vec<u8>, memory: Memory) -> Self {
-        Self {
-            codec,
-            meta,
-            parts: vec![memory],
-        }
+        Self { codec, meta, parts: vec![memory] }
     }
 
     /// The payload, borrowing from this.
@@ -58,10 +54,7 @@ impl Encoded {
                 Memory::Text(text) => (text.bind(py).to_str()?.as_bytes(), false),
                 Memory::View { view, allocated } => (view.bytes(), *allocated),
             };
-            payload.push(Part {
-                bytes: bytes.into(),
-                allocated,
-            });
+            payload.push(Part { bytes: bytes.into(), allocated });
         }
         Ok(payload)
     }
@@ -77,31 +70,18 @@ pub(crate) fn encode(
     if let Some(serializer) = serializer {
         let made = serializer.call1((object,))?;
         let Ok(view) = View::of(&made) else {
-            return Err(PyTypeError::new_err(
-                "Serializer must return a bytes-like object.",
-            ));
+            return Err(PyTypeError::new_err("Serializer must return a bytes-like object."));
         };
-        let memory = Memory::View {
-            view,
-            allocated: false,
-        };
+        let memory = Memory::View { view, allocated: false };
         return Ok(Encoded::one(codec::CUSTOM, Vec::new(), memory));
     }
     if let Ok(bytes) = object.cast_exact::<PyBytes>() {
-        return Ok(Encoded::one(
-            codec::RAW,
-            Vec::new(),
-            Memory::Bytes(bytes.clone().unbind()),
-        ));
+        return Ok(Encoded::one(codec::RAW, Vec::new(), Memory::Bytes(bytes.clone().unbind())));
     }
     if let Ok(text) = object.cast_exact::<PyString>()
         && text.to_str().is_ok()
     {
-        return Ok(Encoded::one(
-            codec::UTF8,
-            Vec::new(),
-            Memory::Text(text.clone().unbind()),
-        ));
+        return Ok(Encoded::one(codec::UTF8, Vec::new(), Memory::Text(text.clone().unbind())));
     }
     if let Some(encoded) = encode_array(object, is_allocated)? {
         return Ok(encoded);
@@ -117,10 +97,7 @@ fn encode_pickle(
     let buffers = PyList::empty(py);
     let options = PyDict::new(py);
     options.set_item(intern!(py, "protocol"), 5)?;
-    options.set_item(
-        intern!(py, "buffer_callback"),
-        buffers.getattr(intern!(py, "append"))?,
-    )?;
+    options.set_item(intern!(py, "buffer_callback"), buffers.getattr(intern!(py, "append"))?)?;
     let stream = match dumps(py)?.call((object,), Some(&options)) {
         Ok(stream) => stream,
         Err(error) => {
@@ -135,11 +112,7 @@ fn encode_pickle(
         let allocated = is_allocated(view.bytes());
         parts.push(Memory::View { view, allocated });
     }
-    Ok(Encoded {
-        codec: codec::PICKLE,
-        meta: Vec::new(),
-        parts,
-    })
+    Ok(Encoded { codec: codec::PICKLE, meta: Vec::new(), parts })
 }
 
 /// The second try: cloudpickle, if installed, knows lambdas and classes of the main program.
@@ -184,9 +157,7 @@ fn encode_array(
     if !object.get_type().is(numpy.ndarray.bind(py)) {
         return Ok(None);
     }
-    let dtype = object
-        .getattr(intern!(py, "dtype"))?
-        .getattr(intern!(py, "str"))?;
+    let dtype = object.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "str"))?;
     let dtype = dtype.cast_into::<PyString>()?;
     let dtype = dtype.to_str()?;
     let plain = matches!(
@@ -216,11 +187,7 @@ fn encode_array(
     let meta = codec::array_meta(dtype, &shape, order)
         .map_err(|e| PyValueError::new_err(e.to_string()))?;
     let allocated = is_allocated(view.bytes());
-    Ok(Some(Encoded::one(
-        codec::ARRAY,
-        meta,
-        Memory::View { view, allocated },
-    )))
+    Ok(Some(Encoded::one(codec::ARRAY, meta, Memory::View { view, allocated })))
 }
 
 /// What is needed of NumPy, once the program has imported it itself.
@@ -233,9 +200,7 @@ static NUMPY: PyOnceLock<Numpy> = PyOnceLock::new();
 impl Numpy {
     fn get(py: Python<'_>) -> PyResult<&Self> {
         NUMPY.get_or_try_init(py, || {
-            Ok(Self {
-                ndarray: py.import("numpy")?.getattr("ndarray")?.unbind(),
-            })
+            Ok(Self { ndarray: py.import("numpy")?.getattr("ndarray")?.unbind() })
         })
     }
 
@@ -263,11 +228,7 @@ pub(crate) fn decode<'py>(
         return decode_custom(py, received, deserializer);
     }
     let corrupt = |what| raise(py, "CorruptObjectError", what);
-    let part = |index| {
-        received
-            .part(index)
-            .ok_or_else(|| corrupt("the object has no such part"))
-    };
+    let part = |index| received.part(index).ok_or_else(|| corrupt("the object has no such part"));
     let writable = access == Access::Private;
     match received.codec() {
         codec::RAW => Ok(PyBytes::new(py, &part(0)?).into_any()),
@@ -304,9 +265,7 @@ fn decode_pickle<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let stream = PyBytes::new(py, &stream);
     if received.part_count() == 1 {
-        return loads(py)?
-            .call1((stream,))
-            .map_err(|error| undecodable(py, "pickle", error));
+        return loads(py)?.call1((stream,)).map_err(|error| undecodable(py, "pickle", error));
     }
     let buffers = PyList::empty(py);
     for part in (1..received.part_count()).filter_map(|index| received.part(index)) {
@@ -314,9 +273,7 @@ fn decode_pickle<'py>(
     }
     let options = PyDict::new(py);
     options.set_item(intern!(py, "buffers"), buffers)?;
-    loads(py)?
-        .call((stream,), Some(&options))
-        .map_err(|error| undecodable(py, "pickle", error))
+    loads(py)?.call((stream,), Some(&options)).map_err(|error| undecodable(py, "pickle", error))
 }
 
 fn decode_array<'py>(
@@ -346,9 +303,7 @@ fn decode_custom<'py>(
         Some(part) => PyBytes::new(py, &part),
         None => PyBytes::new(py, b""),
     };
-    deserializer
-        .call1((bytes,))
-        .map_err(|error| undecodable(py, "custom", error))
+    deserializer.call1((bytes,)).map_err(|error| undecodable(py, "custom", error))
 }
 
 fn undecodable(py: Python<'_>, serializer: &str, cause: PyErr) -> PyErr {

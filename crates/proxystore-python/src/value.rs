@@ -28,11 +28,7 @@ pub(crate) fn from_python(value: &Bound<'_, PyAny>) -> Option<Value> {
         return value.extract().ok().map(Value::Bytes);
     }
     if let Ok(list) = value.cast_exact::<PyList>() {
-        return list
-            .iter()
-            .map(|item| from_python(&item))
-            .collect::<Option<_>>()
-            .map(Value::List);
+        return list.iter().map(|item| from_python(&item)).collect::<Option<_>>().map(Value::List);
     }
     if let Ok(dict) = value.cast_exact::<PyDict>() {
         return settings(dict).map(Value::Map);
@@ -82,6 +78,5 @@ pub(crate) fn tuple_of<'py>(
     items: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = class.py();
-    py.get_type::<PyTuple>()
-        .call_method1(pyo3::intern!(py, "__new__"), (class, items))
+    py.get_type::<PyTuple>().call_method1(pyo3::intern!(py, "__new__"), (class, items))
 }

@@ -1,8 +1,5 @@
 //! Memory that holds stored bytes: heap, anonymous pages, or a mapping of a channel.
-#![expect(
-    unsafe_code,
-    reason = "hands out slices of memory whose owner is type-erased"
-)]
+#![expect(unsafe_code, reason = "hands out slices of memory whose owner is type-erased")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::any::Any;
@@ -10,6 +7,8 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
+
+use bytemuck::Pod;
 
 /// Alignment of every buffer made here, and of the parts of a payload.
 pub const ALIGNMENT: usize = 64;
@@ -66,12 +65,7 @@ impl Buffer {
         writable: bool,
         owner: Arc<dyn Any + Send + Sync>,
     ) -> Self {
-        Self {
-            start,
-            len,
-            writable,
-            owner,
-        }
+        Self { start, len, writable, owner }
     }
 
     /// The part of this buffer in `range`, sharing its memory.
@@ -80,10 +74,7 @@ impl Buffer {
     /// When the range is out of bounds, as slices do.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "range out of bounds"
-        );
+        assert!(range.start <= range.end && range.end <= self.len, "range out of bounds");
         Self {
             // SAFETY: in bounds, checked above.
             start: unsafe { self.start.add(range.start) },
@@ -135,23 +126,19 @@ impl AsRef<[u8]> for Buffer {
     }
 }
 
-impl From<Vec<u8>> for Buffer {
-    fn from(mut bytes: Vec<u8>) -> Self {
-        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
-        let owner = Arc::new(bytes);
+impl<T: Pod + Send + Sync> From<Vec<T>> for Buffer {
+    fn from(mut elements: Vec<T>) -> Self {
+        let (start, len) = (elements.as_mut_ptr().cast::<u8>(), size_of_val(&elements[..]));
+        let owner = Arc::new(elements);
         // SAFETY: a vector's pointer is never null, and its heap memory stays where it is when
-        // the vector itself is moved into the Arc.
+        // the vector itself is moved into the Arc. Plain elements may be written to as bytes.
         unsafe { Self::from_owner(NonNull::new_unchecked(start), len, true, owner) }
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let access = if self.writable {
-            "private"
-        } else {
-            "read-only"
-        };
+        let access = if self.writable { "private" } else { "read-only" };
         write!(f, "Buffer({} bytes, {access})", self.len)
     }
 }
@@ -180,9 +167,7 @@ impl Heap {
             // SAFETY: the layout is not empty.
             NonNull::new(unsafe { alloc_zeroed(layout) })
         };
-        let Some(start) = start else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = start else { handle_alloc_error(layout) };
         Self { start, len }
     }
 }

@@ -133,10 +133,7 @@ impl Error {
 
     /// Named details, in the order they were added.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.0
-            .context
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
+        self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     /// What the reader can do about it.

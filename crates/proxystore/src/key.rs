@@ -20,11 +20,7 @@ pub struct Key {
 impl Key {
     /// A key for the object `id` of one generation, `size` bytes long as stored (0 = unknown).
     pub fn new(id: impl Into<Box<str>>, generation: u64, size: u64) -> Self {
-        Self {
-            id: id.into(),
-            generation,
-            size,
-        }
+        Self { id: id.into(), generation, size }
     }
 
     /// A key for whichever generation of `id` is current.
@@ -63,12 +59,8 @@ impl Key {
 pub fn unique_id() -> Result<String> {
     let mut raw = [0_u8; 16];
     getrandom::fill(&mut raw).map_err(|source| {
-        Error::new(
-            ErrorKind::Io,
-            "make a key",
-            "no random bytes from the operating system",
-        )
-        .with_source(source)
+        Error::new(ErrorKind::Io, "make a key", "no random bytes from the operating system")
+            .with_source(source)
     })?;
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut id = String::with_capacity(32);
@@ -89,13 +81,9 @@ pub fn check_id(id: &str) -> Result<()> {
     if (1..=200).contains(&id.len()) && id.bytes().all(safe) && !id.starts_with('.') {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::Config,
-        "use a key",
-        "the id is not usable as a name",
-    )
-    .with("id", format_args!("{id:?}"))
-    .with_hint("use 1 to 200 letters, digits, '-', '_' or '.', not starting with a dot"))
+    Err(Error::new(ErrorKind::Config, "use a key", "the id is not usable as a name")
+        .with("id", format_args!("{id:?}"))
+        .with_hint("use 1 to 200 letters, digits, '-', '_' or '.', not starting with a dot"))
 }
 
 impl PartialEq for Key {

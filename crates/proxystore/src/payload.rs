@@ -58,10 +58,7 @@ impl<'a> Parts<'a> {
 
     /// The slices for a vectored write.
     pub fn io_slices(&self) -> Vec<IoSlice<'a>> {
-        self.slices
-            .iter()
-            .map(|slice| IoSlice::new(slice))
-            .collect()
+        self.slices.iter().map(|slice| IoSlice::new(slice)).collect()
     }
 
     /// Copies all bytes to `target`.
@@ -116,20 +113,13 @@ pub struct Payload<'a> {
 impl<'a> Payload<'a> {
     /// A payload of a codec, with that codec's metadata and no parts yet.
     pub fn new(codec: u16, meta: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self {
-            codec,
-            meta: meta.into(),
-            parts: Vec::with_capacity(2),
-        }
+        Self { codec, meta: meta.into(), parts: Vec::with_capacity(2) }
     }
 
     /// Adds a part.
     #[must_use]
     pub fn with_part(mut self, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        self.push(Part {
-            bytes: bytes.into(),
-            allocated: false,
-        });
+        self.push(Part { bytes: bytes.into(), allocated: false });
         self
     }
 
@@ -160,11 +150,9 @@ impl<'a> Payload<'a> {
         let head_len = PRELUDE + 16 * self.parts.len() + self.meta.len();
         let (Ok(head_len_u32), true) = (u32::try_from(head_len), self.parts.len() <= MAX_PARTS)
         else {
-            return Err(
-                Error::new(ErrorKind::Encode, "frame a payload", "too many parts")
-                    .with("parts", self.parts.len())
-                    .with_hint("store the pieces of the object under keys of their own"),
-            );
+            return Err(Error::new(ErrorKind::Encode, "frame a payload", "too many parts")
+                .with("parts", self.parts.len())
+                .with_hint("store the pieces of the object under keys of their own"));
         };
         let mut end = head_len;
         let mut offsets = Vec::with_capacity(self.parts.len());
@@ -191,12 +179,7 @@ impl<'a> Payload<'a> {
         head.extend_from_slice(&self.meta);
         let checksum = xxh3_64(&head); // its own field is zero here
         head[56..64].copy_from_slice(&checksum.to_le_bytes());
-        Ok(Framed {
-            head,
-            parts: self.parts,
-            offsets,
-            len: end,
-        })
+        Ok(Framed { head, parts: self.parts, offsets, len: end })
     }
 }
 
@@ -260,12 +243,10 @@ impl Received {
         let version = le_u16(&bytes[8..]);
         let flags = le_u32(&bytes[12..]);
         if version != VERSION || flags != 0 {
-            return Err(
-                Error::new(ErrorKind::Incompatible, READ, "the format is newer")
-                    .with("version", version)
-                    .with("flags", format_args!("{flags:#x}"))
-                    .with_hint("upgrade this program to the version that wrote the object"),
-            );
+            return Err(Error::new(ErrorKind::Incompatible, READ, "the format is newer")
+                .with("version", version)
+                .with("flags", format_args!("{flags:#x}"))
+                .with_hint("upgrade this program to the version that wrote the object"));
         }
         let codec = le_u16(&bytes[10..]);
         let head_len = le_u32(&bytes[16..]) as usize;
@@ -288,9 +269,7 @@ impl Received {
         let mut end = head_len as u64;
         for entry in bytes[PRELUDE..PRELUDE + 16 * count].chunks_exact(16) {
             let (offset, len) = (le_u64(entry), le_u64(&entry[8..]));
-            let part_end = offset
-                .checked_add(len)
-                .filter(|part_end| *part_end <= total);
+            let part_end = offset.checked_add(len).filter(|part_end| *part_end <= total);
             let Some(part_end) = part_end.filter(|_| offset >= end) else {
                 return Err(corrupt("the part table points outside the object"));
             };
@@ -299,12 +278,7 @@ impl Received {
             end = part_end;
         }
         let meta = PRELUDE + 16 * count..head_len;
-        Ok(Self {
-            codec,
-            meta,
-            parts,
-            bytes,
-        })
+        Ok(Self { codec, meta, parts, bytes })
     }
 
     /// Number of the codec that wrote it.
@@ -324,9 +298,7 @@ impl Received {
 
     /// A part, sharing the received memory; `None` past the last.
     pub fn part(&self, index: usize) -> Option<Buffer> {
-        self.parts
-            .get(index)
-            .map(|range| self.bytes.slice(range.clone()))
+        self.parts.get(index).map(|range| self.bytes.slice(range.clone()))
     }
 
     /// Total length in bytes.

@@ -23,12 +23,8 @@ pub trait Factory<T>: Send + Sync + 'static {
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a factory that exists in this process alone.
     fn reference(&self) -> Result<Reference> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "send a proxy",
-            "its factory is a local function",
-        )
-        .with_hint("make the proxy with Store::proxy, whose reference can travel"))
+        Err(Error::new(ErrorKind::Unsupported, "send a proxy", "its factory is a local function")
+            .with_hint("make the proxy with Store::proxy, whose reference can travel"))
     }
 }
 
@@ -70,23 +66,13 @@ struct Shared<T> {
 impl<T: 'static> Proxy<T> {
     /// A proxy of what the factory will produce.
     pub fn new(factory: impl Factory<T>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                factory: Box::new(factory),
-                target: OnceCell::new(),
-            }),
-        }
+        Self { shared: Arc::new(Shared { factory: Box::new(factory), target: OnceCell::new() }) }
     }
 
     /// A proxy that already holds its target; the factory serves the receivers of copies.
     pub fn with_target(factory: impl Factory<T>, target: Arc<T>) -> Self {
         let target = OnceCell::with_value(target);
-        Self {
-            shared: Arc::new(Shared {
-                factory: Box::new(factory),
-                target,
-            }),
-        }
+        Self { shared: Arc::new(Shared { factory: Box::new(factory), target }) }
     }
 
     /// The target, fetched if need be. Threads that ask at the same time wait for one fetch.
@@ -167,9 +153,7 @@ impl<T: 'static> Shared<T> {
 
 impl<T> Clone for Proxy<T> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -192,11 +176,7 @@ impl<T: 'static> Deref for Proxy<T> {
 impl<T: 'static> fmt::Debug for Proxy<T> {
     /// Never fetches the target.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = if self.is_resolved() {
-            "resolved"
-        } else {
-            "unresolved"
-        };
+        let state = if self.is_resolved() { "resolved" } else { "unresolved" };
         write!(f, "Proxy<{}>({state})", std::any::type_name::<T>())
     }
 }

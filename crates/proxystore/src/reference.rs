@@ -24,7 +24,7 @@ const GENERATION: u8 = CRITICAL | 6;
 const SIZE: u8 = 7;
 const EVICT: u8 = CRITICAL | 8;
 const CLASS: u8 = 9;
-const EXTENSION: u8 = CRITICAL | 10;
+const EXTENSION: u8 = CRITICAL | 0x0a;
 
 /// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,13 +44,7 @@ pub struct Reference {
 impl Reference {
     /// A reference to an object of a store.
     pub fn new(store: impl Into<Arc<StoreConfig>>, key: Key) -> Self {
-        Self {
-            store: store.into(),
-            key,
-            evict: false,
-            class: None,
-            extension: None,
-        }
+        Self { store: store.into(), key, evict: false, class: None, extension: None }
     }
 
     /// The serialized form, some hundred bytes.
@@ -157,13 +151,9 @@ fn corrupt(cause: &'static str) -> Error {
 }
 
 fn newer(what: &'static str, value: impl std::fmt::Display) -> Error {
-    Error::new(
-        ErrorKind::Incompatible,
-        READ,
-        "a newer version of ProxyStore wrote it",
-    )
-    .with(what, value)
-    .with_hint("upgrade this program to the version of the sender")
+    Error::new(ErrorKind::Incompatible, READ, "a newer version of ProxyStore wrote it")
+        .with(what, value)
+        .with_hint("upgrade this program to the version of the sender")
 }
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
@@ -267,10 +257,7 @@ mod tests {
         bytes.extend_from_slice(b"\x7e\x02hi");
         assert_eq!(Reference::decode(&bytes).unwrap(), sample());
         bytes.extend_from_slice(b"\xfe\x00");
-        assert_eq!(
-            Reference::decode(&bytes).unwrap_err().kind(),
-            ErrorKind::Incompatible
-        );
+        assert_eq!(Reference::decode(&bytes).unwrap_err().kind(), ErrorKind::Incompatible);
     }
 
     #[test]

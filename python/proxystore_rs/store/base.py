@@ -12,6 +12,7 @@ from proxystore_rs._core import StoreBase
 from proxystore_rs.exceptions import StoreConfigError
 from proxystore_rs.proxy import ProxyLocker
 from proxystore_rs.store.config import ConnectorConfig, StoreConfig
+from proxystore_rs.utils.imports import get_object_path
 
 if TYPE_CHECKING:
     from typing import Self
@@ -179,7 +180,10 @@ class Store(StoreBase, Generic[ConnectorT]):
         """Return the configuration from which the store can be opened anywhere."""
         return StoreConfig(
             name=self.name,
-            connector=ConnectorConfig._of(self.connector),
+            connector=ConnectorConfig(
+                kind=get_object_path(type(self.connector)),
+                options=self.connector.config(),
+            ),
             serializer=self._serializer,
             deserializer=self._deserializer,
             cache_size=self._cache_size,

@@ -63,18 +63,10 @@ pub(super) unsafe extern "C" fn torch_function(
     }
     let function = ffi::PyTuple_GetItem(arguments, 0);
     let optional = |i| {
-        if i < count {
-            ffi::PyTuple_GetItem(arguments, i)
-        } else {
-            null_mut()
-        }
+        if i < count { ffi::PyTuple_GetItem(arguments, i) } else { null_mut() }
     };
     let keywords = optional(3);
-    let keywords = if keywords == ffi::Py_None() {
-        null_mut()
-    } else {
-        keywords
-    };
+    let keywords = if keywords == ffi::Py_None() { null_mut() } else { keywords };
     if count > 2 {
         return call_unwrapped(function, optional(2), keywords);
     }
@@ -137,13 +129,7 @@ unsafe fn unwrapped(object: *mut PyObject, depth: u32) -> Option<Held> {
     let source = Held::owned(ffi::PyDict_Copy(object))?;
     let copy = Held::owned(ffi::PyDict_Copy(object))?;
     let (mut position, mut key, mut value) = (0, null_mut(), null_mut());
-    while ffi::PyDict_Next(
-        source.as_ptr(),
-        &raw mut position,
-        &raw mut key,
-        &raw mut value,
-    ) != 0
-    {
+    while ffi::PyDict_Next(source.as_ptr(), &raw mut position, &raw mut key, &raw mut value) != 0 {
         let value = unwrapped(value, depth - 1)?;
         if ffi::PyDict_SetItem(copy.as_ptr(), key, value.as_ptr()) < 0 {
             return None;

@@ -200,10 +200,8 @@ unsafe fn array_method(object: *mut PyObject, name: *mut PyObject) -> *mut PyObj
         &raw mut ffi::PyDict_Type,
     ];
     if plain.contains(&kind) || target == ffi::Py_None() {
-        let (partial, as_array) = (
-            python::imported(&python::PARTIAL),
-            python::imported(&python::AS_ARRAY),
-        );
+        let (partial, as_array) =
+            (python::imported(&python::PARTIAL), python::imported(&python::AS_ARRAY));
         if partial.is_null() || as_array.is_null() {
             return null_mut();
         }
@@ -250,11 +248,7 @@ pub(super) unsafe extern "C" fn set_method(
         let message = c"__setattr__ takes 2 arguments, %zd given";
         return ffi::PyErr_Format(ffi::PyExc_TypeError, message.as_ptr(), count);
     }
-    if setattro(object, *arguments, *arguments.add(1)) < 0 {
-        null_mut()
-    } else {
-        none()
-    }
+    if setattro(object, *arguments, *arguments.add(1)) < 0 { null_mut() } else { none() }
 }
 
 /// `__delattr__` as an ordinary method, for the same reason.
@@ -262,11 +256,7 @@ pub(super) unsafe extern "C" fn delete_method(
     object: *mut PyObject,
     name: *mut PyObject,
 ) -> *mut PyObject {
-    if setattro(object, name, null_mut()) < 0 {
-        null_mut()
-    } else {
-        none()
-    }
+    if setattro(object, name, null_mut()) < 0 { null_mut() } else { none() }
 }
 
 unsafe fn none() -> *mut PyObject {

@@ -49,9 +49,7 @@ pub(super) unsafe extern "C" fn item(object: *mut PyObject, index: Py_ssize_t) -
 }
 
 pub(super) unsafe extern "C" fn contains(object: *mut PyObject, value: *mut PyObject) -> c_int {
-    held(object).map_or(-1, |target| {
-        ffi::PySequence_Contains(target.as_ptr(), value)
-    })
+    held(object).map_or(-1, |target| ffi::PySequence_Contains(target.as_ptr(), value))
 }
 
 pub(super) unsafe extern "C" fn iter(object: *mut PyObject) -> *mut PyObject {

@@ -27,9 +27,7 @@ pub(super) unsafe fn allows(object: *mut PyObject) -> bool {
 /// Counts guards: a positive `change` when one begins, a negative one when it ends.
 #[pyfunction]
 fn _count_guards(change: isize) -> usize {
-    GUARDS
-        .fetch_add(change.cast_unsigned(), Relaxed)
-        .wrapping_add_signed(change)
+    GUARDS.fetch_add(change.cast_unsigned(), Relaxed).wrapping_add_signed(change)
 }
 
 pub(super) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -168,11 +168,7 @@ pub(super) unsafe extern "C" fn subclass_check(
 }
 
 unsafe fn boolean(answer: c_int) -> *mut PyObject {
-    if answer < 0 {
-        null_mut()
-    } else {
-        ffi::PyBool_FromLong(answer.into())
-    }
+    if answer < 0 { null_mut() } else { ffi::PyBool_FromLong(answer.into()) }
 }
 
 /// `Proxy[T]`

@@ -143,11 +143,7 @@ pub(super) unsafe extern "C" fn index(object: *mut PyObject) -> *mut PyObject {
         && (*number).nb_index.is_none()
         && (*number).nb_int.is_some()
         && (*number).nb_float.is_none();
-    if only_int {
-        ffi::PyNumber_Long(target)
-    } else {
-        ffi::PyNumber_Index(target)
-    }
+    if only_int { ffi::PyNumber_Long(target) } else { ffi::PyNumber_Index(target) }
 }
 
 pub(super) unsafe extern "C" fn truth(object: *mut PyObject) -> c_int {

@@ -66,11 +66,7 @@ impl Held {
     /// Takes over a new reference; `None` means that an exception is set.
     #[inline(always)]
     pub(super) fn owned(pointer: *mut PyObject) -> Option<Self> {
-        if pointer.is_null() {
-            None
-        } else {
-            Some(Self(pointer))
-        }
+        if pointer.is_null() { None } else { Some(Self(pointer)) }
     }
 
     #[inline(always)]
@@ -185,11 +181,7 @@ pub(super) unsafe extern "C" fn tp_init(
     }
     ffi::Py_INCREF(target);
     set_target(object, target);
-    if cache != 0 {
-        cache_defaults(object, target)
-    } else {
-        0
-    }
+    if cache != 0 { cache_defaults(object, target) } else { 0 }
 }
 
 /// The common call `Proxy(factory)` without a tuple of arguments and a parser.
@@ -321,11 +313,7 @@ pub(super) unsafe extern "C" fn tp_dealloc(object: *mut PyObject) {
         ffi::PyObject_ClearWeakRefs(object);
     }
     let depth = FREEING.get();
-    if depth >= DEPTH
-        && DEFERRED
-            .try_with(|waiting| waiting.borrow_mut().push(object))
-            .is_ok()
-    {
+    if depth >= DEPTH && DEFERRED.try_with(|waiting| waiting.borrow_mut().push(object)).is_ok() {
         return;
     }
     FREEING.set(depth + 1);
@@ -382,11 +370,7 @@ pub(super) unsafe extern "C" fn default_class(
     _: *mut c_void,
 ) -> *mut PyObject {
     let class = known_class(object);
-    let class = if class.is_null() {
-        ffi::Py_None()
-    } else {
-        class
-    };
+    let class = if class.is_null() { ffi::Py_None() } else { class };
     ffi::Py_INCREF(class);
     class
 }
@@ -400,16 +384,10 @@ pub(super) unsafe extern "C" fn set_default_class(
     let (mut class, mut name) = (null_mut(), null_mut());
     if !value.is_null() && value != ffi::Py_None() {
         ffi::Py_INCREF(value);
-        *(if ffi::PyUnicode_Check(value) != 0 {
-            &mut name
-        } else {
-            &mut class
-        }) = value;
+        *(if ffi::PyUnicode_Check(value) != 0 { &mut name } else { &mut class }) = value;
     }
-    let old = [
-        replace(&mut (*fields).default_class, class),
-        replace(&mut (*fields).class_name, name),
-    ];
+    let old =
+        [replace(&mut (*fields).default_class, class), replace(&mut (*fields).class_name, name)];
     for reference in old {
         ffi::Py_XDECREF(reference);
     }
@@ -433,11 +411,7 @@ pub(super) unsafe extern "C" fn set_default_hash(
     _: *mut c_void,
 ) -> c_int {
     let fields = ProxyObject::of(object);
-    let value = if value == ffi::Py_None() {
-        null_mut()
-    } else {
-        value
-    };
+    let value = if value == ffi::Py_None() { null_mut() } else { value };
     if !value.is_null()
         && ffi::PyLong_Check(value) == 0
         && ffi::PyExceptionInstance_Check(value) == 0
@@ -456,10 +430,8 @@ pub(super) unsafe extern "C" fn set_default_hash(
 pub(super) unsafe extern "C" fn tp_repr(object: *mut PyObject) -> *mut PyObject {
     let fields = ProxyObject::of(object);
     let kind = ffi::Py_TYPE(object);
-    let Some(name) = Held::owned(ffi::PyObject_GetAttrString(
-        kind.cast(),
-        c"__name__".as_ptr(),
-    )) else {
+    let Some(name) = Held::owned(ffi::PyObject_GetAttrString(kind.cast(), c"__name__".as_ptr()))
+    else {
         return null_mut();
     };
     let factory = (*fields).factory;

@@ -89,11 +89,7 @@ pub(super) unsafe extern "C" fn reduce(object: *mut PyObject, _: *mut PyObject) 
     } else {
         (*fields).class_name
     };
-    let hash = if (*fields).portable_hash {
-        or_none((*fields).default_hash)
-    } else {
-        none
-    };
+    let hash = if (*fields).portable_hash { or_none((*fields).default_hash) } else { none };
     let arguments = if hash != none {
         ffi::PyTuple_Pack(3, factory, class, hash)
     } else if class != none {

@@ -51,11 +51,7 @@ pub(super) struct Import {
 
 impl Import {
     const fn new(module: &'static CStr, name: &'static CStr) -> Self {
-        Self {
-            module,
-            name,
-            found: AtomicPtr::new(null_mut()),
-        }
+        Self { module, name, found: AtomicPtr::new(null_mut()) }
     }
 }
 
@@ -87,11 +83,7 @@ pub(super) unsafe fn imported(import: &Import) -> *mut PyObject {
 /// Calls an imported function with one argument.
 pub(super) unsafe fn call(import: &Import, argument: *mut PyObject) -> *mut PyObject {
     let function = imported(import);
-    if function.is_null() {
-        function
-    } else {
-        ffi::PyObject_CallOneArg(function, argument)
-    }
+    if function.is_null() { function } else { ffi::PyObject_CallOneArg(function, argument) }
 }
 
 /// The current exception as an object, cleared; null when there was none.
@@ -135,9 +127,8 @@ pub(super) unsafe fn loaded_class(name: *mut PyObject) -> *mut PyObject {
         return null_mut();
     }
     let name = std::slice::from_raw_parts(bytes.cast::<u8>(), length.cast_unsigned());
-    let Some((module, qualname)) = std::str::from_utf8(name)
-        .ok()
-        .and_then(|name| name.split_once(':'))
+    let Some((module, qualname)) =
+        std::str::from_utf8(name).ok().and_then(|name| name.split_once(':'))
     else {
         return null_mut();
     };

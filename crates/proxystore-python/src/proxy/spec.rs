@@ -155,47 +155,35 @@ fn slots() -> Vec<PyType_Slot> {
         Py_tp_dealloc: object::tp_dealloc,
         Py_tp_traverse: object::tp_traverse,
         Py_tp_clear: object::tp_clear,
-        Py_tp_doc: DOC.as_ptr().cast_mut().cast::<c_void>(),
-        Py_tp_methods: methods().leak().as_mut_ptr().cast::<c_void>(),
-        Py_tp_members: members().leak().as_mut_ptr().cast::<c_void>(),
-        Py_tp_getset: properties().leak().as_mut_ptr().cast::<c_void>(),
     }
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_doc,
+        pfunc: DOC.as_ptr().cast_mut().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_methods,
+        pfunc: methods().leak().as_mut_ptr().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_members,
+        pfunc: members().leak().as_mut_ptr().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_getset,
+        pfunc: properties().leak().as_mut_ptr().cast::<c_void>(),
+    });
     table.push(PyType_Slot::default());
     table
 }
 
 fn methods() -> Vec<PyMethodDef> {
-    let plain = |name, function| {
-        method(
-            name,
-            PyMethodDefPointer {
-                PyCFunction: function,
-            },
-            METH_NOARGS,
-        )
-    };
-    let one = |name, function| {
-        method(
-            name,
-            PyMethodDefPointer {
-                PyCFunction: function,
-            },
-            METH_O,
-        )
-    };
-    let many = |name, function| {
-        method(
-            name,
-            PyMethodDefPointer {
-                PyCFunction: function,
-            },
-            METH_VARARGS,
-        )
-    };
+    let plain =
+        |name, function| method(name, PyMethodDefPointer { PyCFunction: function }, METH_NOARGS);
+    let one = |name, function| method(name, PyMethodDefPointer { PyCFunction: function }, METH_O);
+    let many =
+        |name, function| method(name, PyMethodDefPointer { PyCFunction: function }, METH_VARARGS);
     let named = |name, function, flags| {
-        let function = PyMethodDefPointer {
-            PyCFunctionWithKeywords: function,
-        };
+        let function = PyMethodDefPointer { PyCFunctionWithKeywords: function };
         method(name, function, METH_VARARGS | METH_KEYWORDS | flags)
     };
     let mut class_getitem = one(c"__class_getitem__", methods::class_getitem);
@@ -229,9 +217,7 @@ fn methods() -> Vec<PyMethodDef> {
 }
 
 fn attribute_methods() -> [*mut PyMethodDef; 2] {
-    let delete = PyMethodDefPointer {
-        PyCFunction: attribute::delete_method,
-    };
+    let delete = PyMethodDefPointer { PyCFunction: attribute::delete_method };
     [
         leak(fast(c"__setattr__", attribute::set_method)),
         leak(method(c"__delattr__", delete, METH_O)),
@@ -251,10 +237,7 @@ fn members() -> Vec<PyMemberDef> {
     vec![
         object(c"__proxy_target__", offset_of!(ProxyObject, target)),
         object(c"__proxy_factory__", offset_of!(ProxyObject, factory)),
-        offset(
-            c"__weaklistoffset__",
-            offset_of!(ProxyObject, weak_references),
-        ),
+        offset(c"__weaklistoffset__", offset_of!(ProxyObject, weak_references)),
         offset(c"__dictoffset__", offset_of!(ProxyObject, dict)),
         offset(c"__vectorcalloffset__", offset_of!(ProxyObject, vectorcall)),
         PyMemberDef::default(),
@@ -270,45 +253,26 @@ fn properties() -> Vec<PyGetSetDef> {
         closure: null_mut(),
     };
     vec![
-        property(
-            c"__proxy_wrapped__",
-            object::wrapped,
-            Some(object::set_wrapped),
-        ),
+        property(c"__proxy_wrapped__", object::wrapped, Some(object::set_wrapped)),
         property(c"__proxy_resolved__", object::resolved, None),
         property(
             c"__proxy_default_class__",
             object::default_class,
             Some(object::set_default_class),
         ),
-        property(
-            c"__proxy_default_hash__",
-            object::default_hash,
-            Some(object::set_default_hash),
-        ),
+        property(c"__proxy_default_hash__", object::default_hash, Some(object::set_default_hash)),
         property(c"__class__", attribute::get_class, None),
-        property(
-            c"__dict__",
-            ffi::PyObject_GenericGetDict,
-            Some(ffi::PyObject_GenericSetDict),
-        ),
+        property(c"__dict__", ffi::PyObject_GenericGetDict, Some(ffi::PyObject_GenericSetDict)),
         PyGetSetDef::default(),
     ]
 }
 
 fn method(name: &'static CStr, ml_meth: PyMethodDefPointer, ml_flags: c_int) -> PyMethodDef {
-    PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth,
-        ml_flags,
-        ml_doc: null(),
-    }
+    PyMethodDef { ml_name: name.as_ptr(), ml_meth, ml_flags, ml_doc: null() }
 }
 
 fn fast(name: &'static CStr, function: ffi::PyCFunctionFast) -> PyMethodDef {
-    let function = PyMethodDefPointer {
-        PyCFunctionFast: function,
-    };
+    let function = PyMethodDefPointer { PyCFunctionFast: function };
     method(name, function, METH_FASTCALL)
 }
 

@@ -18,14 +18,7 @@ use crate::error::IntoPython;
 use crate::{foreign, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
-#[pyclass(
-    name = "StoreFactory",
-    module = "proxystore_rs._core",
-    subclass,
-    dict,
-    weakref,
-    frozen
-)]
+#[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
 pub(crate) struct StoreFactory {
     state: OnceLock<State>,
 }
@@ -50,12 +43,7 @@ struct Pending {
 
 impl StoreFactory {
     fn with(py: Python<'_>, state: State) -> PyResult<Bound<'_, Self>> {
-        Bound::new(
-            py,
-            Self {
-                state: OnceLock::from(state),
-            },
-        )
+        Bound::new(py, Self { state: OnceLock::from(state) })
     }
 
     /// A factory for an object of a store at hand.
@@ -68,7 +56,7 @@ impl StoreFactory {
         let py = store.py();
         let made_by = store.get().state()?;
         let mut reference = Reference::new(Arc::clone(made_by.store.config()), key);
-        reference.extension = made_by.extension.clone();
+        reference.extension.clone_from(&made_by.extension);
         let state = State {
             store: Some(store.clone().unbind()),
             reference,
@@ -92,11 +80,8 @@ impl StoreFactory {
         reference.evict = state.evict.load(Ordering::Relaxed);
         reference.class = class.or(reference.class);
         if let Some(deserializer) = &state.deserializer {
-            reference.extension = Some(extension_with(
-                py,
-                reference.extension.as_deref(),
-                deserializer,
-            )?);
+            reference.extension =
+                Some(extension_with(py, reference.extension.as_deref(), deserializer)?);
         }
         reference.encode().py(py)
     }
@@ -129,9 +114,7 @@ fn extension_with(
 ) -> PyResult<Vec<u8>> {
     let pickle = py.import(intern!(py, "pickle"))?;
     let settings = match extension {
-        Some(bytes) => pickle
-            .call_method1("loads", (PyBytes::new(py, bytes),))?
-            .cast_into()?,
+        Some(bytes) => pickle.call_method1("loads", (PyBytes::new(py, bytes),))?.cast_into()?,
         None => PyDict::new(py),
     };
     settings.set_item(DESERIALIZER, deserializer)?;
@@ -142,9 +125,8 @@ type Split = (Option<Vec<u8>>, Option<Py<PyAny>>);
 
 fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
     let pickle = py.import(intern!(py, "pickle"))?;
-    let settings: Bound<'_, PyDict> = pickle
-        .call_method1("loads", (PyBytes::new(py, extension),))?
-        .cast_into()?;
+    let settings: Bound<'_, PyDict> =
+        pickle.call_method1("loads", (PyBytes::new(py, extension),))?.cast_into()?;
     let Some(deserializer) = settings.get_item(DESERIALIZER)? else {
         return Ok((Some(extension.to_vec()), None));
     };
@@ -161,9 +143,7 @@ impl StoreFactory {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self {
-            state: OnceLock::new(),
-        }
+        Self { state: OnceLock::new() }
     }
 
     /// `store_config` is asked for its parts, so that any configuration object will do.
@@ -188,21 +168,10 @@ impl StoreFactory {
             crate::value::settings(dict)
                 .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
         };
-        let connector = proxystore::ConnectorConfig {
-            url,
-            options: plain(&options)?,
-        };
+        let connector = proxystore::ConnectorConfig { url, options: plain(&options)? };
         let foreign = connector.kind() == foreign::KIND;
-        let key = if foreign {
-            foreign::key_of(key, 0)
-        } else {
-            crate::connector::key_of(key)
-        }?;
-        let config = StoreConfig {
-            name,
-            connector,
-            settings: plain(&settings)?,
-        };
+        let key = if foreign { foreign::key_of(key, 0) } else { crate::connector::key_of(key) }?;
+        let config = StoreConfig { name, connector, settings: plain(&settings)? };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
         let state = State {
@@ -238,9 +207,7 @@ impl StoreFactory {
         let parts =
             registry::config_to_python(py, &reference.store, reference.extension.as_deref())?;
         let module = py.import(intern!(py, "proxystore_rs.store.config"))?;
-        module
-            .getattr("StoreConfig")?
-            .call_method1(intern!(py, "_from_native"), parts)
+        module.getattr("StoreConfig")?.call_method1(intern!(py, "_from_native"), parts)
     }
 
     /// Whether the object is evicted when it is resolved.
@@ -258,11 +225,7 @@ impl StoreFactory {
     /// The deserializer of this proxy alone, if it has one.
     #[getter]
     fn deserializer(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self
-            .state()?
-            .deserializer
-            .as_ref()
-            .map(|deserializer| deserializer.clone_ref(py)))
+        Ok(self.state()?.deserializer.as_ref().map(|deserializer| deserializer.clone_ref(py)))
     }
 
     /// The store: the one at hand, else found or opened by name and configuration.
@@ -273,11 +236,7 @@ impl StoreFactory {
         {
             return Ok(store.bind(py).clone());
         }
-        registry::get_or_open(
-            py,
-            &state.reference.store,
-            state.reference.extension.as_deref(),
-        )
+        registry::get_or_open(py, &state.reference.store, state.reference.extension.as_deref())
     }
 
     /// Fetches the object, and evicts it if that was asked for.
@@ -286,15 +245,8 @@ impl StoreFactory {
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
         let key = &state.reference.key;
-        let deserializer = state
-            .deserializer
-            .as_ref()
-            .map(|deserializer| deserializer.bind(py));
-        let pending = state
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
+        let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let object = match pending.filter(Pending::is_ours) {
             Some(pending) => match pending.wait(py)? {
                 Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
@@ -340,29 +292,20 @@ impl StoreFactory {
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let bytes = slf.get().encode(py, None)?;
-        let rebuild = py
-            .import(intern!(py, "proxystore_rs._core"))?
-            .getattr("_factory")?;
+        let rebuild = py.import(intern!(py, "proxystore_rs._core"))?.getattr("_factory")?;
         let arguments = (PyBytes::new(py, &bytes), slf.get_type());
         Ok((rebuild, arguments).into_pyobject(py)?.into_any())
     }
 
     fn __repr__(&self) -> PyResult<String> {
         let reference = &self.state()?.reference;
-        Ok(format!(
-            "StoreFactory(store={}, key={})",
-            reference.store.name, reference.key
-        ))
+        Ok(format!("StoreFactory(store={}, key={})", reference.store.name, reference.key))
     }
 }
 
 impl Pending {
     fn new() -> Self {
-        Self {
-            process: fork::generation(),
-            outcome: Mutex::new(None),
-            done: Condvar::new(),
-        }
+        Self { process: fork::generation(), outcome: Mutex::new(None), done: Condvar::new() }
     }
 
     fn is_ours(self: &Arc<Self>) -> bool {
@@ -404,12 +347,7 @@ fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyE
         let key_face = inner.key_to_python(py, key)?;
         let name = inner.store.name();
         let error = class.call1((key_face, store.get_type(), name))?;
-        let hint = inner
-            .store
-            .missing(key)
-            .hint()
-            .unwrap_or_default()
-            .to_owned();
+        let hint = inner.store.missing(key).hint().unwrap_or_default().to_owned();
         error.call_method1(intern!(py, "add_note"), (hint,))?;
         Ok(PyErr::from_value(error))
     };
@@ -444,11 +382,7 @@ static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 #[pyfunction(name = "_restore")]
 pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let state = StoreFactory::decode(py, reference)?;
-    let class = state
-        .reference
-        .class
-        .as_ref()
-        .map(|class| PyString::new(py, class).into_any());
+    let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
     proxy::new(py, StoreFactory::with(py, state)?.into_any(), class, None)
 }
 

@@ -45,9 +45,7 @@ impl Recorder {
             return Ok(());
         };
         let milliseconds = ended.duration_since(started).as_secs_f64() * 1e3;
-        metrics
-            .call_method1(py, intern!(py, "add_time"), (name, key, milliseconds))
-            .map(drop)
+        metrics.call_method1(py, intern!(py, "add_time"), (name, key, milliseconds)).map(drop)
     }
 
     pub(super) fn attribute(
@@ -60,9 +58,7 @@ impl Recorder {
         let Some(metrics) = &self.0 else {
             return Ok(());
         };
-        metrics
-            .call_method1(py, intern!(py, "add_attribute"), (name, key, value))
-            .map(drop)
+        metrics.call_method1(py, intern!(py, "add_attribute"), (name, key, value)).map(drop)
     }
 
     pub(super) fn counter(
@@ -74,9 +70,7 @@ impl Recorder {
         let Some(metrics) = &self.0 else {
             return Ok(());
         };
-        metrics
-            .call_method1(py, intern!(py, "add_counter"), (name, key, 1))
-            .map(drop)
+        metrics.call_method1(py, intern!(py, "add_counter"), (name, key, 1)).map(drop)
     }
 
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

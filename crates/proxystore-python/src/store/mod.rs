@@ -33,14 +33,7 @@ use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
 
 /// Base of the store class; constructed through the subclass.
-#[pyclass(
-    name = "StoreBase",
-    module = "proxystore_rs._core",
-    subclass,
-    dict,
-    weakref,
-    frozen
-)]
+#[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
 pub(crate) struct StoreBase {
     state: OnceLock<State>,
 }
@@ -58,15 +51,10 @@ impl StoreBase {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self {
-            state: OnceLock::new(),
-        }
+        Self { state: OnceLock::new() }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the arguments of the public constructor"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the arguments of the public constructor")]
     fn _setup(
         &self,
         name: String,
@@ -82,9 +70,7 @@ impl StoreBase {
         extension: Option<Vec<u8>>,
     ) -> PyResult<()> {
         let entries = usize::try_from(cache_entries).map_err(|_| {
-            PyValueError::new_err(format!(
-                "Cache size must be non-negative, got {cache_entries}"
-            ))
+            PyValueError::new_err(format!("Cache size must be non-negative, got {cache_entries}"))
         })?;
         let native = connector.cast::<NativeConnector>().ok();
         let inner: Arc<dyn Connector> = match native {
@@ -94,18 +80,11 @@ impl StoreBase {
         let settings = crate::value::settings(settings)
             .ok_or_else(|| PyTypeError::new_err("settings must be plain values"))?;
         let store = Store::builder(name, inner)
-            .cache(CacheLimits {
-                entries,
-                bytes: cache_bytes,
-            })
+            .cache(CacheLimits { entries, bytes: cache_bytes })
             .settings(settings)
             .build();
         let foreign = native.is_none();
-        let access = if read_only {
-            Access::ReadOnly
-        } else {
-            Access::Private
-        };
+        let access = if read_only { Access::ReadOnly } else { Access::Private };
         let state = State {
             store,
             connector: connector.unbind(),
@@ -117,9 +96,7 @@ impl StoreBase {
             metrics: Recorder::new(metrics),
             extension,
         };
-        self.state
-            .set(state)
-            .map_err(|_| PyTypeError::new_err("the store is set up already"))
+        self.state.set(state).map_err(|_| PyTypeError::new_err("the store is set up already"))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -198,25 +175,16 @@ impl StoreBase {
             let serialized = state.metrics.start();
             let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
             let options = PutOptions::default();
-            for key in py
-                .detach(|| state.store.connector().put_batch(&parts, &options))
-                .py(py)?
-            {
+            for key in py.detach(|| state.store.connector().put_batch(&parts, &options)).py(py)? {
                 faces.append(state.key_to_python(py, &key)?)?;
             }
             if state.metrics.is_on() {
                 let keys = faces.to_tuple().into_any();
                 let name = "store.put_batch.serialize";
-                state
-                    .metrics
-                    .time_between(py, name, &keys, total, serialized)?;
-                state
-                    .metrics
-                    .time(py, "store.put_batch.connector", &keys, serialized)?;
+                state.metrics.time_between(py, name, &keys, total, serialized)?;
+                state.metrics.time(py, "store.put_batch.connector", &keys, serialized)?;
                 state.metrics.time(py, "store.put_batch", &keys, total)?;
-                state
-                    .metrics
-                    .attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
+                state.metrics.attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
             }
         }
         for key in &faces {
@@ -261,10 +229,7 @@ impl StoreBase {
     }
 
     /// Stores an object and returns a proxy of it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the keyword arguments of the public method"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the keyword arguments of the public method")]
     #[pyo3(signature = (obj, *, evict = false, lifetime = None, serializer = None,
         deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
     fn proxy<'py>(
@@ -281,28 +246,19 @@ impl StoreBase {
         let state = slf.get().state()?;
         let wish = Wish::new(state, evict, lifetime, deserializer, populate_target)?;
         if is_nonproxiable(obj) {
-            return if skip_nonproxiable {
-                Ok(obj.clone())
-            } else {
-                Err(nonproxiable(obj))
-            };
+            return if skip_nonproxiable { Ok(obj.clone()) } else { Err(nonproxiable(obj)) };
         }
         let started = state.metrics.start();
         let key = state.put(obj, serializer, kwargs)?;
         if state.metrics.is_on() {
             let face = state.key_to_python(slf.py(), &key)?;
-            state
-                .metrics
-                .time(slf.py(), "store.proxy", &face, started)?;
+            state.metrics.time(slf.py(), "store.proxy", &face, started)?;
         }
         make(slf, key, Some(obj), &wish)
     }
 
     /// Proxies of many objects, stored at once; positions are kept.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the keyword arguments of the public method"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the keyword arguments of the public method")]
     #[pyo3(signature = (objs, *, evict = false, lifetime = None, serializer = None,
         deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
     fn proxy_batch<'py>(
@@ -390,7 +346,5 @@ fn attach_to(
     };
     let options = PyDict::new(store.py());
     options.set_item(intern!(store.py(), "store"), store)?;
-    lifetime
-        .call_method(intern!(store.py(), "add_key"), (key,), Some(&options))
-        .map(drop)
+    lifetime.call_method(intern!(store.py(), "add_key"), (key,), Some(&options)).map(drop)
 }

@@ -31,12 +31,7 @@ impl<'a, 'py> Wish<'a, 'py> {
             ));
         }
         let populate_target = populate_target.unwrap_or(state.populate_target);
-        Ok(Self {
-            evict,
-            lifetime,
-            deserializer,
-            populate_target,
-        })
+        Ok(Self { evict, lifetime, deserializer, populate_target })
     }
 }
 

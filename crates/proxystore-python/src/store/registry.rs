@@ -60,8 +60,5 @@ pub(super) fn get_or_open<'py>(
     }
     let parts = config_to_python(py, config, extension)?;
     let module = py.import(intern!(py, "proxystore_rs.store.registry"))?;
-    Ok(module
-        .getattr(intern!(py, "_open"))?
-        .call1(parts)?
-        .cast_into::<StoreBase>()?)
+    Ok(module.getattr(intern!(py, "_open"))?.call1(parts)?.cast_into::<StoreBase>()?)
 }

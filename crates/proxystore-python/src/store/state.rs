@@ -35,11 +35,7 @@ struct Cached(Py<PyAny>);
 impl State {
     /// The library's key for a Python key.
     pub(crate) fn key(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
-        if self.foreign {
-            foreign::key_of(key, 0)
-        } else {
-            connector::key_of(key)
-        }
+        if self.foreign { foreign::key_of(key, 0) } else { connector::key_of(key) }
     }
 
     /// The Python face of a key.
@@ -68,13 +64,8 @@ impl State {
         object: &Bound<'_, PyAny>,
         serializer: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<pickle::Encoded> {
-        let own = self
-            .serializer
-            .as_ref()
-            .map(|serializer| serializer.bind(object.py()));
-        pickle::encode(object, serializer.or(own), &|bytes| {
-            self.is_allocated(bytes)
-        })
+        let own = self.serializer.as_ref().map(|serializer| serializer.bind(object.py()));
+        pickle::encode(object, serializer.or(own), &|bytes| self.is_allocated(bytes))
     }
 
     pub(super) fn put(
@@ -91,19 +82,14 @@ impl State {
         let size = framed.len();
         let key = match options.filter(|options| !options.is_empty()) {
             Some(options) => self.put_with_options(py, &framed, options)?,
-            None => py
-                .detach(|| self.store.put_framed(&framed, &PutOptions::default()))
-                .py(py)?,
+            None => py.detach(|| self.store.put_framed(&framed, &PutOptions::default())).py(py)?,
         };
         if self.metrics.is_on() {
             let face = self.key_to_python(py, &key)?;
-            self.metrics
-                .time_between(py, "store.put.serialize", &face, total, serialized)?;
-            self.metrics
-                .time(py, "store.put.connector", &face, serialized)?;
+            self.metrics.time_between(py, "store.put.serialize", &face, total, serialized)?;
+            self.metrics.time(py, "store.put.connector", &face, serialized)?;
             self.metrics.time(py, "store.put", &face, total)?;
-            self.metrics
-                .attribute(py, "store.put.object_size", &face, size)?;
+            self.metrics.attribute(py, "store.put.object_size", &face, size)?;
         }
         Ok(key)
     }
@@ -123,10 +109,7 @@ impl State {
             )));
         }
         let bytes = foreign::joined(py, &framed.parts())?;
-        let key = self
-            .connector
-            .bind(py)
-            .call_method("put", (bytes,), Some(options))?;
+        let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
         foreign::key_of(&key, framed.len())
     }
 
@@ -141,13 +124,8 @@ impl State {
         let cached = self.store.cache().get::<Cached>(key);
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
-            let hit = if cached.is_some() {
-                "cache_hits"
-            } else {
-                "cache_misses"
-            };
-            self.metrics
-                .counter(py, &format!("store.get.{hit}"), &face)?;
+            let hit = if cached.is_some() { "cache_hits" } else { "cache_misses" };
+            self.metrics.counter(py, &format!("store.get.{hit}"), &face)?;
             if cached.is_some() {
                 self.metrics.time(py, "store.get", &face, total)?;
             }
@@ -156,9 +134,7 @@ impl State {
             return Ok(Some(cached.0.bind(py).clone()));
         }
         let fetching = self.metrics.start();
-        let received = py
-            .detach(|| self.store.get_payload(key, self.access))
-            .py(py)?;
+        let received = py.detach(|| self.store.get_payload(key, self.access)).py(py)?;
         let Some(received) = received else {
             return Ok(None);
         };
@@ -166,13 +142,10 @@ impl State {
         let object = self.decode(py, key, &received, deserializer)?;
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
-            self.metrics
-                .time_between(py, "store.get.connector", &face, fetching, fetched)?;
-            self.metrics
-                .time(py, "store.get.deserialize", &face, fetched)?;
+            self.metrics.time_between(py, "store.get.connector", &face, fetching, fetched)?;
+            self.metrics.time(py, "store.get.deserialize", &face, fetched)?;
             self.metrics.time(py, "store.get", &face, total)?;
-            self.metrics
-                .attribute(py, "store.get.object_size", &face, received.len())?;
+            self.metrics.attribute(py, "store.get.object_size", &face, received.len())?;
         }
         Ok(Some(object))
     }
@@ -185,18 +158,13 @@ impl State {
         received: &proxystore::payload::Received,
         deserializer: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let own = self
-            .deserializer
-            .as_ref()
-            .map(|deserializer| deserializer.bind(py));
+        let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         let object = pickle::decode(py, received, deserializer.or(own), self.access)
             .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;
         // A key without generation may mean a newer object tomorrow.
         if key.generation() != 0 {
             let cached = Arc::new(Cached(object.clone().unbind()));
-            self.store
-                .cache()
-                .insert(key.clone(), cached, received.len());
+            self.store.cache().insert(key.clone(), cached, received.len());
         }
         Ok(object)
     }
@@ -216,9 +184,7 @@ impl State {
             ),
             None => format!("while decoding key={key} of store={}", self.store.name()),
         };
-        let _ = error
-            .value(py)
-            .call_method1(intern!(py, "add_note"), (note,));
+        let _ = error.value(py).call_method1(intern!(py, "add_note"), (note,));
         error
     }
 

@@ -89,22 +89,16 @@ pub(crate) fn payload<'a, T: Element>(
     let shape: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
     let meta = array_meta(T::DTYPE, &shape, order)?;
     let mut payload = Payload::new(ARRAY, meta);
-    payload.push(Part {
-        bytes: bytemuck::cast_slice(elements).into(),
-        allocated,
-    });
+    payload.push(Part { bytes: bytemuck::cast_slice(elements).into(), allocated });
     Ok(payload)
 }
 
 /// Number of elements of a shape.
 fn elements_of(shape: &[usize]) -> Result<usize> {
-    shape
-        .iter()
-        .try_fold(1_usize, |n, side| n.checked_mul(*side))
-        .ok_or_else(|| {
-            Error::new(ErrorKind::Config, "make an array", "the shape is too large")
-                .with("shape", format_args!("{shape:?}"))
-        })
+    shape.iter().try_fold(1_usize, |n, side| n.checked_mul(*side)).ok_or_else(|| {
+        Error::new(ErrorKind::Config, "make an array", "the shape is too large")
+            .with("shape", format_args!("{shape:?}"))
+    })
 }
 
 /// A read-only array whose elements lie where the channel put them: getting one copies nothing.
@@ -135,8 +129,7 @@ impl<T: Element> Array<T> {
     /// # Errors
     /// [`ErrorKind::Config`] when the shape does not fit the number of elements.
     pub fn from_vec(shape: &[usize], elements: Vec<T>) -> Result<Self> {
-        let bytes = Buffer::copy_of(bytemuck::cast_slice(&elements));
-        Self::from_parts(shape.to_vec(), Order::C, bytes)
+        Self::from_parts(shape.to_vec(), Order::C, Buffer::from(elements))
     }
 
     fn from_parts(shape: Vec<usize>, order: Order, bytes: Buffer) -> Result<Self> {
@@ -150,12 +143,7 @@ impl<T: Element> Array<T> {
             .with("shape", format_args!("{shape:?}"))
             .with("bytes", bytes.len()));
         }
-        Ok(Self {
-            shape,
-            order,
-            bytes,
-            element: PhantomData,
-        })
+        Ok(Self { shape, order, bytes, element: PhantomData })
     }
 
     /// Lengths of the dimensions.
@@ -194,18 +182,13 @@ impl<T: Element> Decode for Array<T> {
         expect(received, ARRAY)?;
         let (dtype, shape, order) = read_array_meta(received.meta())?;
         if dtype != T::DTYPE {
-            return Err(
-                Error::new(ErrorKind::Decode, "decode array", "other elements")
-                    .with("expected", T::DTYPE)
-                    .with("found", dtype)
-                    .with_hint("ask for the element type that was stored"),
-            );
+            return Err(Error::new(ErrorKind::Decode, "decode array", "other elements")
+                .with("expected", T::DTYPE)
+                .with("found", dtype)
+                .with_hint("ask for the element type that was stored"));
         }
-        let shape = shape
-            .into_iter()
-            .map(usize::try_from)
-            .collect::<Result<_, _>>()
-            .map_err(|source| {
+        let shape =
+            shape.into_iter().map(usize::try_from).collect::<Result<_, _>>().map_err(|source| {
                 Error::new(ErrorKind::Corrupt, "decode array", "the shape is too large")
                     .with_source(source)
             })?;
@@ -228,14 +211,8 @@ impl<T: Element> ArrayMut<T> {
         shape: &[usize],
         allocate: impl FnOnce(usize) -> Result<Buffer>,
     ) -> Result<Self> {
-        let len = elements_of(shape)?
-            .checked_mul(size_of::<T>())
-            .unwrap_or(usize::MAX);
-        Ok(Self {
-            shape: shape.to_vec(),
-            bytes: allocate(len)?,
-            element: PhantomData,
-        })
+        let len = elements_of(shape)?.saturating_mul(size_of::<T>());
+        Ok(Self { shape: shape.to_vec(), bytes: allocate(len)?, element: PhantomData })
     }
 
     /// Lengths of the dimensions.
@@ -275,12 +252,7 @@ impl<T: Element> From<ArrayMut<T>> for Array<T> {
     /// From now on the elements cannot be changed.
     fn from(array: ArrayMut<T>) -> Self {
         let bytes = array.bytes.into_read_only();
-        Self {
-            shape: array.shape,
-            order: Order::C,
-            bytes,
-            element: PhantomData,
-        }
+        Self { shape: array.shape, order: Order::C, bytes, element: PhantomData }
     }
 }
 

@@ -1,6 +1,7 @@
 //! MessagePack for any serde type (<https://github.com/msgpack/msgpack/blob/master/spec.md>).
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::ops::{Deref, DerefMut};
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -52,13 +53,9 @@ impl<T: DeserializeOwned> Decode for MessagePack<T> {
 #[doc(hidden)]
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload<'static>> {
     let bytes = rmp_serde::to_vec_named(value).map_err(|source| {
-        Error::new(
-            ErrorKind::Encode,
-            "encode object as MessagePack",
-            source.to_string(),
-        )
-        .with("type", std::any::type_name::<T>())
-        .with_source(source)
+        Error::new(ErrorKind::Encode, "encode object as MessagePack", source.to_string())
+            .with("type", std::any::type_name::<T>())
+            .with_source(source)
     })?;
     Ok(Payload::new(MESSAGE_PACK, &[][..]).with_part(bytes))
 }
@@ -68,13 +65,9 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Payload<'static>> {
 pub fn decode<T: DeserializeOwned>(received: &Received) -> Result<T> {
     expect(received, MESSAGE_PACK)?;
     rmp_serde::from_slice(&single_part(received)?).map_err(|source| {
-        Error::new(
-            ErrorKind::Decode,
-            "decode object from MessagePack",
-            source.to_string(),
-        )
-        .with("type", std::any::type_name::<T>())
-        .with_source(source)
+        Error::new(ErrorKind::Decode, "decode object from MessagePack", source.to_string())
+            .with("type", std::any::type_name::<T>())
+            .with_source(source)
     })
 }
 
@@ -110,20 +103,7 @@ macro_rules! messagepack {
     )+};
 }
 
-messagepack!(
-    bool,
-    i8,
-    i16,
-    i32,
-    i64,
-    u8,
-    u16,
-    u32,
-    u64,
-    f32,
-    f64,
-    Vec<String>
-);
+messagepack!(bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, Vec<String>);
 
 impl<V: Serialize> Encode for BTreeMap<String, V> {
     fn encode(&self) -> Result<Payload<'_>> {
@@ -137,13 +117,13 @@ impl<V: DeserializeOwned> Decode for BTreeMap<String, V> {
     }
 }
 
-impl<V: Serialize> Encode for HashMap<String, V> {
+impl<V: Serialize, S: BuildHasher> Encode for HashMap<String, V, S> {
     fn encode(&self) -> Result<Payload<'_>> {
         encode(self)
     }
 }
 
-impl<V: DeserializeOwned> Decode for HashMap<String, V> {
+impl<V: DeserializeOwned, S: BuildHasher + Default> Decode for HashMap<String, V, S> {
     fn decode(received: &Received) -> Result<Self> {
         decode(received)
     }

@@ -82,16 +82,9 @@ pub fn expect(received: &Received, codec: u16) -> Result<()> {
     if received.codec() == codec {
         return Ok(());
     }
-    let error = Error::new(
-        ErrorKind::Incompatible,
-        "decode object",
-        "another codec wrote it",
-    )
-    .with("expected", name(codec))
-    .with(
-        "found",
-        format_args!("{} ({})", name(received.codec()), received.codec()),
-    );
+    let error = Error::new(ErrorKind::Incompatible, "decode object", "another codec wrote it")
+        .with("expected", name(codec))
+        .with("found", format_args!("{} ({})", name(received.codec()), received.codec()));
     Err(match received.codec() {
         PICKLE | CUSTOM => error.with_hint(
             "only Python reads this; store it from Python as bytes, str or an array instead",
@@ -105,11 +98,9 @@ pub fn expect(received: &Received, codec: u16) -> Result<()> {
 pub(crate) fn single_part(received: &Received) -> Result<Buffer> {
     match (received.part(0), received.part_count()) {
         (Some(part), 1) => Ok(part),
-        (_, count) => Err(
-            Error::new(ErrorKind::Corrupt, "decode object", "not one part")
-                .with("codec", name(received.codec()))
-                .with("parts", count),
-        ),
+        (_, count) => Err(Error::new(ErrorKind::Corrupt, "decode object", "not one part")
+            .with("codec", name(received.codec()))
+            .with("parts", count)),
     }
 }
 
@@ -163,43 +154,5 @@ impl Decode for String {
         Self::from_utf8(single_part(received)?.to_vec()).map_err(|source| {
             Error::new(ErrorKind::Decode, "decode text", "it is not UTF-8").with_source(source)
         })
-    }
-}
-
-/// Raw bytes in serde's bytes representation.
-pub(crate) mod raw_bytes {
-    use serde::{Deserializer, Serializer, de};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Visitor;
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-
-            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-                Ok(bytes)
-            }
-
-            // Formats without bytes of their own, such as JSON, write a list of numbers.
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u8>, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = list.next_element()? {
-                    bytes.push(byte);
-                }
-                Ok(bytes)
-            }
-        }
-        from.deserialize_byte_buf(Visitor)
     }
 }

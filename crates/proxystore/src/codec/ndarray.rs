@@ -41,10 +41,6 @@ impl<T: Element, S: Data<Elem = T>, D: Dimension> Encode for ArrayBase<S, D> {
 impl<T: Element, D: Dimension> Decode for ArrayBase<OwnedRepr<T>, D> {
     fn decode(received: &Received) -> Result<Self> {
         let array = Array::<T>::decode(received)?;
-        array
-            .view()?
-            .to_owned()
-            .into_dimensionality()
-            .map_err(shape_error)
+        array.view()?.to_owned().into_dimensionality().map_err(shape_error)
     }
 }

@@ -5,10 +5,7 @@
 //! they are evicted, a connector is closed with `clear`, or the process ends. A process forked
 //! from this one starts with the objects stored so far; after that each has its own.
 #![expect(unsafe_code, reason = "registers handlers with pthread_atfork")]
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "offsets into memory that exists"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "offsets into memory that exists")]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -63,10 +60,7 @@ impl MemoryConnector {
     pub fn new(name: &str) -> Result<Self> {
         check_id(name)?;
         watch_forks();
-        Ok(Self {
-            channel: name.into(),
-            closed: AtomicBool::new(false),
-        })
+        Ok(Self { channel: name.into(), closed: AtomicBool::new(false) })
     }
 
     /// A connector from its configuration: `memory://NAME`, no options.
@@ -75,12 +69,8 @@ impl MemoryConnector {
     /// [`ErrorKind::Config`] for another URL or any option.
     pub fn open(config: &ConnectorConfig) -> Result<Self> {
         let name = config.url.strip_prefix(SCHEME).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Config,
-                OPEN,
-                "the URL is not of the form memory://NAME",
-            )
-            .with("url", &config.url)
+            Error::new(ErrorKind::Config, OPEN, "the URL is not of the form memory://NAME")
+                .with("url", &config.url)
         })?;
         known_options(OPEN, config, &[])?;
         Self::new(name)
@@ -95,10 +85,7 @@ impl MemoryConnector {
 
     /// The stored object, shared; nothing is copied under the lock.
     fn find(&self, key: &Key) -> Option<Buffer> {
-        shard_of(key.id())
-            .lock()
-            .find(&self.channel, key)
-            .map(|stored| stored.bytes.clone())
+        shard_of(key.id()).lock().find(&self.channel, key).map(|stored| stored.bytes.clone())
     }
 }
 
@@ -109,10 +96,7 @@ impl Connector for MemoryConnector {
             None => (unique_id()?.into(), FIRST),
             Some(key) => {
                 check_id(key.id())?;
-                (
-                    key.id().into(),
-                    NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
-                )
+                (key.id().into(), NEXT_GENERATION.fetch_add(1, Ordering::Relaxed))
             }
         };
         let bytes = parts.to_buffer().into_read_only();
@@ -180,11 +164,7 @@ impl Connector for MemoryConnector {
         }
         for shard in &SHARDS {
             let mut state = shard.lock();
-            let removed = if clear {
-                state.channels.remove(&self.channel)
-            } else {
-                None
-            };
+            let removed = if clear { state.channels.remove(&self.channel) } else { None };
             let wake = state.waiting > 0;
             drop(state);
             if wake {
@@ -225,10 +205,7 @@ impl Connector for MemoryConnector {
             }
             state.waiting += 1;
             state = match left {
-                None => shard
-                    .filled
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => shard.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => {
                     let woken = shard.filled.wait_timeout(state, left);
                     woken.unwrap_or_else(PoisonError::into_inner).0
@@ -278,13 +255,7 @@ static SHARDS: [Shard; 16] = [const { Shard::new() }; 16];
 impl Shard {
     const fn new() -> Self {
         let channels = HashMap::with_hasher(BuildHasherDefault::new());
-        Self {
-            state: Mutex::new(State {
-                channels,
-                waiting: 0,
-            }),
-            filled: Condvar::new(),
-        }
+        Self { state: Mutex::new(State { channels, waiting: 0 }), filled: Condvar::new() }
     }
 
     /// Panics cannot leave the maps half changed, so a poisoned lock is as good as any.

@@ -34,6 +34,8 @@ pub mod file;
 pub mod memory;
 mod notify;
 mod open;
+pub mod shm;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +51,7 @@ use crate::key::Key;
 use crate::payload::Parts;
 
 pub use open::open;
+pub use value::Value;
 
 /// Moves bytes to and from one kind of channel. The module documentation is the contract.
 ///
@@ -89,11 +92,7 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must
     /// match; false when there is no such object.
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
-        let options = GetOptions {
-            access: Access::ReadOnly,
-            range,
-            ..GetOptions::default()
-        };
+        let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
         let Some(bytes) = self.get(key, &options)? else {
             return Ok(false);
         };
@@ -185,27 +184,6 @@ pub struct Capabilities {
     pub survives_process: bool,
 }
 
-/// A setting's value: what MessagePack, TOML and Python's builtins have in common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// A truth value.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A floating point number.
-    Float(f64),
-    /// Raw bytes, such as an opaque object of another language.
-    // Tried before text, which would take bytes that happen to be UTF-8.
-    Bytes(#[serde(with = "crate::codec::raw_bytes")] Vec<u8>),
-    /// Text.
-    Text(String),
-    /// Values in order.
-    List(Vec<Value>),
-    /// Named values.
-    Map(BTreeMap<String, Value>),
-}
-
 /// From which a connector can be opened anywhere: where the bytes live, and local settings.
 ///
 /// The URL *identifies* the channel; `options` may differ between processes that use it.
@@ -220,10 +198,7 @@ pub struct ConnectorConfig {
 impl ConnectorConfig {
     /// A configuration without options.
     pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            options: BTreeMap::new(),
-        }
+        Self { url: url.into(), options: BTreeMap::new() }
     }
 
     /// The kind of channel: the part of the URL before the first colon.
@@ -299,23 +274,17 @@ pub fn known_options(
     config: &ConnectorConfig,
     known: &[&str],
 ) -> Result<()> {
-    let Some(unknown) = config
-        .options
-        .keys()
-        .find(|name| !known.contains(&name.as_str()))
-    else {
+    let Some(unknown) = config.options.keys().find(|name| !known.contains(&name.as_str())) else {
         return Ok(());
     };
     let hint = match known {
         [] => "this connector has no options".to_owned(),
         _ => format!("its options are: {}", known.join(", ")),
     };
-    Err(
-        Error::new(ErrorKind::Config, operation, "there is no such option")
-            .with("option", format_args!("{unknown:?}"))
-            .with("channel", &config.url)
-            .with_hint(hint),
-    )
+    Err(Error::new(ErrorKind::Config, operation, "there is no such option")
+        .with("option", format_args!("{unknown:?}"))
+        .with("channel", &config.url)
+        .with_hint(hint))
 }
 
 /// The error every connector gives after `close`.
@@ -327,24 +296,16 @@ pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
 
 /// The error for an operation a channel does not have.
 pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        operation,
-        "this channel cannot do that",
-    )
-    .with("channel", &config.url)
+    Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
+        .with("channel", &config.url)
 }
 
 /// The error for a destination that is not as long as the object.
 pub fn wrong_length(key: &Key, object: usize, target: usize) -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "get object",
-        "the destination has another length",
-    )
-    .with("key", key)
-    .with("object", object)
-    .with("destination", target)
+    Error::new(ErrorKind::Config, "get object", "the destination has another length")
+        .with("key", key)
+        .with("object", object)
+        .with("destination", target)
 }
 
 /// Checks a range against an object of `size` bytes; `None` means all of it.

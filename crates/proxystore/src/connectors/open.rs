@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use super::file::FileConnector;
-use super::memory::MemoryConnector;
 use super::{Connector, ConnectorConfig};
 use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
-const BUILT_IN: [(&str, Opener); 2] = [
-    ("memory", |config| {
-        Ok(Arc::new(MemoryConnector::open(config)?))
-    }),
-    ("file", |config| Ok(Arc::new(FileConnector::open(config)?))),
+const BUILT_IN: [(&str, Opener); 3] = [
+    ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
+    ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
+    ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
 ];
 
 /// Opens the connector of a configuration.
@@ -25,13 +22,8 @@ pub fn open(config: &ConnectorConfig) -> Result<Arc<dyn Connector>> {
     if let Some((_, opener)) = BUILT_IN.iter().find(|(name, _)| *name == kind) {
         return opener(config);
     }
-    let known: Vec<_> = BUILT_IN
-        .iter()
-        .map(|(name, _)| format!("{name}://"))
-        .collect();
-    Err(
-        Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
-            .with("url", &config.url)
-            .with_hint(format!("this build has {}", known.join(", "))),
-    )
+    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}://")).collect();
+    Err(Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
+        .with("url", &config.url)
+        .with_hint(format!("this build has {}", known.join(", "))))
 }

@@ -21,10 +21,7 @@ pub struct CacheLimits {
 impl Default for CacheLimits {
     /// 16 objects, 1 GiB.
     fn default() -> Self {
-        Self {
-            entries: 16,
-            bytes: 1 << 30,
-        }
+        Self { entries: 16, bytes: 1 << 30 }
     }
 }
 
@@ -46,23 +43,12 @@ struct State {
 impl Cache {
     /// An empty cache.
     pub fn new(limits: CacheLimits) -> Self {
-        let fresh = || {
-            Mutex::new(State {
-                objects: LruCache::unbounded(),
-                bytes: 0,
-            })
-        };
-        Self {
-            limits,
-            state: PerProcess::new(fresh),
-        }
+        Self { limits, state: PerProcess::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .get()
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let fresh = || Mutex::new(State { objects: LruCache::unbounded(), bytes: 0 });
+        self.state.get(fresh).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The object under a key, if it is cached as a `T`; marks it as used.
@@ -128,10 +114,7 @@ impl Cache {
     /// Number of objects and their bytes.
     pub fn usage(&self) -> CacheLimits {
         let state = self.state();
-        CacheLimits {
-            entries: state.objects.len(),
-            bytes: state.bytes,
-        }
+        CacheLimits { entries: state.objects.len(), bytes: state.bytes }
     }
 }
 
@@ -151,10 +134,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_goes_first() {
-        let cache = Cache::new(CacheLimits {
-            entries: 2,
-            bytes: 100,
-        });
+        let cache = Cache::new(CacheLimits { entries: 2, bytes: 100 });
         for id in ["a", "a", "b"] {
             cache.insert(key(id), Arc::new(id.to_owned()), 1);
         }
@@ -162,42 +142,24 @@ mod tests {
         cache.insert(key("c"), Arc::new("c".to_owned()), 1);
         assert!(cache.contains(&key("a")) && cache.contains(&key("c")));
         assert!(!cache.contains(&key("b")));
-        assert_eq!(
-            cache.usage(),
-            CacheLimits {
-                entries: 2,
-                bytes: 2
-            }
-        );
+        assert_eq!(cache.usage(), CacheLimits { entries: 2, bytes: 2 });
     }
 
     #[test]
     fn bytes_are_bounded_too() {
-        let cache = Cache::new(CacheLimits {
-            entries: 10,
-            bytes: 100,
-        });
+        let cache = Cache::new(CacheLimits { entries: 10, bytes: 100 });
         cache.insert(key("a"), Arc::new(1), 60);
         cache.insert(key("b"), Arc::new(2), 60);
         assert!(!cache.contains(&key("a")));
         cache.insert(key("huge"), Arc::new(3), 101);
         assert!(cache.contains(&key("b")) && !cache.contains(&key("huge")));
         cache.remove(&key("b"));
-        assert_eq!(
-            cache.usage(),
-            CacheLimits {
-                entries: 0,
-                bytes: 0
-            }
-        );
+        assert_eq!(cache.usage(), CacheLimits { entries: 0, bytes: 0 });
     }
 
     #[test]
     fn no_entries_means_off() {
-        let cache = Cache::new(CacheLimits {
-            entries: 0,
-            bytes: 100,
-        });
+        let cache = Cache::new(CacheLimits { entries: 0, bytes: 100 });
         cache.insert(key("a"), Arc::new(1), 1);
         assert!(!cache.contains(&key("a")));
     }

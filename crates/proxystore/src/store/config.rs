@@ -31,11 +31,7 @@ pub struct StoreConfig {
 impl StoreConfig {
     /// A configuration with default settings.
     pub fn new(name: impl Into<String>, connector: ConnectorConfig) -> Self {
-        Self {
-            name: name.into(),
-            connector,
-            settings: BTreeMap::new(),
-        }
+        Self { name: name.into(), connector, settings: BTreeMap::new() }
     }
 
     /// How much the cache may hold.
@@ -85,10 +81,7 @@ pub struct StoreBuilder {
 
 impl StoreBuilder {
     pub(super) fn new(name: String, connector: Arc<dyn Connector>) -> Self {
-        Self {
-            config: StoreConfig::new(name, connector.config()),
-            connector,
-        }
+        Self { config: StoreConfig::new(name, connector.config()), connector }
     }
 
     /// How much the cache may hold; `entries: 0` turns it off.
@@ -103,9 +96,7 @@ impl StoreBuilder {
                 self.config.settings.remove(name);
             } else {
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
-                self.config
-                    .settings
-                    .insert(name.to_owned(), Value::Int(value));
+                self.config.settings.insert(name.to_owned(), Value::Int(value));
             }
         }
         self
@@ -115,9 +106,7 @@ impl StoreBuilder {
     #[must_use]
     pub fn metrics(mut self, on: bool) -> Self {
         if on {
-            self.config
-                .settings
-                .insert(METRICS.to_owned(), Value::Bool(true));
+            self.config.settings.insert(METRICS.to_owned(), Value::Bool(true));
         } else {
             self.config.settings.remove(METRICS);
         }

@@ -1,10 +1,11 @@
 //! The factory that fetches a target from a store, and the proxies that travel by it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
-use crate::codec::{Decode, raw_bytes};
+use crate::codec::Decode;
 use crate::error::Result;
 use crate::key::Key;
 use crate::proxy::{Factory, Proxy};
@@ -23,18 +24,12 @@ impl StoreFactory {
     /// A factory for an object of a store at hand.
     pub fn new(store: &Store, key: Key) -> Self {
         let reference = Reference::new(Arc::clone(store.config()), key);
-        Self {
-            store: Some(store.clone()),
-            ..Self::from_reference(reference)
-        }
+        Self { store: Some(store.clone()), ..Self::from_reference(reference) }
     }
 
     /// A factory for what a reference names.
     pub fn from_reference(reference: Reference) -> Self {
-        Self {
-            reference,
-            store: None,
-        }
+        Self { reference, store: None }
     }
 
     /// Evicts the object when it is resolved.
@@ -84,9 +79,34 @@ impl<T: 'static> Serialize for Proxy<T> {
 
 impl<'de, T: Decode + Send + Sync + 'static> Deserialize<'de> for Proxy<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let bytes = raw_bytes::deserialize(from)?;
-        Reference::decode(&bytes)
-            .map(Self::from_reference)
-            .map_err(de::Error::custom)
+        let bytes = from.deserialize_byte_buf(BytesVisitor)?;
+        Reference::decode(&bytes).map(Self::from_reference).map_err(de::Error::custom)
+    }
+}
+
+struct BytesVisitor;
+
+impl<'de> de::Visitor<'de> for BytesVisitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes of a reference")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+        Ok(bytes)
+    }
+
+    // Formats without bytes of their own, such as JSON, write a list of numbers.
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u8>, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = list.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(bytes)
     }
 }

@@ -15,16 +15,8 @@ pub(super) enum Operation {
     Missing,
 }
 
-const NAMES: [&str; 8] = [
-    "put",
-    "get",
-    "exists",
-    "evict",
-    "wait",
-    "allocate",
-    "cache_hit",
-    "missing",
-];
+const NAMES: [&str; 8] =
+    ["put", "get", "exists", "evict", "wait", "allocate", "cache_hit", "missing"];
 
 /// What a store did so far. Counters only grow; they are exact under threads.
 #[derive(Debug, Default)]
@@ -57,27 +49,20 @@ impl Metrics {
         let counters = &self.operations[operation as usize];
         counters.count.fetch_add(1, Ordering::Relaxed);
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        counters
-            .nanoseconds
-            .fetch_add(nanoseconds, Ordering::Relaxed);
+        counters.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     pub(super) fn add_bytes(&self, operation: Operation, bytes: usize) {
-        self.operations[operation as usize]
-            .bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.operations[operation as usize].bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Totals so far, one entry a kind of operation.
     pub fn totals(&self) -> impl Iterator<Item = OperationStats> {
-        NAMES
-            .iter()
-            .zip(&self.operations)
-            .map(|(name, counters)| OperationStats {
-                name,
-                count: counters.count.load(Ordering::Relaxed),
-                total_time: Duration::from_nanos(counters.nanoseconds.load(Ordering::Relaxed)),
-                bytes: counters.bytes.load(Ordering::Relaxed),
-            })
+        NAMES.iter().zip(&self.operations).map(|(name, counters)| OperationStats {
+            name,
+            count: counters.count.load(Ordering::Relaxed),
+            total_time: Duration::from_nanos(counters.nanoseconds.load(Ordering::Relaxed)),
+            bytes: counters.bytes.load(Ordering::Relaxed),
+        })
     }
 }

@@ -15,7 +15,7 @@ pub use config::{StoreBuilder, StoreConfig};
 pub use factory::StoreFactory;
 pub use metrics::{Metrics, OperationStats};
 
-use crate::codec::{ArrayMut, Decode, Element, Encode};
+use crate::codec::{Array, ArrayMut, Decode, Element, Encode};
 use crate::connectors::{Access, Connector, GetOptions, PutOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -64,10 +64,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Config`] for a URL that names no channel, and what opening it fails with.
     pub fn open(url: &str) -> Result<Self> {
-        registry::get_or_open(&StoreConfig::new(
-            url,
-            crate::connectors::ConnectorConfig::new(url),
-        ))
+        registry::get_or_open(&StoreConfig::new(url, crate::connectors::ConnectorConfig::new(url)))
     }
 
     /// Starts a store with a connector and settings of its own.
@@ -83,15 +80,7 @@ impl Store {
         let metrics = config.has_metrics().then(Metrics::default);
         let closed = AtomicBool::new(false);
         let config = Arc::new(config);
-        Self {
-            inner: Arc::new(Inner {
-                config,
-                connector,
-                cache,
-                metrics,
-                closed,
-            }),
-        }
+        Self { inner: Arc::new(Inner { config, connector, cache, metrics, closed }) }
     }
 
     /// The name.
@@ -135,10 +124,8 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn put_batch<T: Encode>(&self, objects: &[T]) -> Result<Vec<Key>> {
-        let framed: Vec<Framed<'_>> = objects
-            .iter()
-            .map(|object| object.encode()?.frame())
-            .collect::<Result<_>>()?;
+        let framed: Vec<Framed<'_>> =
+            objects.iter().map(|object| object.encode()?.frame()).collect::<Result<_>>()?;
         let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
         let bytes = parts.iter().map(Parts::len).sum();
         self.timed(Operation::Put, bytes, |connector| {
@@ -174,9 +161,7 @@ impl Store {
         };
         let object = Arc::new(T::decode(&received).map_err(|error| self.about(error, key))?);
         if cachable {
-            self.inner
-                .cache
-                .insert(key.clone(), Arc::clone(&object), received.len());
+            self.inner.cache.insert(key.clone(), Arc::clone(&object), received.len());
         }
         Ok(Some(object))
     }
@@ -196,9 +181,7 @@ impl Store {
     /// What the channel fails with.
     pub fn wait(&self, key: &Key, timeout: Option<Duration>) -> Result<bool> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        self.timed(Operation::Wait, 0, |connector| {
-            connector.wait(key, deadline)
-        })
+        self.timed(Operation::Wait, 0, |connector| connector.wait(key, deadline))
     }
 
     /// Removes an object from the channel and the cache; absent ones are fine.
@@ -227,9 +210,7 @@ impl Store {
     /// [`ErrorKind::Full`] when the channel has no room.
     pub fn allocate(&self, len: usize) -> Result<crate::buffer::Buffer> {
         if self.inner.connector.capabilities().allocate {
-            return self.timed(Operation::Allocate, len, |connector| {
-                connector.allocate(len)
-            });
+            return self.timed(Operation::Allocate, len, |connector| connector.allocate(len));
         }
         Ok(crate::buffer::Buffer::zeroed(len))
     }
@@ -245,10 +226,17 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let key = self.put(&object)?;
-        Ok(Proxy::with_target(
-            StoreFactory::new(self, key),
-            Arc::new(object),
-        ))
+        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
+    }
+
+    /// Stores an array made by [`empty`](Self::empty) and returns a proxy of it: no copy.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn proxy_array<T: Element>(&self, array: ArrayMut<T>) -> Result<Proxy<Array<T>>> {
+        let key = self.put(&array)?;
+        let array = Array::from(array);
+        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(array)))
     }
 
     /// As [`proxy`](Self::proxy) for many objects, stored at once.
@@ -316,9 +304,7 @@ impl Store {
     /// As [`put`](Self::put).
     pub fn put_framed(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Key> {
         let parts = framed.parts();
-        self.timed(Operation::Put, parts.len(), |connector| {
-            connector.put(&parts, options)
-        })
+        self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, options))
     }
 
     /// The stored bytes under a key, checked and split into parts.
@@ -326,10 +312,7 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Corrupt`] when the bytes are damaged, else what the channel fails with.
     pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
-        let options = GetOptions {
-            access,
-            ..GetOptions::default()
-        };
+        let options = GetOptions { access, ..GetOptions::default() };
         let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, &options))?;
         let Some(bytes) = bytes else {
             self.count(Operation::Missing);
@@ -338,19 +321,13 @@ impl Store {
         if let Some(metrics) = &self.inner.metrics {
             metrics.add_bytes(Operation::Get, bytes.len());
         }
-        Received::parse(bytes)
-            .map(Some)
-            .map_err(|error| self.about(error, key))
+        Received::parse(bytes).map(Some).map_err(|error| self.about(error, key))
     }
 
     /// The error for a proxy whose object is not there, with the likely reason.
     pub fn missing(&self, key: &Key) -> Error {
         self.about(
-            Error::new(
-                ErrorKind::NotFound,
-                "resolve a proxy",
-                "no object is stored under its key",
-            ),
+            Error::new(ErrorKind::NotFound, "resolve a proxy", "no object is stored under its key"),
             key,
         )
         .with("channel", &self.inner.config.connector.url)

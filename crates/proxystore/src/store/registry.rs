@@ -11,10 +11,10 @@ use crate::store::{Store, StoreConfig};
 type Stores = HashMap<String, Store>;
 
 // A forked child starts empty and opens stores again as proxies need them.
-static STORES: PerProcess<Mutex<Stores>> = PerProcess::new(|| Mutex::new(HashMap::new()));
+static STORES: PerProcess<Mutex<Stores>> = PerProcess::new();
 
 fn stores() -> MutexGuard<'static, Stores> {
-    STORES.get().lock().unwrap_or_else(PoisonError::into_inner)
+    STORES.get(|| Mutex::new(HashMap::new())).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a store known to proxies that name it.
@@ -25,11 +25,9 @@ pub fn register(store: &Store) -> Result<()> {
     let mut stores = stores();
     match stores.get(store.name()) {
         Some(known) if known.is_same(store) => Ok(()),
-        Some(_) => Err(
-            Error::new(ErrorKind::Config, "register a store", "the name is taken")
-                .with("store", store.name())
-                .with_hint("choose another name, or close the other store first"),
-        ),
+        Some(_) => Err(Error::new(ErrorKind::Config, "register a store", "the name is taken")
+            .with("store", store.name())
+            .with_hint("choose another name, or close the other store first")),
         None => {
             stores.insert(store.name().to_owned(), store.clone());
             Ok(())
@@ -40,10 +38,7 @@ pub fn register(store: &Store) -> Result<()> {
 /// Forgets a store; it stays usable.
 pub fn unregister(store: &Store) {
     let mut stores = stores();
-    if stores
-        .get(store.name())
-        .is_some_and(|known| known.is_same(store))
-    {
+    if stores.get(store.name()).is_some_and(|known| known.is_same(store)) {
         stores.remove(store.name());
     }
 }
@@ -67,10 +62,7 @@ pub fn get_or_open(config: &StoreConfig) -> Result<Store> {
     let mut normalized = config.clone();
     normalized.connector = connector.config();
     let opened = Store::assemble(normalized, connector);
-    let store = stores()
-        .entry(config.name.clone())
-        .or_insert_with(|| opened.clone())
-        .clone();
+    let store = stores().entry(config.name.clone()).or_insert_with(|| opened.clone()).clone();
     if !store.is_same(&opened) {
         store.config().check_same(opened.config())?; // another thread was faster
     }

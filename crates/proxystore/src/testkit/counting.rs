@@ -79,10 +79,7 @@ fn add(to: &AtomicU64, count: usize) {
 impl<C> Counting<C> {
     /// Wraps a connector, counting from zero.
     pub fn new(connector: C) -> Self {
-        Self {
-            connector,
-            tally: Arc::default(),
-        }
+        Self { connector, tally: Arc::default() }
     }
 
     /// What has passed so far.
@@ -123,10 +120,7 @@ impl<C: Connector> Connector for Counting<C> {
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         add(&self.tally.gets, 1);
         let bytes = self.connector.get(key, options)?;
-        add(
-            &self.tally.bytes_got,
-            bytes.as_ref().map_or(0, |bytes| bytes.len()),
-        );
+        add(&self.tally.bytes_got, bytes.as_ref().map_or(0, |bytes| bytes.len()));
         Ok(bytes)
     }
 
@@ -180,10 +174,7 @@ impl<C: Connector> Connector for Counting<C> {
     fn get_batch(&self, keys: &[Key], options: &GetOptions) -> Result<Vec<Option<Buffer>>> {
         add(&self.tally.gets, keys.len());
         let found = self.connector.get_batch(keys, options)?;
-        add(
-            &self.tally.bytes_got,
-            found.iter().flatten().map(|bytes| bytes.len()).sum(),
-        );
+        add(&self.tally.bytes_got, found.iter().flatten().map(|bytes| bytes.len()).sum());
         Ok(found)
     }
 

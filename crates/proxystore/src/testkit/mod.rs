@@ -117,9 +117,7 @@ where
 
 impl<F: fmt::Debug, W> fmt::Debug for Wrapped<F, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wrapped")
-            .field("fixture", &self.fixture)
-            .finish_non_exhaustive()
+        f.debug_struct("Wrapped").field("fixture", &self.fixture).finish_non_exhaustive()
     }
 }
 
@@ -177,10 +175,7 @@ pub struct Report {
 impl Report {
     /// Whether no line is broken.
     pub fn is_kept(&self) -> bool {
-        !self
-            .verdicts
-            .iter()
-            .any(|(_, verdict)| matches!(verdict, Verdict::Broken(_)))
+        !self.verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Broken(_)))
     }
 }
 
@@ -200,12 +195,7 @@ impl fmt::Display for Report {
 
 /// Tries every line, each on channels of its own, broken ones included.
 pub fn run_all(fixture: &dyn Fixture) -> Report {
-    Report {
-        verdicts: LINES
-            .iter()
-            .map(|line| (*line, line.verdict(fixture)))
-            .collect(),
-    }
+    Report { verdicts: LINES.iter().map(|line| (*line, line.verdict(fixture))).collect() }
 }
 
 /// The contract, line by line: hands the list to another macro.

@@ -50,23 +50,14 @@ impl Fixture for Files {
 }
 
 conformance!(file, Files::new());
-conformance!(
-    file_counted,
-    wrapped(Files::new(), |inner| Box::new(Counting::new(inner)))
-);
+conformance!(file_counted, wrapped(Files::new(), |inner| Box::new(Counting::new(inner))));
 conformance!(memory, Memory);
-conformance!(
-    memory_counted,
-    wrapped(Memory, |inner| Box::new(Counting::new(inner)))
-);
+conformance!(memory_counted, wrapped(Memory, |inner| Box::new(Counting::new(inner))));
 conformance!(
     memory_in_an_arc,
     wrapped(Memory, |inner| Box::new(Arc::<dyn Connector>::from(inner)))
 );
-conformance!(
-    memory_in_two_boxes,
-    wrapped(Memory, |inner| Box::new(inner))
-);
+conformance!(memory_in_two_boxes, wrapped(Memory, |inner| Box::new(inner)));
 
 #[test]
 fn the_report_has_one_row_per_line() {

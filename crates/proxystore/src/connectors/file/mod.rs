@@ -91,24 +91,15 @@ impl FileConnector {
         if let Some(value) = config.options.get("clear")
             && !matches!(value, Value::Bool(_))
         {
-            return Err(
-                Error::new(ErrorKind::Config, OPEN, "an option has another type")
-                    .with("option", "clear")
-                    .with_hint("it is true or false"),
-            );
+            return Err(Error::new(ErrorKind::Config, OPEN, "an option has another type")
+                .with("option", "clear")
+                .with_hint("it is true or false"));
         }
-        Ok(Self::at(
-            Place::from_url(&config.url)?,
-            config.options.clone(),
-        ))
+        Ok(Self::at(Place::from_url(&config.url)?, config.options.clone()))
     }
 
     fn at(place: Place, options: BTreeMap<String, Value>) -> Self {
-        Self {
-            place,
-            options,
-            closed: AtomicBool::new(false),
-        }
+        Self { place, options, closed: AtomicBool::new(false) }
     }
 
     /// The directory, absolute.
@@ -202,15 +193,9 @@ impl Connector for FileConnector {
             return Ok(None);
         };
         let range = checked_range(key, options.range.as_ref(), trailer.len)?;
-        read::read(
-            &file,
-            &range,
-            options.access,
-            self.place.is_local,
-            options.deadline,
-        )
-        .map(Some)
-        .map_err(|error| self.unread(key, error))
+        read::read(&file, &range, options.access, self.place.is_local, options.deadline)
+            .map(Some)
+            .map_err(|error| self.unread(key, error))
     }
 
     fn exists(&self, key: &Key) -> Result<bool> {
@@ -265,16 +250,11 @@ impl Connector for FileConnector {
         let is_object = |path: &Path| {
             File::open(path).is_ok_and(|file| matches!(read::trailer_of(&file), Ok(Ok(_))))
         };
-        self.place
-            .clear(is_object)
-            .map_err(|error| self.place.error(CLOSE, error))
+        self.place.clear(is_object).map_err(|error| self.place.error(CLOSE, error))
     }
 
     fn config(&self) -> ConnectorConfig {
-        ConnectorConfig {
-            options: self.options.clone(),
-            ..self.place.config()
-        }
+        ConnectorConfig { options: self.options.clone(), ..self.place.config() }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -318,9 +298,7 @@ impl Connector for FileConnector {
 fn next_generation() -> io::Result<u64> {
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let clock = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(clock.as_millis()).unwrap_or_default();
     Ok(millis.max(1) << 20 | u64::from(u32::from_le_bytes(random) >> 12))
 }

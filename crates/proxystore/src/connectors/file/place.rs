@@ -32,28 +32,18 @@ impl Place {
         let path = std::path::absolute(path)
             .map_err(|source| Error::io(OPEN, source).with("path", path.display()))?;
         // Without `.` and trailing slashes, so that equal directories have equal URLs.
-        let path: PathBuf = path
-            .components()
-            .filter(|part| *part != Component::CurDir)
-            .collect();
-        let mut place = Self {
-            path,
-            is_local: false,
-        };
+        let path: PathBuf = path.components().filter(|part| *part != Component::CurDir).collect();
+        let mut place = Self { path, is_local: false };
         place.create(OPEN)?;
         place.is_local = is_local(&place.path);
-        place
-            .remove_dead_temps()
-            .map_err(|source| place.error(OPEN, source))?;
+        place.remove_dead_temps().map_err(|source| place.error(OPEN, source))?;
         Ok(place)
     }
 
     /// From a `file:` URL.
     pub(super) fn from_url(url: &str) -> Result<Self> {
         let path = path_of(url).map_err(|(cause, hint)| {
-            Error::new(ErrorKind::Config, OPEN, cause)
-                .with("url", url)
-                .with_hint(hint)
+            Error::new(ErrorKind::Config, OPEN, cause).with("url", url).with_hint(hint)
         })?;
         Self::open(&path)
     }
@@ -136,10 +126,7 @@ impl Place {
         };
         for entry in entries {
             let entry = entry?;
-            let is_named_like_one = entry
-                .file_name()
-                .to_str()
-                .is_some_and(|n| check_id(n).is_ok());
+            let is_named_like_one = entry.file_name().to_str().is_some_and(|n| check_id(n).is_ok());
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             if is_named_like_one && is_file && is_object(&entry.path()) {
                 match fs::remove_file(entry.path()) {
@@ -159,9 +146,7 @@ impl Place {
 /// The path in a `file:` URL, or what is wrong with it and what to do.
 fn path_of(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
     const FORM: &str = "write file:///absolute/directory";
-    let place = url
-        .strip_prefix("file:")
-        .ok_or(("the URL does not start with file:", FORM))?;
+    let place = url.strip_prefix("file:").ok_or(("the URL does not start with file:", FORM))?;
     let path = match place.strip_prefix("//") {
         None => place,
         Some(rest) => match rest.strip_prefix("localhost").unwrap_or(rest) {
@@ -180,10 +165,7 @@ fn path_of(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
             "give settings as options; in a path, write %3F for '?' and %23 for '#'",
         ));
     }
-    let damaged = (
-        "a percent sign is not followed by two digits",
-        "write %25 for '%'",
-    );
+    let damaged = ("a percent sign is not followed by two digits", "write %25 for '%'");
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {

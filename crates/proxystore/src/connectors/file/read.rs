@@ -1,9 +1,6 @@
 //! From a published file to bytes: mapped where that is safe and pays, else read.
 #![expect(unsafe_code, reason = "maps files")]
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "offsets into memory that exists"
-)]
+#![expect(clippy::cast_possible_truncation, reason = "offsets into memory that exists")]
 
 use std::fs::File;
 use std::io;
@@ -91,16 +88,7 @@ fn map(file: &File, range: &Range<u64>, access: Access) -> io::Result<Buffer> {
         Access::ReadOnly => ProtFlags::READ,
     };
     // SAFETY: a new private mapping at an address of the kernel's choice.
-    let start = unsafe {
-        mmap(
-            ptr::null_mut(),
-            len,
-            protection,
-            MapFlags::PRIVATE,
-            file,
-            first,
-        )
-    }?;
+    let start = unsafe { mmap(ptr::null_mut(), len, protection, MapFlags::PRIVATE, file, first) }?;
     let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
     let owner = Arc::new(Mapping { start, len });
     let skipped = (range.start - first) as usize;

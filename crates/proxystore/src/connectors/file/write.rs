@@ -54,21 +54,11 @@ impl Draft {
             // the file: then it is tried again under another name.
             let taken = try_lock(&file) == Locked::ByAnother;
             if !taken && file.metadata()?.nlink() > 0 {
-                let trailer = Trailer {
-                    len: 0,
-                    generation: 0,
-                };
-                return Ok(Self {
-                    file,
-                    path,
-                    trailer,
-                    published: false,
-                });
+                let trailer = Trailer { len: 0, generation: 0 };
+                return Ok(Self { file, path, trailer, published: false });
             }
         }
-        Err(io::Error::other(
-            "the directory of unfinished objects is removed again and again",
-        ))
+        Err(io::Error::other("the directory of unfinished objects is removed again and again"))
     }
 
     /// Writes the object and its trailer.
@@ -79,10 +69,7 @@ impl Draft {
         deadline: Option<Instant>,
         is_local: bool,
     ) -> io::Result<()> {
-        self.trailer = Trailer {
-            len: parts.len() as u64,
-            generation,
-        };
+        self.trailer = Trailer { len: parts.len() as u64, generation };
         let total = self.trailer.len + format::LEN as u64;
         if total >= ALLOCATE_FROM {
             allocate(&self.file, total)?;
@@ -129,8 +116,7 @@ impl Draft {
             let older = current.generation();
             if older >= self.trailer.generation {
                 self.trailer.generation = older + 1;
-                self.file
-                    .write_all_at(&self.trailer.to_bytes(), self.trailer.len)?;
+                self.file.write_all_at(&self.trailer.to_bytes(), self.trailer.len)?;
             }
             fs::rename(&self.path, target)?;
             break;
@@ -199,10 +185,7 @@ impl Drop for Current {
 }
 
 fn is_refused(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-    )
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Like the directory itself, so that all who may store there may write there.

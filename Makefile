@@ -1,0 +1,101 @@
+# `make` lists what there is to do. Everything a target needs is set up by it.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+STAMPS := $(VENV)/stamps
+BIN := $(VENV)/bin
+STEP := scripts/step
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+
+# On a server, warnings are errors, and tests fail where a server they need is missing.
+ifeq ($(CI),true)
+export RUSTFLAGS ?= -D warnings
+endif
+
+# What the native module is made of. Python files are linked, not copied: they need no build.
+SOURCES := Cargo.toml Cargo.lock pyproject.toml \
+	$(shell find crates -path '*/src/*' -type f 2>/dev/null) \
+	$(wildcard crates/*/Cargo.toml crates/*/build.rs)
+
+# Options of the demonstration: make demo ARGS="--start-method spawn"
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "PYTHON=python3.12  another interpreter (3.11 or newer; after 'make clean')"
+	@echo "ARGS=--help        options of the demonstration"
+	@echo "VERBOSE=1          show the output of every step"
+
+.PHONY: demo
+demo: $(STAMPS)/demo $(STAMPS)/package ## run an image pipeline by value and by proxy
+	@$(BIN)/python examples/image_pipeline.py $(ARGS)
+
+.PHONY: check
+check: $(STAMPS)/test ## formatting, lints, types: seconds once built
+	@$(STEP) "Rust formatting" cargo fmt --all --check
+	@$(STEP) "Rust lints" cargo clippy --workspace --all-targets --all-features -- -D warnings
+	@$(STEP) "Python formatting" $(BIN)/ruff format --check .
+	@$(STEP) "Python lints" $(BIN)/ruff check .
+	@$(STEP) "Python types" $(BIN)/mypy
+
+.PHONY: lint
+lint: check ## the same as check
+
+.PHONY: test
+test: $(STAMPS)/test $(STAMPS)/package ## all tests: Rust, Python, examples, code blocks of the pages
+	@$(STEP) "Rust tests" cargo test --workspace --all-features --no-fail-fast
+	@for source in crates/*/examples/*.rs; do \
+		[ -e "$$source" ] || continue; \
+		name=$$(basename "$$source" .rs); \
+		$(STEP) "Rust example $$name" target/debug/examples/$$name || exit 1; \
+	done
+	@$(STEP) "Python tests, examples and code blocks" $(BIN)/pytest
+
+.PHONY: bench
+bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (20 minutes)
+	@for topic in $(filter-out bench/python/harness.py,$(wildcard bench/python/*.py)); do \
+		$(BIN)/python $$topic || exit 1; \
+	done
+
+.PHONY: docs
+docs: $(STAMPS)/test $(STAMPS)/package ## build the Rust reference, run the code blocks of the pages
+	@RUSTDOCFLAGS="-D warnings" $(STEP) "Rust reference" \
+		cargo doc --workspace --no-deps --all-features
+	@$(STEP) "Code blocks of the pages" $(BIN)/pytest python/tests/test_docs.py
+	@echo "The Rust reference is target/doc/proxystore/index.html, the guide is docs/guide/."
+
+.PHONY: clean
+clean: ## remove everything that was built or installed
+	rm -rf $(VENV) .venvs target demo-output .pytest_cache .mypy_cache .ruff_cache
+	find python -name '_core*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- Setting up. A stamp file says that a step was done, and when. ---------------------------
+
+$(STAMPS)/venv:
+	@$(STEP) "Creating $(VENV)" scripts/make-venv $(PYTHON) $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/demo $(STAMPS)/test $(STAMPS)/bench $(STAMPS)/build: \
+$(STAMPS)/%: requirements/%.txt requirements/demo.txt | $(STAMPS)/venv
+	@$(STEP) "Installing requirements/$*.txt" $(BIN)/pip install --quiet -r $<
+	@touch $@
+
+$(STAMPS)/package: $(SOURCES) $(STAMPS)/build
+	@$(STEP) "Building the package (minutes the first time)" scripts/build-package $(VENV)
+	@touch $@
+
+.venvs/%/stamp: requirements/%.txt
+	@$(STEP) "Creating .venvs/$*" scripts/make-venv $(PYTHON) .venvs/$*
+	@$(STEP) "Installing requirements/$*.txt" .venvs/$*/bin/pip install --quiet -r $<
+	@touch $@
