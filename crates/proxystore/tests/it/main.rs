@@ -2,4 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
 mod conformance;
+mod file;
+mod memory;
+mod payload;
+mod process;
 mod store;

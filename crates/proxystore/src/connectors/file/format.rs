@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_trailer_stay_as_they_are() {
         let bytes = Trailer { len: 1000, generation: 7 }.to_bytes();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(hex, "895058460d0a0100e8030000000000000700000000000000b6fd3d7f5a493449");
     }
 
