@@ -211,7 +211,7 @@ fn a_full_disk_is_an_error_that_leaves_nothing_behind() {
 
     let mut keys = Vec::new();
     let error = loop {
-        match put(&connector, &[2; 100_000]) {
+        match put(&connector, &vec![2; 100_000]) {
             Ok(key) => keys.push(key),
             Err(error) => break error,
         }
@@ -224,14 +224,14 @@ fn a_full_disk_is_an_error_that_leaves_nothing_behind() {
     for key in &keys[..2] {
         connector.evict(key).unwrap();
     }
-    put(&connector, &[3; 100_000]).unwrap();
+    put(&connector, &vec![3; 100_000]).unwrap();
 }
 
 #[test]
 fn a_read_only_mount_can_be_read_from() {
     let Some(disk) = SmallDisk::mount("size=4m") else { return };
     let path = disk.0.path().join("objects");
-    let key = put(&FileConnector::new(&path).unwrap(), &[5; 300_000]).unwrap();
+    let key = put(&FileConnector::new(&path).unwrap(), &vec![5; 300_000]).unwrap();
     disk.remount("remount,ro");
     let connector = FileConnector::new(&path).unwrap();
     assert_eq!(get(&connector, &key).unwrap().len(), 300_000);
@@ -330,6 +330,24 @@ fn role_fills_a_key() {
     let connector = FileConnector::new(std::env::var_os("DIRECTORY").unwrap()).unwrap();
     thread::sleep(Duration::from_millis(100));
     fill(&connector, &Key::latest(id), b"from afar").unwrap();
+}
+
+#[test]
+fn more_may_wait_than_the_system_has_watches_for() {
+    const WAITERS: usize = 200; // the usual limit is 128 a user
+    let base = tempdir().unwrap();
+    let connector = FileConnector::new(base.path()).unwrap();
+    let key = connector.new_key().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let wait = || connector.wait(&key, Some(deadline)).unwrap();
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..WAITERS).map(|_| scope.spawn(wait)).collect();
+        thread::sleep(Duration::from_millis(100));
+        fill(&connector, &key, b"x").unwrap();
+        for waiter in waiting {
+            assert!(waiter.join().unwrap());
+        }
+    });
 }
 
 #[test]

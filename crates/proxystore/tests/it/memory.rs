@@ -25,7 +25,7 @@ fn shared() -> GetOptions {
 #[test]
 fn readers_share_the_stored_memory() {
     let connector = channel();
-    let key = connector.put(&Parts::from(&[7; 1 << 20][..]), &PutOptions::default()).unwrap();
+    let key = connector.put(&Parts::from(&vec![7; 1 << 20][..]), &PutOptions::default()).unwrap();
     let first = connector.get(&key, &shared()).unwrap().unwrap();
     let second = connector.get(&key, &shared()).unwrap().unwrap();
     let private = connector.get(&key, &GetOptions::default()).unwrap().unwrap();
@@ -72,7 +72,7 @@ fn role_forks_among_busy_threads() {
         return;
     }
     let connector = channel();
-    let old = connector.put(&Parts::from(&[1; 200_000][..]), &PutOptions::default()).unwrap();
+    let old = connector.put(&Parts::from(&vec![1; 200_000][..]), &PutOptions::default()).unwrap();
     let absent = connector.new_key().unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -313,7 +313,7 @@ mod tests {
 
     impl Remote {
         fn at(config: &ConnectorConfig) -> Box<dyn Connector> {
-            let mut connector = FileConnector::open(config).unwrap();
+            let mut connector = FileConnector::open(config).expect("a usable directory");
             connector.place.is_local = false;
             Box::new(connector)
         }
@@ -321,7 +321,7 @@ mod tests {
 
     impl Fixture for Remote {
         fn open(&self) -> Box<dyn Connector> {
-            let directory = self.0.path().join(unique_id().unwrap());
+            let directory = self.0.path().join(unique_id().expect("random bytes"));
             Self::at(&ConnectorConfig::new(format!("file://{}", directory.display())))
         }
 
