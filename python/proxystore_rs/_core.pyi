@@ -1,11 +1,12 @@
 """The native module."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import GenericAlias, TracebackType
-from typing import Any, Generic, SupportsIndex, TypeVar, overload
+from typing import Any, Generic, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
 _T = TypeVar("_T")
 _S = TypeVar("_S")
+_Bytes: TypeAlias = bytes | bytearray | memoryview | Buffer
 
 class Proxy(Generic[_T]):
     """A lazy, transparent stand-in for the object that its factory returns."""
@@ -132,3 +133,148 @@ def _proxy(
     /,
 ) -> Proxy[_S]: ...
 def _count_guards(change: int) -> int: ...
+
+class Buffer:
+    """Bytes of a channel; `memoryview(it)` reads them, and writes them where they are private."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class NativeConnector:
+    """A connector of the library; its subclasses name a channel."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def _open(self, url: str, options: dict[str, Any]) -> None: ...
+    def _close(self, clear: bool) -> None: ...
+    @property
+    def url(self) -> str: ...
+    def put(self, obj: _Bytes) -> Any: ...
+    def put_batch(self, objs: Iterable[_Bytes]) -> list[Any]: ...
+    def new_key(self, obj: _Bytes | None = None) -> Any: ...
+    def set(self, key: Any, obj: _Bytes) -> None: ...
+    def get(self, key: Any) -> Any: ...
+    def get_batch(self, keys: Iterable[Any]) -> list[Any]: ...
+    def exists(self, key: Any) -> bool: ...
+    def evict(self, key: Any) -> None: ...
+    def wait(self, key: Any, timeout: float | None = None) -> bool: ...
+
+class StoreBase:
+    """Base of the store class."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def _setup(
+        self,
+        name: str,
+        connector: Any,
+        serializer: Callable[[Any], Any] | None,
+        deserializer: Callable[[Any], Any] | None,
+        cache_entries: int,
+        cache_bytes: int,
+        metrics: Any,
+        populate_target: bool,
+        read_only: bool,
+        settings: dict[str, Any],
+        extension: bytes | None,
+    ) -> None: ...
+    def _allocate(self, nbytes: int) -> Buffer: ...
+    def _closed(self) -> None: ...
+    def _parts(self) -> tuple[str, str, Any, dict[str, Any], bytes | None]: ...
+    @property
+    def _channel(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def connector(self) -> Any: ...
+    def put(
+        self,
+        obj: Any,
+        *,
+        lifetime: Any = None,
+        serializer: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> Any: ...
+    def put_batch(
+        self,
+        objs: Iterable[Any],
+        *,
+        lifetime: Any = None,
+        serializer: Callable[[Any], Any] | None = None,
+        **kwargs: Any,
+    ) -> list[Any]: ...
+    def get(
+        self,
+        key: Any,
+        *,
+        deserializer: Callable[[Any], Any] | None = None,
+        default: Any = None,
+    ) -> Any: ...
+    def exists(self, key: Any) -> bool: ...
+    def is_cached(self, key: Any) -> bool: ...
+    def evict(self, key: Any) -> None: ...
+    def proxy(
+        self,
+        obj: _T,
+        *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Callable[[Any], Any] | None = None,
+        deserializer: Callable[[Any], Any] | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = False,
+        **kwargs: Any,
+    ) -> Proxy[_T]: ...
+    def proxy_batch(
+        self,
+        objs: Iterable[_T],
+        *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Callable[[Any], Any] | None = None,
+        deserializer: Callable[[Any], Any] | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = False,
+        **kwargs: Any,
+    ) -> list[Proxy[_T]]: ...
+    def proxy_from_key(
+        self,
+        key: Any,
+        *,
+        evict: bool = False,
+        lifetime: Any = None,
+        deserializer: Callable[[Any], Any] | None = None,
+    ) -> Proxy[Any]: ...
+
+class StoreFactory(Generic[_S, _T]):
+    """Fetches an object from a store, which it finds or opens by its reference."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self: ...
+    def __init__(
+        self,
+        key: Any,
+        store_config: Any,
+        *,
+        evict: bool = False,
+        deserializer: Callable[[Any], Any] | None = None,
+    ) -> None: ...
+    def __call__(self) -> _T: ...
+    @property
+    def key(self) -> Any: ...
+    @property
+    def store_config(self) -> Any: ...
+    @property
+    def evict(self) -> bool: ...
+    @evict.setter
+    def evict(self, value: bool) -> None: ...
+    @property
+    def deserializer(self) -> Callable[[Any], Any] | None: ...
+    def get_store(self) -> Any: ...
+    def resolve(self) -> _T: ...
+    def resolve_async(self) -> None: ...
+
+stores: dict[str, Any]
+
+def _restore(reference: bytes) -> Proxy[Any]: ...
+def _factory(reference: bytes, class_: type[Any]) -> Any: ...
+def sweep_shared_memory(
+    root: str | None = None,
+) -> tuple[list[str], list[str], list[str], int, int]: ...

@@ -107,7 +107,7 @@ def _portable(cause: BaseException | None) -> BaseException | None:
     """Return the exception, or one that says the same if it would not survive pickling."""
     try:
         pickle.loads(pickle.dumps(cause))
-    except Exception:  # noqa: BLE001
+    except Exception:
         return RuntimeError(f"{type(cause).__module__}.{type(cause).__qualname__}: {cause}")
     return cause
 

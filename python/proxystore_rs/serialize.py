@@ -23,6 +23,7 @@ cloudpickle are imported only when an object needs them.
 
 from __future__ import annotations
 
+import importlib
 import io
 import pickle
 import sys
@@ -66,12 +67,16 @@ def _is_proxy(obj: Any) -> bool:
     return proxy is not None and issubclass(type(obj), proxy)
 
 
+def _import(module: str) -> Any:
+    # Untyped, since none of these libraries is required.
+    return importlib.import_module(module)
+
+
 # Writers: the bytes after the letters, or an exception, after which the next one is tried.
 
 
 def _write_numpy(obj: Any) -> bytes:
-    import numpy
-
+    numpy = _import("numpy")
     buffer = io.BytesIO()
     numpy.save(buffer, obj, allow_pickle=True)
     return buffer.getvalue()
@@ -94,8 +99,7 @@ def _write_pickle(obj: Any) -> bytes:
 
 
 def _write_cloudpickle(obj: Any) -> bytes:
-    import cloudpickle
-
+    cloudpickle = _import("cloudpickle")
     data: bytes = cloudpickle.dumps(obj)
     return data
 
@@ -142,7 +146,7 @@ def serialize(obj: Any) -> bytes:
             continue
         try:
             return letters + b"\n" + write(obj)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             failures.append((name, error))
     kind = type(obj)
     reasons = "; ".join(f"{name}: {error}" for name, error in failures)
@@ -155,26 +159,22 @@ def serialize(obj: Any) -> bytes:
 
 
 def _read_numpy(data: memoryview) -> Any:
-    import numpy
-
+    numpy = _import("numpy")
     return numpy.load(io.BytesIO(data), allow_pickle=True)
 
 
 def _read_pandas(data: memoryview) -> Any:
-    import pandas
-
+    pandas = _import("pandas")
     return pandas.read_pickle(io.BytesIO(data))
 
 
 def _read_polars(data: memoryview) -> Any:
-    import polars
-
+    polars = _import("polars")
     return polars.read_ipc(io.BytesIO(data))
 
 
 def _read_cloudpickle(data: memoryview) -> Any:
-    import cloudpickle
-
+    cloudpickle = _import("cloudpickle")
     return cloudpickle.loads(data)
 
 

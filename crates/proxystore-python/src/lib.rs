@@ -21,7 +21,7 @@ mod value;
 use pyo3::prelude::*;
 
 /// The native module; the typed face is the package `proxystore_rs`.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _core {
     use super::{PyModule, PyResult};
     use pyo3::prelude::*;

@@ -1,124 +1,98 @@
-//! What `fork` does to state: a child must not touch what its parent's threads may hold.
+//! State that must not be shared with a forked child.
 //!
-//! A forked child has a copy of every mutex, locked or not, and nobody to unlock it. State that
-//! has locks, files or a place in a channel therefore lives in a [`PerProcess`], of which the
-//! child gets a fresh one; the inherited one is left alone, not even dropped.
-#![expect(unsafe_code, reason = "registers the fork hooks of the C library")]
+//! A child of `fork` inherits every lock in the state another thread left it, so an inherited
+//! mutex may be held by nobody who still exists. [`PerProcess`] never takes one: the child gets
+//! fresh state, and the inherited state is leaked rather than dropped.
+#![expect(unsafe_code, reason = "registers a fork hook and owns state through a raw pointer")]
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use once_cell::race::OnceBox;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static FORKS: AtomicU64 = AtomicU64::new(0);
-static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn before_fork() {
-    FORKS.fetch_add(1, Ordering::SeqCst);
-}
-
-extern "C" fn in_child() {
-    GENERATION.fetch_add(1, Ordering::SeqCst);
-}
-
-fn install() {
-    if !INSTALLED.swap(true, Ordering::Relaxed) {
-        // SAFETY: the hooks only add to atomics, which is safe between fork and exec. Failure
-        // (no memory) leaves the counters at rest.
-        unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
+fn install_hooks() {
+    static HOOKS: Once = Once::new();
+    extern "C" fn before() {
+        FORKS.fetch_add(1, Ordering::SeqCst);
     }
+    extern "C" fn in_child() {
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+    }
+    HOOKS.call_once(|| {
+        // SAFETY: the hooks only bump an atomic, which is safe around a fork.
+        unsafe { libc::pthread_atfork(Some(before), None, Some(in_child)) };
+    });
 }
 
-/// How many forks lie between the first process of this program and this one.
+/// How many forks lie between the process that loaded this library and this one.
 pub fn generation() -> u64 {
-    install();
-    GENERATION.load(Ordering::SeqCst)
+    install_hooks();
+    GENERATION.load(Ordering::Relaxed)
 }
 
-/// How often this process or its ancestors have begun to fork.
+/// How often this process or its ancestors have begun to fork; tells whether memory that was
+/// mapped at some time may since be shared with a child.
 pub fn count() -> u64 {
-    install();
+    install_hooks();
     FORKS.load(Ordering::SeqCst)
 }
 
-/// A value made anew in every process that uses it.
-pub struct PerProcess<T> {
-    first: OnceBox<Node<T>>,
+/// State of this process alone; a forked child starts over from `fresh`.
+pub struct PerProcess<T: 'static> {
+    current: AtomicPtr<State<T>>,
+    fresh: fn() -> T,
 }
 
-struct Node<T> {
+struct State<T> {
     generation: u64,
-    value: Option<Box<T>>,
-    next: OnceBox<Node<T>>,
+    value: T,
 }
 
-impl<T> PerProcess<T> {
-    /// Holds nothing until the first [`get`](Self::get).
-    pub const fn new() -> Self {
-        Self { first: OnceBox::new() }
+impl<T: Send + Sync> PerProcess<T> {
+    /// State that starts as `fresh()` in every process.
+    pub const fn new(fresh: fn() -> T) -> Self {
+        Self { current: AtomicPtr::new(std::ptr::null_mut()), fresh }
     }
 
-    /// This process's value. `make` may be called by several threads at once; one result is kept.
-    pub fn get(&self, make: impl Fn() -> T) -> &T {
+    /// This process's state.
+    pub fn get(&self) -> &T {
         let generation = generation();
-        let mut place = &self.first;
         loop {
-            let node = place.get_or_init(|| {
-                let value = Some(Box::new(make()));
-                Box::new(Node { generation, value, next: OnceBox::new() })
-            });
-            match &node.value {
-                Some(value) if node.generation == generation => return value,
-                _ => place = &node.next,
+            let current = self.current.load(Ordering::Acquire);
+            // SAFETY: once published, a state is freed only by drop, which has exclusive access.
+            if let Some(state) = unsafe { current.as_ref() }
+                && state.generation == generation
+            {
+                return &state.value;
+            }
+            let fresh = Box::into_raw(Box::new(State { generation, value: (self.fresh)() }));
+            let swapped =
+                self.current.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire);
+            if swapped.is_err() {
+                // SAFETY: never published, so this is its only owner.
+                drop(unsafe { Box::from_raw(fresh) });
             }
         }
     }
 }
 
-impl<T> Default for PerProcess<T> {
-    fn default() -> Self {
-        Self::new()
+impl<T> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let current = *self.current.get_mut();
+        // SAFETY: exclusive access; an inherited state is leaked, its locks may be held for ever.
+        if let Some(state) = unsafe { current.as_ref() }
+            && state.generation == generation()
+        {
+            // SAFETY: made by Box::into_raw and dropped once.
+            drop(unsafe { Box::from_raw(current) });
+        }
     }
 }
 
 impl<T> fmt::Debug for PerProcess<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerProcess").finish_non_exhaustive()
-    }
-}
-
-impl<T> Drop for Node<T> {
-    fn drop(&mut self) {
-        // An inherited value may be in the middle of a change by a thread that is not here.
-        if self.generation != generation() {
-            self.value.take().map(Box::leak);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Mutex;
-
-    #[test]
-    fn a_child_gets_a_value_of_its_own_even_when_the_lock_was_held() {
-        let state = PerProcess::<Mutex<u32>>::new();
-        let guard = state.get(|| Mutex::new(1)).lock().unwrap();
-        let forks = count();
-        // SAFETY: the child only locks a fresh mutex and leaves with `_exit`.
-        let pid = unsafe { libc::fork() };
-        if pid == 0 {
-            let fresh = state.get(|| Mutex::new(2)).try_lock().is_ok_and(|value| *value == 2);
-            // SAFETY: ends the child without running anything else.
-            unsafe { libc::_exit(i32::from(!fresh)) };
-        }
-        let mut status = 0;
-        // SAFETY: waits for the child made above.
-        unsafe { libc::waitpid(pid, &raw mut status, 0) };
-        assert_eq!(status, 0);
-        assert_eq!(*guard, 1);
-        assert!(count() > forks);
+        f.write_str("PerProcess")
     }
 }

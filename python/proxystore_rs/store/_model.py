@@ -9,7 +9,11 @@ from typing import Any, ClassVar, Self, dataclass_transform
 from proxystore_rs.exceptions import StoreConfigError
 
 Check = Callable[[Any], Any]
-"""Returns the value to keep, or raises a ValueError that says what the field may hold."""
+"""Returns the value to keep, or raises Unfit, which says what the field may hold."""
+
+
+class Unfit(Exception):
+    """A value does not fit its field; the text says what would."""
 
 
 @dataclass_transform(kw_only_default=True)
@@ -50,7 +54,7 @@ class Model:
             self.__dict__[name] = check(value)
         except StoreConfigError as error:
             raise StoreConfigError(f"{type(self).__name__}.{name}: {error}") from None
-        except ValueError as error:
+        except Unfit as error:
             raise StoreConfigError(
                 f"{type(self).__name__}.{name} must be {error}, not {value!r} "
                 f"({type(value).__name__})"
@@ -137,14 +141,14 @@ def _plain(value: Any) -> Any:
 def text(value: Any) -> str:
     """Accept a string."""
     if not isinstance(value, str):
-        raise ValueError("a string")
+        raise Unfit("a string")
     return value
 
 
 def flag(value: Any) -> bool:
     """Accept a truth value."""
     if not isinstance(value, bool):
-        raise ValueError("True or False")
+        raise Unfit("True or False")
     return value
 
 
@@ -152,22 +156,22 @@ def size(value: Any) -> int:
     """Accept an integer that is not negative, NumPy's too."""
     message = "an integer, 0 or more"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ValueError(message)
+        raise Unfit(message)
     number: int = value.__index__()
     if number < 0:
-        raise ValueError(message)
+        raise Unfit(message)
     return number
 
 
 def function(value: Any) -> Callable[..., Any] | None:
     """Accept a function, or None for none."""
     if value is not None and not callable(value):
-        raise ValueError("a function, or None for the default")
+        raise Unfit("a function, or None for the default")
     return value  # type: ignore[no-any-return]
 
 
 def options(value: Any) -> dict[str, Any]:
     """Accept a dictionary with names as keys, which is copied."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError("a dictionary with strings as keys")
+        raise Unfit("a dictionary with strings as keys")
     return dict(value)

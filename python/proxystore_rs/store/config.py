@@ -15,16 +15,20 @@ not -1 (int)
 
 from __future__ import annotations
 
-import pathlib
+import importlib
+import os
 import pickle
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from proxystore_rs.connectors.protocols import Connector
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.store import _kinds, _model
 from proxystore_rs.store.types import DeserializerT, SerializerT
-from proxystore_rs.utils.config import dump, load
+from proxystore_rs.utils.config import dumps, load
 from proxystore_rs.utils.imports import get_object_path
+
+if TYPE_CHECKING:
+    import pathlib
 
 __all__ = ["ConnectorConfig", "StoreConfig"]
 
@@ -45,7 +49,7 @@ class ConnectorConfig(_model.Model):
     """
 
     kind: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {}  # noqa: RUF012 (each instance copies it)
 
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
 
@@ -128,15 +132,15 @@ class StoreConfig(_model.Model):
             TypeError: When it holds what cannot be written, such as a serializer. Nothing is
                 written then.
         """
-        path = pathlib.Path(filepath)
         if self.serializer is not None or self.deserializer is not None:
             raise TypeError(
                 f"the configuration of store {self.name!r} has a serializer or deserializer, and "
                 "functions cannot be written to TOML; leave them out, and set them after reading"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as file:
-            dump(self, file)
+        text = dumps(self)
+        os.makedirs(os.path.dirname(os.path.abspath(filepath)), exist_ok=True)
+        with open(filepath, "wb") as file:
+            file.write(text.encode())
 
     # The bridge: what the native code knows a store by.
 
@@ -202,7 +206,7 @@ def _pickle(functions: dict[str, Any], store: str) -> bytes:
         return pickle.dumps(functions, protocol=5)
     except Exception as error:
         try:
-            import cloudpickle
+            cloudpickle: Any = importlib.import_module("cloudpickle")
         except ImportError:
             raise SerializationError(
                 f"the serializer or deserializer of store {store!r} cannot be pickled ({error}); "

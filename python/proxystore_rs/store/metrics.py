@@ -11,12 +11,11 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from proxystore_rs.proxy import Proxy
 from proxystore_rs.store.types import ConnectorKeyT
@@ -30,8 +29,24 @@ ProxyT: TypeAlias = Proxy[Any] | Sequence[Proxy[Any]]
 """A proxy, or the proxies of a batch."""
 
 
-@dataclasses.dataclass
-class TimeStats:
+class _Record:
+    # What a dataclass does, without the price of importing that module.
+
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Record) or type(other) is not type(self):
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"{type(self).__name__}({fields})"
+
+
+class TimeStats(_Record):
     """Times of one operation. They add up with `+`.
 
     >>> stats = TimeStats()
@@ -39,20 +54,36 @@ class TimeStats:
     >>> stats.add_time(3)
     >>> (stats.count, stats.avg_time_ms, stats.last_time_ms)
     (2, 2.0, 3)
+
+    Args:
+        count: How many times it took place.
+        avg_time_ms: Average time.
+        min_time_ms: Shortest time.
+        max_time_ms: Longest time.
+        last_time_ms: Time of the last.
+        last_timestamp: When the last one ended, in seconds since the epoch.
     """
 
-    count: int = 0
-    """How many times it took place."""
-    avg_time_ms: float = 0
-    """Average time."""
-    min_time_ms: float = math.inf
-    """Shortest time."""
-    max_time_ms: float = 0
-    """Longest time."""
-    last_time_ms: float = 0
-    """Time of the last."""
-    last_timestamp: float = 0
-    """When the last one ended, in seconds since the epoch."""
+    __match_args__ = (
+        *("count", "avg_time_ms", "min_time_ms"),
+        *("max_time_ms", "last_time_ms", "last_timestamp"),
+    )
+
+    def __init__(
+        self,
+        count: int = 0,
+        avg_time_ms: float = 0,
+        min_time_ms: float = math.inf,
+        max_time_ms: float = 0,
+        last_time_ms: float = 0,
+        last_timestamp: float = 0,
+    ) -> None:
+        self.count = count
+        self.avg_time_ms = avg_time_ms
+        self.min_time_ms = min_time_ms
+        self.max_time_ms = max_time_ms
+        self.last_time_ms = last_time_ms
+        self.last_timestamp = last_timestamp
 
     def __add__(self, other: TimeStats) -> TimeStats:
         if not isinstance(other, TimeStats):
@@ -80,19 +111,29 @@ class TimeStats:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as a dictionary."""
-        return dataclasses.asdict(self)
+        return dict(self.__dict__)
 
 
-@dataclasses.dataclass
-class Metrics:
-    """What is known about the operations on one key, or on one batch of keys."""
+class Metrics(_Record):
+    """What is known about the operations on one key, or on one batch of keys.
 
-    attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Facts by name, such as the size of the object."""
-    counters: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Counts by name, such as cache hits."""
-    times: dict[str, TimeStats] = dataclasses.field(default_factory=dict)
-    """Times by name of the operation."""
+    Args:
+        attributes: Facts by name, such as the size of the object.
+        counters: Counts by name, such as cache hits.
+        times: Times by name of the operation.
+    """
+
+    __match_args__ = ("attributes", "counters", "times")
+
+    def __init__(
+        self,
+        attributes: dict[str, Any] | None = None,
+        counters: dict[str, int] | None = None,
+        times: dict[str, TimeStats] | None = None,
+    ) -> None:
+        self.attributes: dict[str, Any] = {} if attributes is None else attributes
+        self.counters: dict[str, int] = {} if counters is None else counters
+        self.times: dict[str, TimeStats] = {} if times is None else times
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain dictionaries."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -62,7 +60,9 @@ def _key(key: str) -> str:
 
 
 def _string(text: str) -> str:
-    # What JSON escapes is a part of what TOML allows, but for DEL and astral surrogate pairs.
+    import json
+
+    # What JSON escapes is a part of what TOML allows, but for DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -75,6 +75,8 @@ def _value(value: Any, path: tuple[str, ...]) -> str:
         return repr(float(value)) if math.isfinite(value) else str(float(value))
     if isinstance(value, str):
         return _string(str.__str__(value))
+    import datetime
+
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, list | tuple):

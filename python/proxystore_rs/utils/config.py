@@ -11,7 +11,6 @@ These functions take this package's own configuration classes, such as
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
 from proxystore_rs.utils._toml import to_toml, without_none
@@ -76,4 +75,6 @@ def loads(model: type[BaseModelT], data: str) -> BaseModelT:
     Raises:
         ValueError: When it is not TOML, or a field is missing, unknown or of another type.
     """
+    import tomllib  # Few programs read a file, and all import this module.
+
     return model.model_validate(tomllib.loads(data), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import re
 from collections.abc import Generator
 
@@ -61,6 +60,8 @@ def readable_to_bytes(size: str) -> int:
     Raises:
         ValueError: When the text is not a number and a unit, or the unit is unknown.
     """
+    import decimal  # Costs more to import than the rest of this module.
+
     parts = [part for part in re.split(r"([a-zA-Z]+)\s*$", size.strip()) if part.strip()]
     number, unit = parts[0] if parts else "", parts[1] if len(parts) > 1 else "B"
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 
 __all__ = ["home_dir", "hostname"]
 
@@ -23,4 +22,6 @@ def home_dir() -> str:
 
 def hostname() -> str:
     """Return the name of this host."""
+    import socket  # Costs more to import than the rest of this module.
+
     return socket.gethostname()

@@ -12,7 +12,7 @@ import types
 import weakref
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Self
 
 import cloudpickle
 import numpy as np
@@ -347,7 +347,7 @@ def test_subclass_hooks() -> None:
     assert not is_resolved(p)
 
     class Own(Proxy[Any]):
-        def __new__(cls, *args: Any) -> Own:
+        def __new__(cls, *args: Any) -> Self:
             self = super().__new__(cls)
             object.__setattr__(self, "label", "mine")
             return self

@@ -101,14 +101,14 @@ class Everything:
     def __enter__(self) -> Any:
         return "entered"
 
-    def __exit__(self, *args: Any) -> bool:
+    def __exit__(self, *args: object) -> bool:
         self.log.append(args[0])
         return True
 
     async def __aenter__(self) -> Any:
         return "entered"
 
-    async def __aexit__(self, *args: Any) -> bool:
+    async def __aexit__(self, *args: object) -> bool:
         self.log.append(args[0])
         return True
 
@@ -128,7 +128,16 @@ class Everything:
         return b"bytes"
 
 
-for _name in ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"] + [
+for _name in [
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "divmod",
+    "pow",
     "lshift",
     "rshift",
     "and",
@@ -205,7 +214,7 @@ TARGETS: dict[str, Callable[[], Any]] = {
     "memoryview": lambda: memoryview(b"abcd"),
     "array": lambda: array.array("d", [1.0, 2.0]),
     "list": lambda: [3, 1, 2],
-    "list empty": lambda: [],
+    "list empty": list,
     "list of str": lambda: ["a", "b"],
     "tuple": lambda: (1, 2, 3),
     "namedtuple": lambda: Pair(1, "x"),
@@ -273,6 +282,20 @@ def in_place(function: Callable[[Any, Any], Any], other: Any) -> Callable[[Any],
         return result, x if type(x) is Proxy else result
 
     return run
+
+
+def arguments(*args: Any) -> Any:
+    return args
+
+
+def grown(container: Any, method: str, x: Any) -> Any:
+    getattr(container, method)(x)
+    return container
+
+
+def hash_of(x: Any) -> Any:
+    # Many hashes are made of addresses: that of a proxy is the one of its own target.
+    return hash(x) == hash(x.__proxy_wrapped__ if type(x) is Proxy else x)
 
 
 def with_block(x: Any) -> Any:
@@ -367,6 +390,7 @@ def set_attribute(name: str) -> Callable[[Any], Any]:
 
 
 def delete_attribute(x: Any) -> Any:
+    x.x = 1
     del x.x
     return hasattr(x, "x")
 
@@ -396,7 +420,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "format percent": lambda x: "%s|%s" % (x, 1),  # noqa: UP031
     "format percent d": lambda x: "%d" % (x,),  # noqa: UP031
     "format percent f": lambda x: "%.1f" % (x,),  # noqa: UP031
-    "hash": hash,
+    "hash": hash_of,
     "round": round,
     "round digits": lambda x: round(x, 1),
     "round none": lambda x: round(x, None),
@@ -427,7 +451,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "enumerate": lambda x: list(enumerate(x)),
     "zip": lambda x: list(zip(x, "abc", strict=False)),
     "star": lambda x: [*x],
-    "unpack": lambda x: (lambda *a: a)(*x),
+    "unpack": lambda x: arguments(*x),
     "double star": lambda x: dict(**x),
     "double star display": lambda x: {**x},
     "dict": dict,
@@ -446,8 +470,8 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "send": lambda x: (next(x), x.send("sent"), run_all(x)),
     "throw": lambda x: x.throw(KeyError("thrown")),
     "close": lambda x: x.close(),
-    "list extend": lambda x: (lambda a: (a.extend(x), a)[1])([0]),
-    "dict update": lambda x: (lambda d: (d.update(x), d)[1])({}),
+    "list extend": lambda x: grown([0], "extend", x),
+    "dict update": lambda x: grown({}, "update", x),
     "set update": lambda x: {1}.union(x),
     # Items.
     "getitem 0": lambda x: x[0],
@@ -478,7 +502,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "call one": lambda x: x(3),
     "call list": lambda x: x([1, 2]),
     "call keywords": call_keywords,
-    "call star": lambda x: x(*[1], **{"b": 2}),
+    "call star": lambda x: x(*[1], b=2),
     "dir": dir,
     "vars": vars,
     "class": lambda x: x.__class__,
@@ -509,8 +533,25 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     # Classes.
     **{
         f"isinstance {cls.__name__}": lambda x, cls=cls: isinstance(x, cls)
-        for cls in (int, float, str, bytes, list, dict, tuple, set, type, BaseException, Point)
-        + (np.ndarray, datetime.date, types.FunctionType, type(None), bool, complex)
+        for cls in (
+            int,
+            float,
+            str,
+            bytes,
+            list,
+            dict,
+            tuple,
+            set,
+            type,
+            BaseException,
+            Point,
+            np.ndarray,
+            datetime.date,
+            types.FunctionType,
+            type(None),
+            bool,
+            complex,
+        )
     },
     "isinstance union": lambda x: isinstance(x, int | str),
     "isinstance of it": lambda x: isinstance(5, x),
@@ -549,7 +590,7 @@ OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "np isnan": np.isnan,
     "np out": lambda x: np.add(np.ones(3), 1, out=x),
     # Reading it twice changes nothing.
-    "compare with itself": lambda x: x == x,  # noqa: PLR0124
+    "compare with itself": lambda x: x == x,
     "copy": lambda x: copy.copy(x),
     "deepcopy": lambda x: copy.deepcopy(x),
 }
@@ -560,7 +601,15 @@ for _symbol in ("eq", "ne", "lt", "le", "gt", "ge"):
         OPERATIONS[f"{_symbol} {_label}"] = lambda x, f=_operator, o=_other: f(x, o)
         OPERATIONS[f"{_symbol} {_label} reflected"] = lambda x, f=_operator, o=_other: f(o, x)
 
-_BINARY = ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"] + [
+_BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
     "lshift",
     "rshift",
     "and_",
@@ -591,8 +640,28 @@ class Difference:
         return bool(self.operations.fullmatch(operation) and self.targets.fullmatch(target))
 
 
-DIFFERENCES: list[Difference] = []
+DIFFERENCES = [
+    Difference("callable() is true of every proxy, so inspect gets further", "signature"),
+    Difference("the words name the type that C code met", "format percent [df]"),
+    Difference("str % x takes anything with items for a mapping", "mod str reflected"),
+    Difference("float(str) parses; C code asks any object for __float__ alike", "sqrt"),
+    Difference("an array of an object that is no sequence holds the proxy", "np asarray"),
+    Difference("numpy finds a buffer or a sequence first", "np (array|asarray).*"),
+    Difference("bytes-likes are recognised by their buffer first", "buffer from_bytes"),
+    Difference("numpy looks for exact tuples and for Ellipsis itself", "np out"),
+    Difference("a slice object is recognised by its exact type", "as index", targets="slice"),
+    Difference("None is recognised by identity", "as slice|class pattern", targets="none"),
+    Difference("copying a proxy copies the reference", "copy|deepcopy"),
+    Difference(
+        "a target with __int__ only serves as an index",
+        "index|chr|hex|bin|range|as .*",
+        targets="only int",
+    ),
+]
 
+
+# Python 3.13 crashes on pow(7, 2, Decimal("1.5")) without any proxy.
+CRASHES = {("decimal", "pow three last")}
 
 # Operations that are the target's own business to refuse, in its own words.
 SAME_WORDS = re.compile(
@@ -604,7 +673,7 @@ SAME_WORDS = re.compile(
 def outcome(name: str, operation: Callable[[Any], Any], value: Any) -> Any:
     try:
         return "returned", normal(operation(value))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         words = re.sub(r" at 0x[0-9a-f]+", "", str(error)) if SAME_WORDS.fullmatch(name) else ""
         return "raised", type(error), words
 
@@ -632,8 +701,10 @@ def normal(value: Any, depth: int = 4) -> Any:
 @pytest.mark.parametrize("target", TARGETS)
 def test_same_outcome(target: str) -> None:
     make = TARGETS[target]
-    unexpected, used = [], set()
+    unexpected = []
     for name, operation in OPERATIONS.items():
+        if (target, name) in CRASHES:
+            continue
         bare = outcome(name, operation, make())
         proxied = outcome(name, operation, Proxy(make))
         preset = outcome(name, operation, Proxy(make, target=make()))
@@ -641,7 +712,6 @@ def test_same_outcome(target: str) -> None:
         if bare == proxied == preset:
             continue
         if listed:
-            used.update(listed)
             continue
         unexpected.append(f"{name}: bare {bare}, proxy {proxied}, resolved {preset}")
     assert not unexpected, "\n" + "\n".join(f"{target}, {line}" for line in unexpected)

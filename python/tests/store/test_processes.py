@@ -53,8 +53,10 @@ def test_a_process_pool_gets_arrays_by_proxy(shared_store: Store[Any], method: s
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         assert list(pool.map(total, [proxy] * 4)) == [array.sum()] * 4
-        written = list(pool.map(total_and_write, [proxy] * 2))
-        assert written[0] == array.sum() + len(array)
+        # Objects are private to a process, where all proxies of one key share one of them.
+        written = shared_store.proxy(array)
+        assert pool.submit(total_and_write, written).result() == array.sum() + len(array)
+        assert shared_store.get(written.__proxy_factory__.key).sum() == array.sum()
         result = pool.submit(make_result, proxy).result()
         assert not is_resolved(result)
         np.testing.assert_array_equal(result, array * 2)

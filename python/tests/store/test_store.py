@@ -70,7 +70,9 @@ ARRAYS = [
 
 
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}-{a.shape}")
-def test_arrays_come_back_equal_and_writable(store: Store[Any], array: np.ndarray[Any, Any]) -> None:
+def test_arrays_come_back_equal_and_writable(
+    store: Store[Any], array: np.ndarray[Any, Any]
+) -> None:
     found = store.get(store.put(array))
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
@@ -88,7 +90,9 @@ def test_arrays_inside_other_objects_come_back(store: Store[Any]) -> None:
     assert obj["a"][0] == 0
 
 
-def test_writing_to_what_was_got_changes_nothing_else(make_store: Callable[..., Store[Any]]) -> None:
+def test_writing_to_what_was_got_changes_nothing_else(
+    make_store: Callable[..., Store[Any]],
+) -> None:
     for kind in ("local", "memory", "file", "shm"):
         store = make_store(kind, cache_size=0)
         key = store.put(np.zeros(100_000))

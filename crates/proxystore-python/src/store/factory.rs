@@ -131,9 +131,10 @@ fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
         return Ok((Some(extension.to_vec()), None));
     };
     settings.del_item(DESERIALIZER)?;
-    let rest = match settings.is_empty() {
-        true => None,
-        false => Some(pickle.call_method1("dumps", (settings,))?.extract()?),
+    let rest = if settings.is_empty() {
+        None
+    } else {
+        Some(pickle.call_method1("dumps", (settings,))?.extract()?)
     };
     Ok((rest, Some(deserializer.unbind())))
 }

@@ -34,6 +34,7 @@ pub mod file;
 pub mod memory;
 mod notify;
 mod open;
+#[cfg(target_os = "linux")]
 pub mod shm;
 mod value;
 

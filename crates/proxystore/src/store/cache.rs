@@ -43,12 +43,12 @@ struct State {
 impl Cache {
     /// An empty cache.
     pub fn new(limits: CacheLimits) -> Self {
-        Self { limits, state: PerProcess::new() }
+        let fresh = || Mutex::new(State { objects: LruCache::unbounded(), bytes: 0 });
+        Self { limits, state: PerProcess::new(fresh) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        let fresh = || Mutex::new(State { objects: LruCache::unbounded(), bytes: 0 });
-        self.state.get(fresh).lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.get().lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The object under a key, if it is cached as a `T`; marks it as used.

@@ -11,10 +11,10 @@ use crate::store::{Store, StoreConfig};
 type Stores = HashMap<String, Store>;
 
 // A forked child starts empty and opens stores again as proxies need them.
-static STORES: PerProcess<Mutex<Stores>> = PerProcess::new();
+static STORES: PerProcess<Mutex<Stores>> = PerProcess::new(|| Mutex::new(HashMap::new()));
 
 fn stores() -> MutexGuard<'static, Stores> {
-    STORES.get(|| Mutex::new(HashMap::new())).lock().unwrap_or_else(PoisonError::into_inner)
+    STORES.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a store known to proxies that name it.

@@ -6,4 +6,8 @@ mod file;
 mod memory;
 mod payload;
 mod process;
+#[cfg(target_os = "linux")]
+mod shm;
+#[cfg(target_os = "linux")]
+mod shm_conformance;
 mod store;

@@ -68,8 +68,9 @@ mod tests {
     #[test]
     fn the_bytes_of_a_trailer_stay_as_they_are() {
         let bytes = Trailer { len: 1000, generation: 7 }.to_bytes();
-        let hex = bytes.map(|byte| format!("{byte:02x}")).concat();
-        assert_eq!(hex, "895058460d0a0100e8030000000000000700000000000000b6fd3d7f5a493449");
+        let expected = *b"\x89PXF\r\n\x01\0\xe8\x03\0\0\0\0\0\0\
+            \x07\0\0\0\0\0\0\0\xb6\xfd\x3d\x7f\x5a\x49\x34\x49";
+        assert_eq!(bytes, expected);
     }
 
     proptest! {

@@ -63,6 +63,8 @@ pub(super) struct Header {
     pub(super) payload_at: u64,
     pub(super) tag: Tag,
     pub(super) len: u64,
+    /// Size of the file.
+    pub(super) capacity: u64,
 }
 
 impl Header {
@@ -73,7 +75,13 @@ impl Header {
         bytes[12..16].copy_from_slice(&self.payload_at.to_le_bytes()[..4]); // a page at most
         bytes[TAG_AT..TAG_AT + 8].copy_from_slice(&self.tag.bytes());
         bytes[LEN_AT..LEN_AT + 8].copy_from_slice(&self.len.to_le_bytes());
+        bytes[LEN_AT + 8..LEN_AT + 16].copy_from_slice(&self.capacity.to_le_bytes());
         bytes
+    }
+
+    /// Whether a file of `size` bytes is as long as it was made, and holds the whole payload.
+    pub(super) fn fits(&self, size: u64) -> bool {
+        self.capacity == size && self.len <= size.saturating_sub(self.payload_at)
     }
 
     /// `None` for anything that is not a header of this version.
@@ -83,11 +91,13 @@ impl Header {
         let payload_at = u64::from(u32::from_le_bytes(head[12..16].try_into().ok()?));
         let version = u32::from_le_bytes(head[8..12].try_into().ok()?);
         let len = u64::from_le_bytes(rest[..8].try_into().ok()?);
+        let capacity = u64::from_le_bytes(rest[8..16].try_into().ok()?);
         let tag = u64::from_le_bytes(tag.try_into().ok()?);
         (head[..8] == MAGIC && version == VERSION && payload_at >= HEADER as u64).then_some(Self {
             payload_at,
             tag: Tag::from_word(tag.to_le()),
             len,
+            capacity,
         })
     }
 }
@@ -152,16 +162,18 @@ mod tests {
     #[test]
     fn the_header_is_these_bytes() {
         let tag = Tag::new(5, State::Live);
-        let bytes = Header { payload_at: 4096, tag, len: 0x1_0203 }.encode();
+        let bytes = Header { payload_at: 4096, tag, len: 0x1_0203, capacity: 0x2_0000 }.encode();
         let mut golden = [0_u8; HEADER];
         golden[..8].copy_from_slice(b"\x89PXM\r\n\x1a\n");
         golden[8] = 1;
         golden[13] = 0x10;
         golden[16] = 5 << 2 | 1;
         golden[24..27].copy_from_slice(&[3, 2, 1]);
+        golden[34] = 2;
         assert_eq!(bytes, golden);
         let header = Header::decode(&bytes).unwrap();
         assert_eq!((header.payload_at, header.tag, header.len), (4096, tag, 0x1_0203));
+        assert!(header.fits(0x2_0000) && !header.fits(0x2_0001) && !header.fits(0x1_0000));
         golden[8] = 2;
         assert!(Header::decode(&golden).is_none());
         assert!(Header::decode(&[0; HEADER]).is_none());

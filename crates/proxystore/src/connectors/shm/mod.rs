@@ -123,7 +123,7 @@ impl ShmConnector {
             config: config.clone(),
             settings,
             closed: AtomicBool::new(false),
-            process: PerProcess::new(),
+            process: PerProcess::new(Mutex::default),
         };
         // What cannot be swept today is swept another day; it must not keep anybody from working.
         let _ = sweep(Some(&connector.settings.root));
@@ -132,8 +132,7 @@ impl ShmConnector {
     }
 
     fn attached(&self, operation: &'static str) -> Result<Arc<Attached>> {
-        let mut place =
-            self.process.get(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.process.get().lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at under the lock, or else a call could attach again after `close`.
         if self.closed.load(Ordering::Acquire) {
             return Err(closed(operation, &self.config));
@@ -322,12 +321,13 @@ impl Connector for ShmConnector {
             Err(error) if error.kind() == ErrorKind::Closed => return Ok(()),
             Err(error) => return Err(error),
         };
-        let place = self.process.get(Mutex::default);
+        let place = self.process.get();
         {
             let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
             self.closed.store(true, Ordering::Release);
             place.take();
         }
+        wait::wake(&attached.session);
         if clear {
             sweep::clear(&attached.session).map_err(|errno| {
                 io("clear the session", errno).with("channel", &self.config.url)

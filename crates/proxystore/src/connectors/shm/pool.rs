@@ -88,7 +88,9 @@ impl Pool {
         let file = self.session.create(&name.file())?;
         let payload_at = if len < COPIED_BELOW { HEADER } else { PAGE };
         let tag = Tag::new(1, State::Live);
-        let header = Header { payload_at: payload_at as u64, tag, len: len as u64 }.encode();
+        let capacity = (payload_at + len) as u64;
+        let header =
+            Header { payload_at: payload_at as u64, tag, len: len as u64, capacity }.encode();
         let mut list = Vec::with_capacity(slices.len() + 2);
         list.push(&header[..]);
         if payload_at == PAGE {

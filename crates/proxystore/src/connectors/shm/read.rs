@@ -63,8 +63,7 @@ fn find_with(session: &Session, name: Name, access: OFlags) -> rustix::io::Resul
     match header {
         Some(header) if header.tag == expected => {
             let found = Found { file, name, header, file_size };
-            let whole = header.len <= file_size.saturating_sub(header.payload_at);
-            if whole { Ok(Some(found)) } else { Err(Errno::BADMSG) }
+            if header.fits(file_size) { Ok(Some(found)) } else { Err(Errno::BADMSG) }
         }
         // The header of another version, or damage; a missing name has been told apart above.
         None => Err(Errno::BADMSG),

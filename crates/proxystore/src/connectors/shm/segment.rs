@@ -64,7 +64,8 @@ impl Segment {
             fs::ftruncate(&file, capacity as u64)?;
             let tag = Tag::new(1, State::Writing);
             let payload_at = PAGE as u64;
-            write_all(&file, &[&Header { payload_at, tag, len: 0 }.encode()], 0)?;
+            let header = Header { payload_at, tag, len: 0, capacity: capacity as u64 };
+            write_all(&file, &[&header.encode()], 0)?;
             Mapping::shared_writable(&file, 0, capacity)
         };
         match make() {

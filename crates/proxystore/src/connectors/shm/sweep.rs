@@ -112,7 +112,7 @@ fn header_of(dir: &OwnedFd, file: &str) -> Option<(Header, u64)> {
 }
 
 fn is_whole((header, size): (Header, u64)) -> bool {
-    header.tag.state == State::Live && header.len <= size.saturating_sub(header.payload_at)
+    header.tag.state == State::Live && header.fits(size)
 }
 
 /// Clears up after owners that died in a session which lives on: removes what they were writing

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::{AtFlags, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::Result;
@@ -14,6 +15,9 @@ use super::session::{KEYS, Session};
 
 /// How often to look when the kernel has no watch left to give.
 const FALLBACK: Duration = Duration::from_millis(2);
+
+/// How the name of a link begins that only wakes waiters; no id begins with a dot.
+const WAKE: &str = ".wake-";
 
 /// Waits until `is_there` says so; false when `deadline` passes first. It is asked again
 /// whenever the link of `id` changes.
@@ -43,6 +47,15 @@ fn watch(session: &Session) -> rustix::io::Result<OwnedFd> {
     let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
     inotify::add_watch(&watch, session.path.join(KEYS), flags)?;
     Ok(watch)
+}
+
+/// Makes every waiter of the session look again.
+pub(super) fn wake(session: &Session) {
+    let Ok(unique) = crate::key::unique_id() else { return };
+    let name = format!("{WAKE}{unique}");
+    if symlinkat("-", &session.keys, &name).is_ok() {
+        let _ = unlinkat(&session.keys, &name, AtFlags::empty()); // swept with the session
+    }
 }
 
 /// Returns when the link may have changed; false when the time is up.
@@ -77,7 +90,10 @@ fn concerns(watch: &OwnedFd, id: &str) -> bool {
     let mut ours = false;
     while let Ok(event) = events.next() {
         ours |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-        ours |= event.file_name().is_some_and(|name| name.to_bytes() == id.as_bytes());
+        ours |= event.file_name().is_some_and(|name| {
+            let name = name.to_bytes();
+            name == id.as_bytes() || name.starts_with(WAKE.as_bytes())
+        });
     }
     ours
 }
