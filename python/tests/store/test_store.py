@@ -393,6 +393,23 @@ def test_empty_arrays_are_put_without_a_copy(make_store: Callable[..., Store[Any
         store.empty(3, object)
 
 
+def test_a_published_array_never_changes(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("shm")
+    array = store.empty(1_000_000, np.uint8)
+    array[:] = 1
+    old_view = array[10:20]
+    key = store.put(array)
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 2
+    old_view[:] = 3  # made before: still legal, and private to this process
+    assert store.get(key).sum() == 1_000_000
+    again = store.put(array)  # a copy of what the producer sees
+    assert store.get(again).sum() == 1_000_020
+    nested = {"array": store.empty(100_000), "label": "nested"}
+    nested["array"][:] = 1
+    assert store.get(store.put(nested))["array"].sum() == 100_000
+
+
 def test_python_connectors_keep_working(make_store: Callable[..., Store[Any]]) -> None:
     """The base class of none: a connector by duck typing, with options for its `put`."""
     store = Store("duck", Duck(), register=True)

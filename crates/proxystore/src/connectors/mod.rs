@@ -34,7 +34,6 @@ pub mod file;
 pub mod memory;
 mod notify;
 mod open;
-#[cfg(target_os = "linux")]
 pub mod shm;
 mod value;
 
