@@ -3,10 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-
 use crate::error::Result;
 
 /// Even without an event the check is made this often: events may be lost, and a connector may be
@@ -32,7 +28,7 @@ pub(crate) fn wait_for(
     if left_until(deadline).is_some_and(|left| left.is_zero()) {
         return Ok(false);
     }
-    let Ok(events) = watch(directory) else {
+    let Some(events) = Events::of(directory) else {
         return poll_for(deadline, check);
     };
     loop {
@@ -44,7 +40,7 @@ pub(crate) fn wait_for(
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(false);
         }
-        sleep_until_event(&events, left.unwrap_or(AT_LEAST_EVERY).min(AT_LEAST_EVERY));
+        events.sleep(left.unwrap_or(AT_LEAST_EVERY).min(AT_LEAST_EVERY));
     }
 }
 
@@ -72,23 +68,53 @@ fn left_until(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|at| at.saturating_duration_since(Instant::now()))
 }
 
-fn watch(directory: &Path) -> rustix::io::Result<OwnedFd> {
-    let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
-    inotify::add_watch(&events, directory, flags)?;
-    Ok(events)
+#[cfg(target_os = "linux")]
+use linux::Events;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::fd::OwnedFd;
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+    /// What happens in a directory.
+    pub(super) struct Events(OwnedFd);
+
+    impl Events {
+        /// `None` when there is no watch to be had.
+        pub(super) fn of(directory: &Path) -> Option<Self> {
+            let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+            let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
+            inotify::add_watch(&events, directory, flags).ok()?;
+            Some(Self(events))
+        }
+
+        /// Sleeps until something happens, or for `time`; also returns early on a signal.
+        pub(super) fn sleep(&self, time: Duration) {
+            let timeout = Timespec::try_from(time).unwrap_or_default();
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => {
+                    let _ = rustix::io::read(&self.0, &mut [0_u8; 4096]); // whatever it was
+                }
+                Err(_) => std::thread::sleep(time.min(super::LONGEST_PAUSE)),
+            }
+        }
+    }
 }
 
-/// Returns early on a signal or an error too: the caller checks and comes back.
-fn sleep_until_event(events: &OwnedFd, time: Duration) {
-    // A poll of a few nanoseconds less would make the caller spin until its deadline.
-    let timeout = Timespec::try_from(time).unwrap_or_default();
-    let mut polled = [PollFd::new(events, PollFlags::IN)];
-    match poll(&mut polled, Some(&timeout)) {
-        Ok(0) | Err(rustix::io::Errno::INTR) => {}
-        Ok(_) => {
-            let _ = rustix::io::read(events, &mut [0_u8; 4096]); // what they say does not matter
-        }
-        Err(_) => std::thread::sleep(time.min(LONGEST_PAUSE)),
+/// There are no watches.
+#[cfg(not(target_os = "linux"))]
+struct Events;
+
+#[cfg(not(target_os = "linux"))]
+impl Events {
+    fn of(_directory: &Path) -> Option<Self> {
+        None
     }
+
+    fn sleep(&self, _time: Duration) {}
 }

@@ -11,6 +11,7 @@ const BUILT_IN: &[(&str, Opener)] = &[
     ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
     ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
     ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
+    ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
 ];
 
 /// Opens the connector of a configuration.

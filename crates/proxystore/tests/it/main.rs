@@ -2,6 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
 mod conformance;
+mod file;
+mod memory;
+mod payload;
+mod process;
 #[cfg(target_os = "linux")]
 mod shm;
 #[cfg(target_os = "linux")]

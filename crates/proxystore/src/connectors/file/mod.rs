@@ -302,3 +302,37 @@ fn next_generation() -> io::Result<u64> {
     let millis = u64::try_from(clock.as_millis()).unwrap_or_default();
     Ok(millis.max(1) << 20 | u64::from(u32::from_le_bytes(random) >> 12))
 }
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests {
+    use super::*;
+    use crate::testkit::{Fixture, run_all};
+
+    /// Directories that are taken to be on a network file system.
+    struct Remote(tempfile::TempDir);
+
+    impl Remote {
+        fn at(config: &ConnectorConfig) -> Box<dyn Connector> {
+            let mut connector = FileConnector::open(config).expect("a usable directory");
+            connector.place.is_local = false;
+            Box::new(connector)
+        }
+    }
+
+    impl Fixture for Remote {
+        fn open(&self) -> Box<dyn Connector> {
+            let directory = self.0.path().join(unique_id().expect("random bytes"));
+            Self::at(&ConnectorConfig::new(format!("file://{}", directory.display())))
+        }
+
+        fn reopen(&self, config: &ConnectorConfig) -> Option<Box<dyn Connector>> {
+            Some(Self::at(config))
+        }
+    }
+
+    #[test]
+    fn the_contract_is_kept_without_mappings_and_events() {
+        let report = run_all(&Remote(tempfile::tempdir().unwrap()));
+        assert!(report.is_kept(), "{report}");
+    }
+}

@@ -6,8 +6,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::statfs;
-
 use super::write::is_dead;
 use crate::connectors::ConnectorConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -190,6 +188,7 @@ fn path_of(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
 ///
 /// A mapping of a network file system dies with SIGBUS when another host cuts the file short, and
 /// its events are those of this host only. What is not known to be local is taken as remote.
+#[cfg(target_os = "linux")]
 fn is_local(path: &Path) -> bool {
     const LOCAL: [u64; 9] = [
         0xEF53,      // ext2, ext3, ext4
@@ -204,7 +203,12 @@ fn is_local(path: &Path) -> bool {
     ];
     // Some platforms have a signed, some a narrower field; the numbers have 32 bits.
     #[expect(clippy::cast_sign_loss, reason = "a bit pattern")]
-    statfs(path).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u64 & 0xFFFF_FFFF)))
+    rustix::fs::statfs(path).is_ok_and(|stat| LOCAL.contains(&(stat.f_type as u64 & 0xFFFF_FFFF)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_local(_path: &Path) -> bool {
+    false
 }
 
 #[cfg(test)]

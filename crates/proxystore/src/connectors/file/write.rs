@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{CWD, FallocateFlags, FlockOperation, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
 use super::format::{self, Trailer};
@@ -204,14 +204,20 @@ fn make_writing_directory(place: &Place, directory: &Path) -> io::Result<()> {
 }
 
 /// Sets space aside, where the file system can.
+#[cfg(target_os = "linux")]
 fn allocate(file: &File, len: u64) -> io::Result<()> {
     loop {
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
             Err(Errno::INTR) => {}
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(error.into()),
             _ => return Ok(()),
         }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(_file: &File, _len: u64) -> io::Result<()> {
+    Ok(())
 }
 
 /// Renames unless there is something already.
