@@ -145,10 +145,8 @@ def serve(side: Side) -> None:
                 if subject is None:
                     subject = side.make(*side.arguments)
                 function = getattr(subject, method, None)
-                if function is None and method == "close":
-                    value = None
-                else:
-                    value = function(**arguments)
+                absent = function is None and method == "close"
+                value = None if absent else function(**arguments)
             answer = ["ok", value]
         except Exception:
             answer = ["error", traceback.format_exc()]
