@@ -145,8 +145,7 @@ def serve(side: Side) -> None:
                 if subject is None:
                     subject = side.make(*side.arguments)
                 function = getattr(subject, method, None)
-                absent = function is None and method == "close"
-                value = None if absent else function(**arguments)
+                value = None if function is None and method == "close" else function(**arguments)
             answer = ["ok", value]
         except Exception:
             answer = ["error", traceback.format_exc()]

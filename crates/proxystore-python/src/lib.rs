@@ -2,8 +2,41 @@
 //!
 //! The only crate that knows Python: it turns Python objects into payloads and back, and holds the
 //! transparent proxy, a type built on raw type slots.
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::map_err_ignore,
+    reason = "arguments arrive from Python by value; a conversion error says less than ours"
+)]
+
+mod buffer;
+mod connector;
+mod error;
+mod foreign;
+mod message_pack;
+mod pickle;
+pub mod proxy;
+mod store;
+mod value;
+
 use pyo3::prelude::*;
 
 /// The native module; the typed face is the package `proxystore_rs`.
-#[pymodule]
-mod _core {}
+#[pymodule(gil_used = true)]
+mod _core {
+    use super::{PyModule, PyResult};
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::buffer::PyStoredBytes;
+    #[pymodule_export]
+    use crate::connector::{NativeConnector, sweep_shared_memory};
+    #[pymodule_export]
+    use crate::store::{StoreBase, StoreFactory, restore_factory, restore_proxy};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::proxy::register(module)?;
+        crate::store::register_reducer(module.py());
+        module.add("stores", crate::store::stores(module.py()))
+    }
+}

@@ -8,6 +8,8 @@ use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use bytemuck::Pod;
+
 /// Alignment of every buffer made here, and of the parts of a payload.
 pub const ALIGNMENT: usize = 64;
 
@@ -124,12 +126,12 @@ impl AsRef<[u8]> for Buffer {
     }
 }
 
-impl From<Vec<u8>> for Buffer {
-    fn from(mut bytes: Vec<u8>) -> Self {
-        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
-        let owner = Arc::new(bytes);
+impl<T: Pod + Send + Sync> From<Vec<T>> for Buffer {
+    fn from(mut elements: Vec<T>) -> Self {
+        let (start, len) = (elements.as_mut_ptr().cast::<u8>(), size_of_val(&elements[..]));
+        let owner = Arc::new(elements);
         // SAFETY: a vector's pointer is never null, and its heap memory stays where it is when
-        // the vector itself is moved into the Arc.
+        // the vector itself is moved into the Arc. Plain elements may be written to as bytes.
         unsafe { Self::from_owner(NonNull::new_unchecked(start), len, true, owner) }
     }
 }

@@ -1,10 +1,70 @@
-//! placeholder
+//! Transparent object proxies that act as wide-area references, resolved just in time.
+//!
+//! A program that makes an object and a program that uses it are rarely in one process. Sending
+//! the object through whatever sends the *task* (a queue, a scheduler, a cloud service) is slow and
+//! often limited to a few megabytes. Here the object goes into a *channel*, and what travels is a
+//! **proxy**: a reference of some hundred bytes that behaves like the object and fetches it
+//! straight from the channel when it is first used.
+//!
+//! ```
+//! # fn main() -> proxystore::Result<()> {
+//! use proxystore::{Proxy, Store};
+//!
+//! // Here: any channel; "shm://run7" or "file:///scratch/run7" reach other processes.
+//! let store = Store::open("memory://run7")?;
+//! let proxy = store.proxy(vec![0.5; 1_000_000])?;
+//! let message = rmp_serde::to_vec(&proxy).expect("a reference");
+//! assert!(message.len() < 250); // not 8 MB
+//!
+//! // There: whoever gets the message uses the object as if it were local.
+//! let received: Proxy<Vec<f64>> = rmp_serde::from_slice(&message).expect("a reference");
+//! assert_eq!(received.iter().sum::<f64>(), 500_000.0);
+//! # Ok(()) }
+//! ```
+//!
+//! # The words
+//!
+//! - [`Store`]: a named pair of connector and codecs; puts objects in, hands out keys and proxies.
+//! - [`Proxy`]: the lazy stand-in; dereferences to the target, fetched once for all threads.
+//! - [`Reference`]: what a proxy becomes on the wire.
+//! - [`Connector`]: moves bytes to and from one kind of channel, under a written
+//!   [contract](connectors).
+//! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays.
+//! - [`Error`]: one type that says what was attempted, what went wrong and what to do.
+//!
+//! # Channels
+//!
+//! | URL | where the bytes are | reached from |
+//! | --- | --- | --- |
+//! | `memory://NAME` | this process | this process |
+//! | `file:///DIR` | files in a directory | wherever the directory is mounted |
+//! | `shm://NAME` | shared memory, mapped and not copied | this host |
+//!
+//! # Features
+//!
+//! - `ndarray`: `ndarray` arrays as objects.
+//! - `testkit`: the conformance suite that every connector must pass.
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("proxystore maps large objects: it needs a 64-bit target");
+
 pub mod buffer;
 pub mod codec;
 pub mod connectors;
 pub mod error;
+pub mod fork;
 pub mod key;
 pub mod payload;
+pub mod proxy;
+pub mod reference;
+pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+pub use buffer::Buffer;
+pub use connectors::{Access, Capabilities, Connector, ConnectorConfig};
 pub use error::{Error, ErrorKind, Result};
 pub use key::Key;
-pub use connectors::Capabilities;
+pub use proxy::{Factory, Locked, Proxy};
+pub use reference::Reference;
+pub use store::{Store, StoreConfig};

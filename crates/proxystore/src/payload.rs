@@ -128,6 +128,20 @@ impl<'a> Payload<'a> {
         self.parts.push(part);
     }
 
+    /// The same payload with bytes of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Payload<'static> {
+        let own = |part: Part<'a>| Part {
+            bytes: Cow::Owned(part.bytes.into_owned()),
+            allocated: part.allocated,
+        };
+        Payload {
+            codec: self.codec,
+            meta: Cow::Owned(self.meta.into_owned()),
+            parts: self.parts.into_iter().map(own).collect(),
+        }
+    }
+
     /// Frames the payload: everything but the parts is made here.
     ///
     /// # Errors

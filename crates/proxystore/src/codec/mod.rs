@@ -1,23 +1,158 @@
-//! placeholder
-/// Raw bytes in serde's bytes representation.
-pub(crate) mod raw_bytes {
-    use serde::{Deserializer, Serializer, de};
+//! Codecs: how a target becomes a payload and comes back.
+//!
+//! A type chooses its codec by implementing [`Encode`] and [`Decode`]. Provided are
+//!
+//! | codec | types | read by other languages |
+//! | --- | --- | --- |
+//! | raw bytes | `Vec<u8>`, [`Buffer`] (no copy on the way out) | yes |
+//! | UTF-8 | `String` | yes |
+//! | MessagePack | [`MessagePack<T>`] and every type named in [`messagepack!`](crate::messagepack) | yes |
+//! | array | [`Array<T>`], vectors of numbers, `ndarray` types (feature `ndarray`) | yes, as NumPy arrays |
+//!
+//! Codec numbers are part of the payload format (`docs/protocol.md`).
 
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(bytes)
+mod array;
+mod message_pack;
+#[cfg(feature = "ndarray")]
+mod ndarray;
+
+pub use array::{Array, ArrayMut, Element, Order, array_meta, read_array_meta};
+pub use message_pack::MessagePack;
+#[doc(hidden)]
+pub use message_pack::{decode as message_pack_decode, encode as message_pack_encode};
+
+use crate::buffer::Buffer;
+use crate::connectors::Access;
+use crate::error::{Error, ErrorKind, Result};
+use crate::payload::{Payload, Received};
+
+/// Number of the raw bytes codec.
+pub const RAW: u16 = 1;
+/// Number of the UTF-8 codec.
+pub const UTF8: u16 = 2;
+/// Number of the MessagePack codec.
+pub const MESSAGE_PACK: u16 = 3;
+/// Number of the n-dimensional array codec.
+pub const ARRAY: u16 = 4;
+/// Number of Python's pickle with out-of-band buffers; only the Python package reads it.
+pub const PICKLE: u16 = 16;
+/// Number of bytes made by a serializer function of the user's; only the Python package reads it.
+pub const CUSTOM: u16 = 17;
+
+/// An object that can be stored.
+pub trait Encode {
+    /// The payload, borrowing large parts from the object.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] when the object has no representation in its codec.
+    fn encode(&self) -> Result<Payload<'_>>;
+}
+
+/// An object that can be got back.
+pub trait Decode: Sized {
+    /// What kind of memory decoding wants; read-only is the fastest.
+    const ACCESS: Access = Access::ReadOnly;
+
+    /// The object a payload stands for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Decode`] when the payload holds something else, and
+    /// [`ErrorKind::Incompatible`] when it was written by another codec.
+    fn decode(received: &Received) -> Result<Self>;
+}
+
+/// Name of a codec, for messages.
+pub fn name(codec: u16) -> &'static str {
+    match codec {
+        RAW => "raw bytes",
+        UTF8 => "UTF-8",
+        MESSAGE_PACK => "MessagePack",
+        ARRAY => "array",
+        PICKLE => "Python pickle",
+        CUSTOM => "custom serializer",
+        _ => "unknown",
     }
+}
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = Vec<u8>;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-        }
-        from.deserialize_bytes(Visitor)
+/// Checks that a payload was written by the codec the reader expects.
+///
+/// # Errors
+/// [`ErrorKind::Incompatible`] naming both codecs.
+pub fn expect(received: &Received, codec: u16) -> Result<()> {
+    if received.codec() == codec {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Incompatible, "decode object", "another codec wrote it")
+        .with("expected", name(codec))
+        .with("found", format_args!("{} ({})", name(received.codec()), received.codec()));
+    Err(match received.codec() {
+        PICKLE | CUSTOM => error.with_hint(
+            "only Python reads this; store it from Python as bytes, str or an array instead",
+        ),
+        RAW | UTF8 | MESSAGE_PACK | ARRAY => error.with_hint("ask for the type that was stored"),
+        _ => error.with_hint("upgrade this program to the version that wrote the object"),
+    })
+}
+
+/// The only part of a payload that must have exactly one.
+pub(crate) fn single_part(received: &Received) -> Result<Buffer> {
+    match (received.part(0), received.part_count()) {
+        (Some(part), 1) => Ok(part),
+        (_, count) => Err(Error::new(ErrorKind::Corrupt, "decode object", "not one part")
+            .with("codec", name(received.codec()))
+            .with("parts", count)),
+    }
+}
+
+impl Encode for [u8] {
+    fn encode(&self) -> Result<Payload<'_>> {
+        Ok(Payload::new(RAW, &[][..]).with_part(self))
+    }
+}
+
+impl Encode for Vec<u8> {
+    fn encode(&self) -> Result<Payload<'_>> {
+        self.as_slice().encode()
+    }
+}
+
+impl Decode for Vec<u8> {
+    fn decode(received: &Received) -> Result<Self> {
+        expect(received, RAW)?;
+        Ok(single_part(received)?.to_vec())
+    }
+}
+
+impl Encode for Buffer {
+    fn encode(&self) -> Result<Payload<'_>> {
+        (**self).encode()
+    }
+}
+
+impl Decode for Buffer {
+    fn decode(received: &Received) -> Result<Self> {
+        expect(received, RAW)?;
+        single_part(received)
+    }
+}
+
+impl Encode for str {
+    fn encode(&self) -> Result<Payload<'_>> {
+        Ok(Payload::new(UTF8, &[][..]).with_part(self.as_bytes()))
+    }
+}
+
+impl Encode for String {
+    fn encode(&self) -> Result<Payload<'_>> {
+        self.as_str().encode()
+    }
+}
+
+impl Decode for String {
+    fn decode(received: &Received) -> Result<Self> {
+        expect(received, UTF8)?;
+        Self::from_utf8(single_part(received)?.to_vec()).map_err(|source| {
+            Error::new(ErrorKind::Decode, "decode text", "it is not UTF-8").with_source(source)
+        })
     }
 }

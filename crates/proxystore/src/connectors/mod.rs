@@ -12,24 +12,37 @@
 //! 6. Bytes that `get` returned stay valid and unchanged after eviction, later puts and `close`.
 //! 7. A stored object never changes: what the caller does to its own bytes after `put` is not seen.
 //! 8. A reader never sees half an object, and a put that fails leaves nothing behind.
-//! 9. A truncated or damaged object is an error, never a shorter object.
-//! 10. A range returns exactly those bytes; one that reaches past the end is an error.
-//! 11. `get_into` fills the caller's memory; a wrong length is an error.
+//! 9. An object whose stored bytes were cut short or lengthened is an error of kind `Corrupt`,
+//!    never a shorter object. (Altered bytes are found by the payload's checksums.)
+//! 10. A range returns exactly those bytes; one that reaches past the end is an error of kind
+//!     `Config`.
+//! 11. `get_into` fills the caller's memory; a wrong length is an error of kind `Config`.
 //! 12. A batch does what the single calls do, in order; an empty batch is fine.
 //! 13. A key made by `new_key` is absent until `put` with [`PutOptions::key`] fills it. Filling it
 //!     again makes a new generation: `latest` keys see the newer object, buffers of the older one
-//!     stay as they are, and the older generation's key is absent.
-//! 14. `wait` returns true as soon as the object is there, false when the time is up.
+//!     stay as they are, and the older generation's key is absent: evicting it leaves the newer
+//!     object alone, and no later filling brings it back.
+//! 14. `wait` returns true as soon as the object is there, false when the time is up. It looks at
+//!     least once, and `close` ends it with an error of kind `Closed`.
 //! 15. A connector opened from `config()` reaches the same objects.
-//! 16. After `close` every call is an error of kind `Closed`, and closing again is fine.
+//! 16. After `close` every call is an error of kind `Closed`, and closing again is fine. Other
+//!     connectors of the channel go on; `close` with `clear` removes the channel's objects.
 //! 17. All calls may come from many threads at once.
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
+
+pub mod file;
+pub mod memory;
+mod notify;
+mod open;
+#[cfg(target_os = "linux")]
+pub mod shm;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +50,9 @@ use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;
+
+pub use open::open;
+pub use value::Value;
 
 /// Moves bytes to and from one kind of channel. The module documentation is the contract.
 ///
@@ -58,7 +74,7 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     /// Makes a key to be filled later by `put` with [`PutOptions::key`].
     fn new_key(&self) -> Result<Key>;
 
-    /// Releases the connector; with `clear`, removes the objects stored through it too.
+    /// Releases the connector; with `clear`, removes the channel's objects too.
     fn close(&self, clear: bool) -> Result<()>;
 
     /// From which an equal connector can be opened anywhere.
@@ -71,28 +87,16 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     ///
     /// The default asks again and again, at intervals that grow from 1 to 100 ms.
     fn wait(&self, key: &Key, deadline: Option<Instant>) -> Result<bool> {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if self.exists(key)? {
-                return Ok(true);
-            }
-            if let Some(deadline) = deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Ok(false);
-                }
-                pause = pause.min(left);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(100));
-        }
+        notify::poll_for(deadline, || self.exists(key))
     }
 
     /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must
     /// match; false when there is no such object.
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
         let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
-        let Some(bytes) = self.get(key, &options)? else { return Ok(false) };
+        let Some(bytes) = self.get(key, &options)? else {
+            return Ok(false);
+        };
         if bytes.len() != target.len() {
             return Err(wrong_length(key, bytes.len(), target.len()));
         }
@@ -181,26 +185,6 @@ pub struct Capabilities {
     pub survives_process: bool,
 }
 
-/// A setting's value: what MessagePack, TOML and Python's builtins have in common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// A truth value.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A floating point number.
-    Float(f64),
-    /// Text.
-    Text(String),
-    /// Raw bytes, such as an opaque object of another language.
-    Bytes(#[serde(with = "crate::codec::raw_bytes")] Vec<u8>),
-    /// Values in order.
-    List(Vec<Value>),
-    /// Named values.
-    Map(BTreeMap<String, Value>),
-}
-
 /// From which a connector can be opened anywhere: where the bytes live, and local settings.
 ///
 /// The URL *identifies* the channel; `options` may differ between processes that use it.
@@ -281,6 +265,28 @@ macro_rules! forward {
     )*};
 }
 forward!(Arc<C>, Box<C>);
+
+/// Refuses options the connector does not have, naming those it has.
+///
+/// # Errors
+/// [`ErrorKind::Config`] naming the first unknown option.
+pub fn known_options(
+    operation: &'static str,
+    config: &ConnectorConfig,
+    known: &[&str],
+) -> Result<()> {
+    let Some(unknown) = config.options.keys().find(|name| !known.contains(&name.as_str())) else {
+        return Ok(());
+    };
+    let hint = match known {
+        [] => "this connector has no options".to_owned(),
+        _ => format!("its options are: {}", known.join(", ")),
+    };
+    Err(Error::new(ErrorKind::Config, operation, "there is no such option")
+        .with("option", format_args!("{unknown:?}"))
+        .with("channel", &config.url)
+        .with_hint(hint))
+}
 
 /// The error every connector gives after `close`.
 pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {

@@ -1,0 +1,227 @@
+//! Native connectors as Python classes.
+//!
+//! `NativeConnector` is the base of the classes in `proxystore_rs.connectors`; it has all of the
+//! connector protocol. Its subclasses only say how their arguments become a URL and options, and
+//! which named tuple is the face of their keys.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use proxystore::connectors::{self, GetOptions, PutOptions, shm};
+use proxystore::payload::Parts;
+use proxystore::{Connector, ConnectorConfig, Key};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use crate::buffer::{PyStoredBytes, View};
+use crate::error::IntoPython;
+use crate::value;
+
+/// A connector of the library. Not to be used directly: its subclasses name a channel.
+#[pyclass(
+    name = "NativeConnector",
+    module = "proxystore_rs._core",
+    subclass,
+    dict,
+    weakref,
+    frozen
+)]
+pub(crate) struct NativeConnector {
+    connector: OnceLock<Arc<dyn Connector>>,
+}
+
+impl NativeConnector {
+    /// The connector itself.
+    pub(crate) fn inner(&self) -> PyResult<&Arc<dyn Connector>> {
+        self.connector.get().ok_or_else(|| {
+            PyTypeError::new_err("the connector is not open: its __init__ must call super()'s")
+        })
+    }
+}
+
+/// The library's key behind a key of a native connector.
+pub(crate) fn key_of(key: &Bound<'_, PyAny>) -> PyResult<Key> {
+    let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
+    let id = tuple.get_item(0)?.extract::<String>().map_err(|_| bad_key(key))?;
+    let number = |index| match tuple.get_item(index) {
+        Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
+        Err(_) => Ok(0), // as in FileKey("name")
+    };
+    Ok(Key::new(id, number(1)?, number(2)?))
+}
+
+fn bad_key(key: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("not a key of this connector: {key:?}"))
+}
+
+/// The Python face of a key: an instance of the connector's named tuple.
+pub(crate) fn key_to_python<'py>(
+    connector: &Bound<'py, PyAny>,
+    key: &Key,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = connector.py();
+    let class = connector.getattr(intern!(py, "_key_type"))?;
+    let items = (key.id(), key.generation(), key.size()).into_pyobject(py)?;
+    value::tuple_of(&class, &items)
+}
+
+#[pymethods]
+impl NativeConnector {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { connector: OnceLock::new() }
+    }
+
+    /// Opens the channel of a URL; called once by the subclass's constructor.
+    fn _open(&self, py: Python<'_>, url: String, options: &Bound<'_, PyDict>) -> PyResult<()> {
+        let options = value::settings(options)
+            .ok_or_else(|| PyTypeError::new_err("options must be plain values"))?;
+        let config = ConnectorConfig { url, options };
+        let connector = py.detach(|| connectors::open(&config)).py(py)?;
+        let _ = self.connector.set(connector);
+        Ok(())
+    }
+
+    /// The URL that identifies the channel.
+    #[getter]
+    fn url(&self) -> PyResult<String> {
+        Ok(self.inner()?.config().url)
+    }
+
+    /// Stores bytes under a new key, which is returned.
+    fn put<'py>(slf: &Bound<'py, Self>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        store(slf, obj, PutOptions::default())
+    }
+
+    /// `put` for many objects, keys in the same order.
+    fn put_batch<'py>(
+        slf: &Bound<'py, Self>,
+        objs: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let views: Vec<View> =
+            objs.try_iter()?.map(|object| View::of(&object?)).collect::<PyResult<_>>()?;
+        let parts: Vec<Parts<'_>> = views.iter().map(|view| Parts::from(view.bytes())).collect();
+        let connector = slf.get().inner()?;
+        let keys = py.detach(|| connector.put_batch(&parts, &PutOptions::default())).py(py)?;
+        let list = PyList::empty(py);
+        for key in keys {
+            list.append(key_to_python(slf, &key)?)?;
+        }
+        Ok(list)
+    }
+
+    /// Makes a key now, to be filled by `set` later.
+    #[pyo3(signature = (obj = None))]
+    fn new_key<'py>(
+        slf: &Bound<'py, Self>,
+        obj: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = obj; // a hint that no channel here needs
+        let key = slf.get().inner()?.new_key().py(slf.py())?;
+        key_to_python(slf, &key)
+    }
+
+    /// Stores bytes under a key made by `new_key`.
+    fn set(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
+        let options = PutOptions { key: Some(key_of(key)?), ..PutOptions::default() };
+        store(slf, obj, options).map(drop)
+    }
+
+    /// The bytes under a key, or `None`: an object with the buffer protocol.
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (key, connector) = (key_of(key)?, self.inner()?);
+        let bytes = py.detach(|| connector.get(&key, &GetOptions::default())).py(py)?;
+        bytes.map(|bytes| memory(py, bytes)).transpose()
+    }
+
+    /// `get` for many keys, in the same order.
+    fn get_batch<'py>(
+        &self,
+        py: Python<'py>,
+        keys: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
+        keys.try_iter()?.map(|key| self.get(py, &key?)).collect()
+    }
+
+    /// Whether there is an object under the key.
+    fn exists(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let (key, connector) = (key_of(key)?, self.inner()?);
+        py.detach(|| connector.exists(&key)).py(py)
+    }
+
+    /// Removes the object under a key; absent is fine.
+    fn evict(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (key, connector) = (key_of(key)?, self.inner()?);
+        py.detach(|| connector.evict(&key)).py(py)
+    }
+
+    /// Waits until there is an object under the key; false when `timeout` seconds pass first.
+    #[pyo3(signature = (key, timeout = None))]
+    fn wait(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
+        let (key, connector) = (key_of(key)?, self.inner()?);
+        wait_interruptibly(py, timeout, |deadline| connector.wait(&key, Some(deadline)))
+    }
+
+    /// Releases the connector; with `clear`, removes what was stored through it too.
+    fn _close(&self, py: Python<'_>, clear: bool) -> PyResult<()> {
+        let connector = self.inner()?;
+        py.detach(|| connector.close(clear)).py(py)
+    }
+}
+
+/// Waits in short steps, so that Ctrl-C is noticed.
+pub(crate) fn wait_interruptibly(
+    py: Python<'_>,
+    timeout: Option<f64>,
+    wait: impl Fn(Instant) -> proxystore::Result<bool> + Sync,
+) -> PyResult<bool> {
+    const STEP: Duration = Duration::from_millis(50);
+    let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let step = Instant::now() + STEP;
+        let last = end.is_some_and(|end| end <= step);
+        let deadline = if last { end.unwrap_or(step) } else { step };
+        if py.detach(|| wait(deadline)).py(py)? {
+            return Ok(true);
+        }
+        if last {
+            return Ok(false);
+        }
+        py.check_signals()?;
+    }
+}
+
+fn store<'py>(
+    connector: &Bound<'py, NativeConnector>,
+    object: &Bound<'py, PyAny>,
+    options: PutOptions,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = connector.py();
+    let view = View::of(object)?;
+    let inner = connector.get().inner()?;
+    let key = py.detach(|| inner.put(&Parts::from(view.bytes()), &options)).py(py)?;
+    key_to_python(connector, &key)
+}
+
+fn memory(py: Python<'_>, bytes: proxystore::Buffer) -> PyResult<Bound<'_, PyAny>> {
+    Ok(Bound::new(py, PyStoredBytes::new(bytes, true))?.into_any())
+}
+
+type Report = (Vec<String>, Vec<String>, Vec<String>, u64, u64);
+
+/// Removes the shared-memory sessions of this user that no process holds any more.
+#[pyfunction]
+pub(crate) fn sweep_shared_memory(py: Python<'_>, root: Option<PathBuf>) -> PyResult<Report> {
+    let report = py.detach(|| shm::sweep(root.as_deref())).py(py)?;
+    Ok((report.removed, report.held, report.persistent, report.objects, report.bytes))
+}

@@ -1,0 +1,222 @@
+//! Connectors written in Python, as connectors of the library.
+//!
+//! Their keys are tuples of any kind, so a key's id is its pickle in hexadecimal. Their channel
+//! is named by class and configuration.
+
+use std::fmt;
+
+use proxystore::connectors::{
+    Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, Value, checked_range,
+    unsupported,
+};
+use proxystore::payload::Parts;
+use proxystore::{Buffer, Key, Result};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use crate::buffer::View;
+use crate::error::from_python;
+use crate::value;
+
+/// Kind of the URLs of connectors written in Python.
+pub(crate) const KIND: &str = "python";
+
+/// Option that holds a pickled configuration, where it is not plain data.
+const PICKLED: &str = "__pickled__";
+
+/// A connector written in Python.
+pub(crate) struct ForeignConnector {
+    connector: Py<PyAny>,
+    config: ConnectorConfig,
+}
+
+impl ForeignConnector {
+    pub(crate) fn new(connector: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let config = config_of(connector)?;
+        Ok(Self { connector: connector.clone().unbind(), config })
+    }
+
+    /// Calls into Python; a library that outlives the interpreter gets an error.
+    fn call<R>(
+        &self,
+        operation: &'static str,
+        call: impl FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyResult<R>,
+    ) -> Result<R> {
+        Python::try_attach(|py| call(py, self.connector.bind(py)))
+            .ok_or_else(|| proxystore::connectors::closed(operation, &self.config))?
+            .map_err(|raised| from_python(operation, raised))
+    }
+}
+
+impl fmt::Debug for ForeignConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ForeignConnector({})", self.config.url)
+    }
+}
+
+fn pickle<'py>(py: Python<'py>, function: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import(intern!(py, "pickle"))?.getattr(function)
+}
+
+/// Class and configuration of a connector written in Python.
+pub(crate) fn config_of(connector: &Bound<'_, PyAny>) -> PyResult<ConnectorConfig> {
+    let py = connector.py();
+    let class = connector.get_type();
+    let module: String = class.getattr(intern!(py, "__module__"))?.extract()?;
+    let name: String = class.getattr(intern!(py, "__qualname__"))?.extract()?;
+    let config = connector.call_method0(intern!(py, "config"))?.cast_into::<PyDict>()?;
+    let options = if let Some(options) = value::settings(&config) {
+        options
+    } else {
+        let bytes = pickle(py, "dumps")?.call1((config,))?.extract::<Vec<u8>>()?;
+        [(PICKLED.to_owned(), Value::Bytes(bytes))].into()
+    };
+    Ok(ConnectorConfig { url: format!("{KIND}:{module}.{name}"), options })
+}
+
+/// The configuration as the connector's class gave it.
+pub(crate) fn options_of<'py>(
+    py: Python<'py>,
+    config: &ConnectorConfig,
+) -> PyResult<Bound<'py, PyAny>> {
+    match config.options.get(PICKLED) {
+        Some(Value::Bytes(bytes)) => pickle(py, "loads")?.call1((PyBytes::new(py, bytes),)),
+        _ => Ok(value::dict(py, &config.options)?.into_any()),
+    }
+}
+
+static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The library's key for a key of a connector written in Python.
+pub(crate) fn key_of(key: &Bound<'_, PyAny>, size: usize) -> PyResult<Key> {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let py = key.py();
+    let pickled = DUMPS.import(py, "pickle", "dumps")?.call1((key,))?;
+    let pickled = pickled.cast_into::<PyBytes>()?;
+    let mut id = String::with_capacity(2 * pickled.as_bytes().len());
+    for byte in pickled.as_bytes() {
+        id.push(char::from(HEX[usize::from(byte >> 4)]));
+        id.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+    Ok(Key::new(id, 1, size as u64)) // its objects have no generations
+}
+
+/// The key of the connector's own type.
+pub(crate) fn key_to_python<'py>(py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
+    let digit = |c: u8| char::from(c).to_digit(16).unwrap_or_default() as u8; // below 16
+    let pairs = key.id().as_bytes().chunks_exact(2);
+    let bytes: Vec<u8> = pairs.map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+    LOADS.import(py, "pickle", "loads")?.call1((PyBytes::new(py, &bytes),))
+}
+
+/// All parts as one `bytes`: what connectors written in Python take.
+pub(crate) fn joined<'py>(py: Python<'py>, parts: &Parts<'_>) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, parts.len(), |target| {
+        parts.copy_to(target);
+        Ok(())
+    })
+}
+
+/// Memory of a Python object that lives as long as the buffer.
+#[expect(unsafe_code, reason = "the view keeps the object's memory in place")]
+fn adopt(object: &Bound<'_, PyAny>, access: Access) -> PyResult<Buffer> {
+    let view = View::of(object)?;
+    let bytes = view.bytes();
+    if access == Access::Private {
+        return Ok(Buffer::copy_of(bytes));
+    }
+    let Some(start) = std::ptr::NonNull::new(bytes.as_ptr().cast_mut()) else {
+        return Ok(Buffer::zeroed(0));
+    };
+    let len = bytes.len();
+    // SAFETY: the view holds the exporter, whose memory stays until the view is released.
+    Ok(unsafe { Buffer::from_owner(start, len, false, std::sync::Arc::new(view)) })
+}
+
+impl Connector for ForeignConnector {
+    fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
+        self.call("put object", |py, connector| {
+            let bytes = joined(py, parts)?;
+            match &options.key {
+                None => {
+                    let key = connector.call_method1(intern!(py, "put"), (bytes,))?;
+                    key_of(&key, parts.len())
+                }
+                Some(key) => {
+                    let own = key_to_python(py, key)?;
+                    connector.call_method1(intern!(py, "set"), (own, bytes))?;
+                    Ok(key.clone())
+                }
+            }
+        })
+    }
+
+    fn put_batch(&self, objects: &[Parts<'_>], options: &PutOptions) -> Result<Vec<Key>> {
+        let _ = options;
+        self.call("put objects", |py, connector| {
+            let list = PyList::empty(py);
+            for parts in objects {
+                list.append(joined(py, parts)?)?;
+            }
+            let keys = connector.call_method1(intern!(py, "put_batch"), (list,))?;
+            keys.try_iter()?.zip(objects).map(|(key, parts)| key_of(&key?, parts.len())).collect()
+        })
+    }
+
+    fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
+        let bytes = self.call("get object", |py, connector| {
+            let own = key_to_python(py, key)?;
+            let bytes = connector.call_method1(intern!(py, "get"), (own,))?;
+            if bytes.is_none() { Ok(None) } else { adopt(&bytes, options.access).map(Some) }
+        })?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let range = checked_range(key, options.range.as_ref(), bytes.len() as u64)?;
+        // lossless: within the buffer
+        Ok(Some(bytes.slice(range.start as usize..range.end as usize)))
+    }
+
+    fn exists(&self, key: &Key) -> Result<bool> {
+        self.call("look for object", |py, connector| {
+            connector.call_method1(intern!(py, "exists"), (key_to_python(py, key)?,))?.is_truthy()
+        })
+    }
+
+    fn evict(&self, key: &Key) -> Result<()> {
+        self.call("evict object", |py, connector| {
+            connector.call_method1(intern!(py, "evict"), (key_to_python(py, key)?,)).map(drop)
+        })
+    }
+
+    fn new_key(&self) -> Result<Key> {
+        let key = self.call("make a key", |py, connector| {
+            if !connector.hasattr(intern!(py, "new_key"))? {
+                return Ok(None);
+            }
+            key_of(&connector.call_method0(intern!(py, "new_key"))?, 0).map(Some)
+        })?;
+        key.ok_or_else(|| unsupported("make a key", &self.config))
+    }
+
+    fn close(&self, clear: bool) -> Result<()> {
+        let _ = clear; // the bridge calls the connector's own close with the caller's arguments
+        Ok(())
+    }
+
+    fn config(&self) -> ConnectorConfig {
+        self.config.clone()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            event_driven_wait: false,
+            range_reads: false,
+            zero_copy_get: false,
+            allocate: false,
+            cross_process: true, // unknown; errors then speak of eviction first
+            survives_process: true,
+        }
+    }
+}

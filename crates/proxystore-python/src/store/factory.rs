@@ -1,0 +1,402 @@
+//! The factory that fetches a target from a store, and how proxies travel by it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use proxystore::payload::Received;
+use proxystore::{Key, Reference, StoreConfig, fork};
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+
+use super::{StoreBase, registry};
+use crate::error::IntoPython;
+use crate::{foreign, proxy};
+
+/// Fetches an object from a store, which it finds or opens by its reference.
+#[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
+pub(crate) struct StoreFactory {
+    state: OnceLock<State>,
+}
+
+struct State {
+    /// The store at hand, if it made this factory in this process.
+    store: Option<Py<StoreBase>>,
+    reference: Reference,
+    /// Separate from the reference: taking ownership turns it off.
+    evict: AtomicBool,
+    deserializer: Option<Py<PyAny>>,
+    pending: Mutex<Option<Arc<Pending>>>,
+}
+
+/// A fetch in the background.
+struct Pending {
+    /// The process whose thread fetches: in a forked child that thread does not exist.
+    process: u64,
+    outcome: Mutex<Option<proxystore::Result<Option<Received>>>>,
+    done: Condvar,
+}
+
+impl StoreFactory {
+    fn with(py: Python<'_>, state: State) -> PyResult<Bound<'_, Self>> {
+        Bound::new(py, Self { state: OnceLock::from(state) })
+    }
+
+    /// A factory for an object of a store at hand.
+    pub(super) fn local<'py>(
+        store: &Bound<'py, StoreBase>,
+        key: Key,
+        evict: bool,
+        deserializer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = store.py();
+        let made_by = store.get().state()?;
+        let mut reference = Reference::new(Arc::clone(made_by.store.config()), key);
+        reference.extension.clone_from(&made_by.extension);
+        let state = State {
+            store: Some(store.clone().unbind()),
+            reference,
+            evict: AtomicBool::new(evict),
+            deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
+            pending: Mutex::new(None),
+        };
+        Self::with(py, state)
+    }
+
+    fn state(&self) -> PyResult<&State> {
+        self.state.get().ok_or_else(|| {
+            PyTypeError::new_err("the factory is not set up: its __init__ must call super()'s")
+        })
+    }
+
+    /// The serialized reference. `class` names the target's class, if known.
+    fn encode(&self, py: Python<'_>, class: Option<String>) -> PyResult<Vec<u8>> {
+        let state = self.state()?;
+        let mut reference = state.reference.clone();
+        reference.evict = state.evict.load(Ordering::Relaxed);
+        reference.class = class.or(reference.class);
+        if let Some(deserializer) = &state.deserializer {
+            reference.extension =
+                Some(extension_with(py, reference.extension.as_deref(), deserializer)?);
+        }
+        reference.encode().py(py)
+    }
+
+    fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<State> {
+        let mut reference = Reference::decode(bytes).py(py)?;
+        let mut deserializer = None;
+        if let Some(extension) = &reference.extension {
+            let (rest, own) = extension_without(py, extension)?;
+            reference.extension = rest;
+            deserializer = own;
+        }
+        Ok(State {
+            store: None,
+            evict: AtomicBool::new(reference.evict),
+            reference,
+            deserializer,
+            pending: Mutex::new(None),
+        })
+    }
+}
+
+const DESERIALIZER: &str = "proxy_deserializer";
+
+/// The pickled settings of Python with a proxy's own deserializer among them.
+fn extension_with(
+    py: Python<'_>,
+    extension: Option<&[u8]>,
+    deserializer: &Py<PyAny>,
+) -> PyResult<Vec<u8>> {
+    let pickle = py.import(intern!(py, "pickle"))?;
+    let settings = match extension {
+        Some(bytes) => pickle.call_method1("loads", (PyBytes::new(py, bytes),))?.cast_into()?,
+        None => PyDict::new(py),
+    };
+    settings.set_item(DESERIALIZER, deserializer)?;
+    pickle.call_method1("dumps", (settings,))?.extract()
+}
+
+type Split = (Option<Vec<u8>>, Option<Py<PyAny>>);
+
+fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
+    let pickle = py.import(intern!(py, "pickle"))?;
+    let settings: Bound<'_, PyDict> =
+        pickle.call_method1("loads", (PyBytes::new(py, extension),))?.cast_into()?;
+    let Some(deserializer) = settings.get_item(DESERIALIZER)? else {
+        return Ok((Some(extension.to_vec()), None));
+    };
+    settings.del_item(DESERIALIZER)?;
+    let rest = if settings.is_empty() {
+        None
+    } else {
+        Some(pickle.call_method1("dumps", (settings,))?.extract()?)
+    };
+    Ok((rest, Some(deserializer.unbind())))
+}
+
+#[pymethods]
+impl StoreFactory {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { state: OnceLock::new() }
+    }
+
+    /// `store_config` is asked for its parts, so that any configuration object will do.
+    #[pyo3(signature = (key, store_config, *, evict = false, deserializer = None))]
+    fn __init__(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        store_config: &Bound<'_, PyAny>,
+        evict: bool,
+        deserializer: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let store = store_config.call_method0(intern!(py, "_native"))?;
+        let (name, url, options, settings, extension): (
+            String,
+            String,
+            Bound<'_, PyDict>,
+            Bound<'_, PyDict>,
+            Option<Vec<u8>>,
+        ) = store.extract()?;
+        let plain = |dict| {
+            crate::value::settings(dict)
+                .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
+        };
+        let connector = proxystore::ConnectorConfig { url, options: plain(&options)? };
+        let foreign = connector.kind() == foreign::KIND;
+        let key = if foreign { foreign::key_of(key, 0) } else { crate::connector::key_of(key) }?;
+        let config = StoreConfig { name, connector, settings: plain(&settings)? };
+        let mut reference = Reference::new(config, key);
+        reference.extension = extension;
+        let state = State {
+            store: None,
+            reference,
+            evict: AtomicBool::new(evict),
+            deserializer,
+            pending: Mutex::new(None),
+        };
+        let _ = self.state.set(state); // calling __init__ again changes nothing
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.get() else {
+            return Ok(());
+        };
+        visit.call(&state.store)?;
+        visit.call(&state.deserializer)
+    }
+
+    /// The key of the object, of the connector's own type.
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let key = &self.state()?.reference.key;
+        self.get_store(py)?.get().state()?.key_to_python(py, key)
+    }
+
+    /// From which the store can be opened.
+    #[getter]
+    fn store_config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let reference = &self.state()?.reference;
+        let parts =
+            registry::config_to_python(py, &reference.store, reference.extension.as_deref())?;
+        let module = py.import(intern!(py, "proxystore_rs.store.config"))?;
+        module.getattr("StoreConfig")?.call_method1(intern!(py, "_from_native"), parts)
+    }
+
+    /// Whether the object is evicted when it is resolved.
+    #[getter]
+    fn get_evict(&self) -> PyResult<bool> {
+        Ok(self.state()?.evict.load(Ordering::Relaxed))
+    }
+
+    #[setter]
+    fn set_evict(&self, evict: bool) -> PyResult<()> {
+        self.state()?.evict.store(evict, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The deserializer of this proxy alone, if it has one.
+    #[getter]
+    fn deserializer(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.state()?.deserializer.as_ref().map(|deserializer| deserializer.clone_ref(py)))
+    }
+
+    /// The store: the one at hand, else found or opened by name and configuration.
+    fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
+        let state = self.state()?;
+        if let Some(store) = &state.store
+            && !store.get().state()?.store.is_closed()
+        {
+            return Ok(store.bind(py).clone());
+        }
+        registry::get_or_open(py, &state.reference.store, state.reference.extension.as_deref())
+    }
+
+    /// Fetches the object, and evicts it if that was asked for.
+    fn resolve<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        let store = self.get_store(py)?;
+        let inner = store.get().state()?;
+        let key = &state.reference.key;
+        let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
+        let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let object = match pending.filter(Pending::is_ours) {
+            Some(pending) => match pending.wait(py)? {
+                Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
+                None => None,
+            },
+            None => inner.get(py, key, deserializer)?,
+        };
+        let Some(object) = object else {
+            return Err(missing(&store, inner, key));
+        };
+        if state.evict.load(Ordering::Relaxed) {
+            inner.evict(py, key)?;
+        }
+        Ok(object)
+    }
+
+    fn __call__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        if slf.get_type().is(slf.py().get_type::<Self>()) {
+            return slf.get().resolve(slf.py());
+        }
+        slf.call_method0(intern!(slf.py(), "resolve")) // a subclass may have its own
+    }
+
+    /// Starts fetching in the background; `resolve` waits for it.
+    fn resolve_async(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state()?;
+        let store = self.get_store(py)?;
+        let inner = store.get().state()?;
+        let key = state.reference.key.clone();
+        let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.store.cache().contains(&key) || pending.as_ref().is_some_and(Pending::is_ours) {
+            return Ok(());
+        }
+        let started = Arc::new(Pending::new());
+        let (fetch, store, access) = (Arc::clone(&started), inner.store.clone(), inner.access);
+        std::thread::Builder::new()
+            .name("proxystore-fetch".to_owned())
+            .spawn(move || fetch.finish(store.get_payload(&key, access)))?;
+        *pending = Some(started);
+        Ok(())
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let bytes = slf.get().encode(py, None)?;
+        let rebuild = py.import(intern!(py, "proxystore_rs._core"))?.getattr("_factory")?;
+        let arguments = (PyBytes::new(py, &bytes), slf.get_type());
+        Ok((rebuild, arguments).into_pyobject(py)?.into_any())
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        let reference = &self.state()?.reference;
+        Ok(format!("StoreFactory(store={}, key={})", reference.store.name, reference.key))
+    }
+}
+
+impl Pending {
+    fn new() -> Self {
+        Self { process: fork::generation(), outcome: Mutex::new(None), done: Condvar::new() }
+    }
+
+    fn is_ours(self: &Arc<Self>) -> bool {
+        self.process == fork::generation()
+    }
+
+    fn finish(&self, outcome: proxystore::Result<Option<Received>>) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.done.notify_all();
+    }
+
+    /// The outcome; Ctrl-C is noticed while waiting.
+    fn wait(&self, py: Python<'_>) -> PyResult<Option<Received>> {
+        loop {
+            let outcome = py.detach(|| {
+                let guard = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+                let timeout = Duration::from_millis(50);
+                let empty = |outcome: &mut Option<_>| outcome.is_none();
+                match self.done.wait_timeout_while(guard, timeout, empty) {
+                    Ok((mut guard, _)) => guard.take(),
+                    Err(poisoned) => poisoned.into_inner().0.take(),
+                }
+            });
+            if let Some(outcome) = outcome {
+                return outcome.py(py);
+            }
+            py.check_signals()?;
+        }
+    }
+}
+
+/// The error for an object that is not there.
+fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
+    let py = store.py();
+    let make = || -> PyResult<PyErr> {
+        let class = py
+            .import(intern!(py, "proxystore_rs.store.exceptions"))?
+            .getattr(intern!(py, "ProxyResolveMissingKeyError"))?;
+        let key_face = inner.key_to_python(py, key)?;
+        let name = inner.store.name();
+        let error = class.call1((key_face, store.get_type(), name))?;
+        let hint = inner.store.missing(key).hint().unwrap_or_default().to_owned();
+        error.call_method1(intern!(py, "add_note"), (hint,))?;
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|error| error)
+}
+
+/// The class of an object as references name it; `None` when no other process could find it.
+fn class_name(object: &Bound<'_, PyAny>) -> Option<String> {
+    let class = object.get_type();
+    let module = class.getattr(intern!(object.py(), "__module__")).ok()?;
+    let name = class.getattr(intern!(object.py(), "__qualname__")).ok()?;
+    let name = name.extract::<String>().ok()?;
+    let module = module.extract::<String>().ok()?;
+    (!name.contains('<')).then(|| format!("{module}:{name}"))
+}
+
+/// Tells the proxy type how proxies of stores are pickled: by reference.
+pub(crate) fn register_reducer(py: Python<'_>) {
+    proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
+        let factory = factory.cast::<StoreFactory>()?;
+        let class = proxy::resolved_target(proxy).as_ref().and_then(class_name);
+        let bytes = factory.get().encode(py, class)?;
+        let rebuild = RESTORE.import(py, "proxystore_rs._core", "_restore")?;
+        let reduced = (rebuild, (PyBytes::new(py, &bytes),)).into_pyobject(py)?;
+        Ok(Some(reduced.into_any().unbind()))
+    });
+}
+
+static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The proxy of a reference.
+#[pyfunction(name = "_restore")]
+pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let state = StoreFactory::decode(py, reference)?;
+    let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
+    proxy::new(py, StoreFactory::with(py, state)?.into_any(), class, None)
+}
+
+/// The factory of a reference.
+#[pyfunction(name = "_factory")]
+pub(crate) fn restore_factory<'py>(
+    py: Python<'py>,
+    reference: &[u8],
+    class: &Bound<'py, PyType>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let state = StoreFactory::decode(py, reference)?;
+    let factory = class.call_method1(intern!(py, "__new__"), (class,))?;
+    let factory = factory.cast_into::<StoreFactory>()?;
+    let _ = factory.get().state.set(state); // new by construction
+    Ok(factory.into_any())
+}

@@ -1,0 +1,350 @@
+//! The store as a Python class: the base of `proxystore_rs.store.Store`.
+//!
+//! Everything that moves, encodes or caches objects is here; what only arranges calls is in the
+//! Python subclass.
+
+mod factory;
+mod metrics;
+mod proxies;
+mod registry;
+mod state;
+
+use std::sync::{Arc, OnceLock};
+
+use proxystore::connectors::{Connector, PutOptions};
+use proxystore::payload::{Framed, Parts};
+use proxystore::store::CacheLimits;
+use proxystore::{Access, Store};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
+pub(crate) use registry::stores;
+
+use crate::buffer::PyStoredBytes;
+use crate::connector::NativeConnector;
+use crate::error::IntoPython;
+use crate::foreign::ForeignConnector;
+use metrics::Recorder;
+use proxies::{Wish, is_nonproxiable, make, nonproxiable};
+pub(crate) use state::State;
+
+/// Base of the store class; constructed through the subclass.
+#[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
+pub(crate) struct StoreBase {
+    state: OnceLock<State>,
+}
+
+impl StoreBase {
+    pub(crate) fn state(&self) -> PyResult<&State> {
+        self.state.get().ok_or_else(|| {
+            PyTypeError::new_err("the store is not set up: its __init__ must call super()'s")
+        })
+    }
+}
+
+#[pymethods]
+impl StoreBase {
+    #[new]
+    #[pyo3(signature = (*_args, **_kwargs))]
+    fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
+        Self { state: OnceLock::new() }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the arguments of the public constructor")]
+    fn _setup(
+        &self,
+        name: String,
+        connector: Bound<'_, PyAny>,
+        serializer: Option<Py<PyAny>>,
+        deserializer: Option<Py<PyAny>>,
+        cache_entries: isize,
+        cache_bytes: usize,
+        metrics: Option<Py<PyAny>>,
+        populate_target: bool,
+        read_only: bool,
+        settings: &Bound<'_, PyDict>,
+        extension: Option<Vec<u8>>,
+    ) -> PyResult<()> {
+        let entries = usize::try_from(cache_entries).map_err(|_| {
+            PyValueError::new_err(format!("Cache size must be non-negative, got {cache_entries}"))
+        })?;
+        let native = connector.cast::<NativeConnector>().ok();
+        let inner: Arc<dyn Connector> = match native {
+            Some(native) => Arc::clone(native.get().inner()?),
+            None => Arc::new(ForeignConnector::new(&connector)?),
+        };
+        let settings = crate::value::settings(settings)
+            .ok_or_else(|| PyTypeError::new_err("settings must be plain values"))?;
+        let store = Store::builder(name, inner)
+            .cache(CacheLimits { entries, bytes: cache_bytes })
+            .settings(settings)
+            .build();
+        let foreign = native.is_none();
+        let access = if read_only { Access::ReadOnly } else { Access::Private };
+        let state = State {
+            store,
+            connector: connector.unbind(),
+            foreign,
+            serializer,
+            deserializer,
+            populate_target,
+            access,
+            metrics: Recorder::new(metrics),
+            extension,
+        };
+        self.state.set(state).map_err(|_| PyTypeError::new_err("the store is set up already"))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The state is set once and read without the interpreter's help.
+        let Some(state) = self.state.get() else {
+            return Ok(());
+        };
+        visit.call(&state.connector)?;
+        visit.call(&state.serializer)?;
+        visit.call(&state.deserializer)?;
+        state.metrics.traverse(&visit)
+    }
+
+    /// The name.
+    #[getter]
+    fn name(&self) -> PyResult<String> {
+        Ok(self.state()?.store.name().to_owned())
+    }
+
+    /// The connector.
+    #[getter]
+    fn connector(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.state()?.connector.clone_ref(py))
+    }
+
+    /// What identifies the channel: a URL.
+    #[getter]
+    fn _channel(&self) -> PyResult<String> {
+        Ok(self.state()?.store.config().connector.url.clone())
+    }
+
+    /// Stores an object and returns its key.
+    #[pyo3(signature = (obj, *, lifetime = None, serializer = None, **kwargs))]
+    fn put<'py>(
+        slf: &Bound<'py, Self>,
+        obj: &Bound<'py, PyAny>,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        serializer: Option<&Bound<'py, PyAny>>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?;
+        let key = state.put(obj, serializer, kwargs)?;
+        let key = state.key_to_python(slf.py(), &key)?;
+        attach_to(slf, lifetime, &key)?;
+        Ok(key)
+    }
+
+    /// Stores many objects at once; all or none.
+    #[pyo3(signature = (objs, *, lifetime = None, serializer = None, **kwargs))]
+    fn put_batch<'py>(
+        slf: &Bound<'py, Self>,
+        objs: &Bound<'py, PyAny>,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        serializer: Option<&Bound<'py, PyAny>>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let state = slf.get().state()?;
+        let faces = PyList::empty(py);
+        if let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_empty()) {
+            for object in objs.try_iter()? {
+                let key = state.put(&object?, serializer, Some(kwargs))?;
+                faces.append(state.key_to_python(py, &key)?)?;
+            }
+        } else {
+            let total = state.metrics.start();
+            let encoded: Vec<_> = objs
+                .try_iter()?
+                .map(|object| state.encode(&object?, serializer))
+                .collect::<PyResult<_>>()?;
+            let framed: Vec<Framed<'_>> = encoded
+                .iter()
+                .map(|encoded| encoded.payload(py)?.frame().py(py))
+                .collect::<PyResult<_>>()?;
+            let sizes: usize = framed.iter().map(Framed::len).sum();
+            let serialized = state.metrics.start();
+            let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+            let options = PutOptions::default();
+            for key in py.detach(|| state.store.connector().put_batch(&parts, &options)).py(py)? {
+                faces.append(state.key_to_python(py, &key)?)?;
+            }
+            if state.metrics.is_on() {
+                let keys = faces.to_tuple().into_any();
+                let name = "store.put_batch.serialize";
+                state.metrics.time_between(py, name, &keys, total, serialized)?;
+                state.metrics.time(py, "store.put_batch.connector", &keys, serialized)?;
+                state.metrics.time(py, "store.put_batch", &keys, total)?;
+                state.metrics.attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
+            }
+        }
+        for key in &faces {
+            attach_to(slf, lifetime, &key)?;
+        }
+        Ok(faces)
+    }
+
+    /// The object under a key, else `default`.
+    #[pyo3(signature = (key, *, deserializer = None, default = None))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let state = self.state()?;
+        Ok(state.get(py, &state.key(key)?, deserializer)?.or(default))
+    }
+
+    /// Whether there is an object under the key, in the cache or in the channel.
+    fn exists(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let state = self.state()?;
+        let inner = state.key(key)?;
+        let started = state.metrics.start();
+        let exists = py.detach(|| state.store.exists(&inner)).py(py)?;
+        state.metrics.time(py, "store.exists", key, started)?;
+        Ok(exists)
+    }
+
+    /// Whether the object of a key is in this process's cache.
+    fn is_cached(&self, key: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let state = self.state()?;
+        Ok(state.store.cache().contains(&state.key(key)?))
+    }
+
+    /// Removes an object from the channel and the cache; absent is fine.
+    fn evict(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let state = self.state()?;
+        state.evict(py, &state.key(key)?)
+    }
+
+    /// Stores an object and returns a proxy of it.
+    #[expect(clippy::too_many_arguments, reason = "the keyword arguments of the public method")]
+    #[pyo3(signature = (obj, *, evict = false, lifetime = None, serializer = None,
+        deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
+    fn proxy<'py>(
+        slf: &Bound<'py, Self>,
+        obj: &Bound<'py, PyAny>,
+        evict: bool,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        serializer: Option<&Bound<'py, PyAny>>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+        populate_target: Option<bool>,
+        skip_nonproxiable: bool,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?;
+        let wish = Wish::new(state, evict, lifetime, deserializer, populate_target)?;
+        if is_nonproxiable(obj) {
+            return if skip_nonproxiable { Ok(obj.clone()) } else { Err(nonproxiable(obj)) };
+        }
+        let started = state.metrics.start();
+        let key = state.put(obj, serializer, kwargs)?;
+        if state.metrics.is_on() {
+            let face = state.key_to_python(slf.py(), &key)?;
+            state.metrics.time(slf.py(), "store.proxy", &face, started)?;
+        }
+        make(slf, key, Some(obj), &wish)
+    }
+
+    /// Proxies of many objects, stored at once; positions are kept.
+    #[expect(clippy::too_many_arguments, reason = "the keyword arguments of the public method")]
+    #[pyo3(signature = (objs, *, evict = false, lifetime = None, serializer = None,
+        deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
+    fn proxy_batch<'py>(
+        slf: &Bound<'py, Self>,
+        objs: &Bound<'py, PyAny>,
+        evict: bool,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        serializer: Option<&Bound<'py, PyAny>>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+        populate_target: Option<bool>,
+        skip_nonproxiable: bool,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let state = slf.get().state()?;
+        let wish = Wish::new(state, evict, lifetime, deserializer, populate_target)?;
+        let objects: Vec<Bound<'py, PyAny>> = objs.try_iter()?.collect::<PyResult<_>>()?;
+        if let Some(object) = objects.iter().find(|object| is_nonproxiable(object))
+            && !skip_nonproxiable
+        {
+            return Err(nonproxiable(object));
+        }
+        let stored = PyList::new(py, objects.iter().filter(|object| !is_nonproxiable(object)))?;
+        // Through the public method, so that a subclass sees the batch.
+        let options = match kwargs {
+            Some(kwargs) => kwargs.copy()?,
+            None => PyDict::new(py),
+        };
+        options.set_item(intern!(py, "serializer"), serializer)?;
+        let keys = slf.call_method(intern!(py, "put_batch"), (stored,), Some(&options))?;
+        let mut keys = keys.try_iter()?;
+        let proxies = PyList::empty(py);
+        for object in &objects {
+            if is_nonproxiable(object) {
+                proxies.append(object)?;
+            } else if let Some(key) = keys.next() {
+                proxies.append(make(slf, state.key(&key?)?, Some(object), &wish)?)?;
+            }
+        }
+        Ok(proxies)
+    }
+
+    /// A proxy of what is stored under a key; nothing is fetched.
+    #[pyo3(signature = (key, *, evict = false, lifetime = None, deserializer = None))]
+    fn proxy_from_key<'py>(
+        slf: &Bound<'py, Self>,
+        key: &Bound<'py, PyAny>,
+        evict: bool,
+        lifetime: Option<&Bound<'py, PyAny>>,
+        deserializer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?;
+        let wish = Wish::new(state, evict, lifetime, deserializer, None)?;
+        make(slf, state.key(key)?, None, &wish)
+    }
+
+    /// Writable memory of the channel for `nbytes`, or ordinary memory where it has none.
+    fn _allocate<'py>(&self, py: Python<'py>, nbytes: usize) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        let memory = py.detach(|| state.store.allocate(nbytes)).py(py)?;
+        Ok(Bound::new(py, PyStoredBytes::new(memory, true))?.into_any())
+    }
+
+    /// Marks the store closed and drops what it cached; the caller closes the connector first.
+    fn _closed(&self, py: Python<'_>) -> PyResult<()> {
+        let state = self.state()?;
+        py.detach(|| state.store.close(false)).py(py)
+    }
+
+    /// Name, URL, options, settings and extension: from which the store can be opened anywhere.
+    fn _parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let state = self.state()?;
+        registry::config_to_python(py, state.store.config(), state.extension.as_deref())
+    }
+}
+
+/// Attaches a key to a lifetime, if there is one.
+fn attach_to(
+    store: &Bound<'_, StoreBase>,
+    lifetime: Option<&Bound<'_, PyAny>>,
+    key: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let Some(lifetime) = lifetime else {
+        return Ok(());
+    };
+    let options = PyDict::new(store.py());
+    options.set_item(intern!(store.py(), "store"), store)?;
+    lifetime.call_method(intern!(store.py(), "add_key"), (key,), Some(&options)).map(drop)
+}

@@ -1,0 +1,69 @@
+//! Making proxies of stored objects.
+
+use proxystore::Key;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBool;
+
+use super::{State, StoreBase, StoreFactory, attach_to};
+use crate::error::raise;
+use crate::proxy;
+
+/// What the keyword arguments of the proxy methods say.
+pub(super) struct Wish<'a, 'py> {
+    evict: bool,
+    lifetime: Option<&'a Bound<'py, PyAny>>,
+    deserializer: Option<&'a Bound<'py, PyAny>>,
+    populate_target: bool,
+}
+
+impl<'a, 'py> Wish<'a, 'py> {
+    pub(super) fn new(
+        state: &State,
+        evict: bool,
+        lifetime: Option<&'a Bound<'py, PyAny>>,
+        deserializer: Option<&'a Bound<'py, PyAny>>,
+        populate_target: Option<bool>,
+    ) -> PyResult<Self> {
+        if evict && lifetime.is_some() {
+            return Err(PyValueError::new_err(
+                "evict and lifetime are mutually exclusive: the object would be freed twice",
+            ));
+        }
+        let populate_target = populate_target.unwrap_or(state.populate_target);
+        Ok(Self { evict, lifetime, deserializer, populate_target })
+    }
+}
+
+pub(super) fn is_nonproxiable(object: &Bound<'_, PyAny>) -> bool {
+    object.is_none() || object.is_exact_instance_of::<PyBool>()
+}
+
+pub(super) fn nonproxiable(object: &Bound<'_, PyAny>) -> PyErr {
+    raise(
+        object.py(),
+        "NonProxiableTypeError",
+        &format!(
+            "Cannot proxy {object:?}: code that asks `x is {object:?}` or branches on it without \
+             calling it cannot see through a proxy. Pass skip_nonproxiable=True to get the value \
+             itself back."
+        ),
+    )
+}
+
+/// A proxy of what is stored under `key`; it holds `object` already if that is wished.
+pub(super) fn make<'py>(
+    store: &Bound<'py, StoreBase>,
+    key: Key,
+    object: Option<&Bound<'py, PyAny>>,
+    wish: &Wish<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = store.py();
+    if wish.lifetime.is_some() {
+        let face = store.get().state()?.key_to_python(py, &key)?;
+        attach_to(store, wish.lifetime, &face)?;
+    }
+    let factory = StoreFactory::local(store, key, wish.evict, wish.deserializer)?;
+    let target = object.filter(|_| wish.populate_target).cloned();
+    proxy::new(py, factory.into_any(), None, target)
+}

@@ -1,0 +1,200 @@
+//! What a store holds, and how objects go in and come out.
+
+use std::sync::Arc;
+
+use proxystore::connectors::PutOptions;
+use proxystore::payload::Framed;
+use proxystore::{Access, Key, Store};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::metrics::Recorder;
+use crate::error::IntoPython;
+use crate::{connector, foreign, pickle};
+
+/// What `_setup` fills in.
+pub(crate) struct State {
+    pub(crate) store: Store,
+    /// The connector as the user gave it.
+    pub(super) connector: Py<PyAny>,
+    pub(super) foreign: bool,
+    pub(super) serializer: Option<Py<PyAny>>,
+    pub(super) deserializer: Option<Py<PyAny>>,
+    pub(super) populate_target: bool,
+    pub(super) access: Access,
+    pub(super) metrics: Recorder,
+    /// Pickled settings that only Python understands; travels in references.
+    pub(super) extension: Option<Vec<u8>>,
+}
+
+/// A cached object.
+struct Cached(Py<PyAny>);
+
+impl State {
+    /// The library's key for a Python key.
+    pub(crate) fn key(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
+        if self.foreign { foreign::key_of(key, 0) } else { connector::key_of(key) }
+    }
+
+    /// The Python face of a key.
+    pub(crate) fn key_to_python<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.foreign {
+            foreign::key_to_python(py, key)
+        } else {
+            connector::key_to_python(self.connector.bind(py), key)
+        }
+    }
+
+    fn is_allocated(&self, bytes: &[u8]) -> bool {
+        // Only the channel can tell; a part that merely looks like it is copied by the connector.
+        const PAGE: usize = proxystore::payload::PAGE;
+        self.store.connector().capabilities().allocate
+            && bytes.len() >= PAGE
+            && (bytes.as_ptr() as usize).is_multiple_of(PAGE)
+    }
+
+    pub(super) fn encode(
+        &self,
+        object: &Bound<'_, PyAny>,
+        serializer: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<pickle::Encoded> {
+        let own = self.serializer.as_ref().map(|serializer| serializer.bind(object.py()));
+        pickle::encode(object, serializer.or(own), &|bytes| self.is_allocated(bytes))
+    }
+
+    pub(super) fn put(
+        &self,
+        object: &Bound<'_, PyAny>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Key> {
+        let py = object.py();
+        let total = self.metrics.start();
+        let encoded = self.encode(object, serializer)?;
+        let serialized = self.metrics.start();
+        let framed = encoded.payload(py)?.frame().py(py)?;
+        let size = framed.len();
+        let key = match options.filter(|options| !options.is_empty()) {
+            Some(options) => self.put_with_options(py, &framed, options)?,
+            None => py.detach(|| self.store.put_framed(&framed, &PutOptions::default())).py(py)?,
+        };
+        if self.metrics.is_on() {
+            let face = self.key_to_python(py, &key)?;
+            self.metrics.time_between(py, "store.put.serialize", &face, total, serialized)?;
+            self.metrics.time(py, "store.put.connector", &face, serialized)?;
+            self.metrics.time(py, "store.put", &face, total)?;
+            self.metrics.attribute(py, "store.put.object_size", &face, size)?;
+        }
+        Ok(key)
+    }
+
+    /// Options that only the connector's own `put` understands.
+    fn put_with_options(
+        &self,
+        py: Python<'_>,
+        framed: &Framed<'_>,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<Key> {
+        if !self.foreign {
+            return Err(PyTypeError::new_err(format!(
+                "put() of {} takes no options, got {}",
+                self.connector.bind(py).get_type().name()?,
+                options.keys().repr()?
+            )));
+        }
+        let bytes = foreign::joined(py, &framed.parts())?;
+        let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
+        foreign::key_of(&key, framed.len())
+    }
+
+    /// The object under a key, from the cache or the channel.
+    pub(crate) fn get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        deserializer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let total = self.metrics.start();
+        let cached = self.store.cache().get::<Cached>(key);
+        if self.metrics.is_on() {
+            let face = self.key_to_python(py, key)?;
+            let hit = if cached.is_some() { "cache_hits" } else { "cache_misses" };
+            self.metrics.counter(py, &format!("store.get.{hit}"), &face)?;
+            if cached.is_some() {
+                self.metrics.time(py, "store.get", &face, total)?;
+            }
+        }
+        if let Some(cached) = cached {
+            return Ok(Some(cached.0.bind(py).clone()));
+        }
+        let fetching = self.metrics.start();
+        let received = py.detach(|| self.store.get_payload(key, self.access)).py(py)?;
+        let Some(received) = received else {
+            return Ok(None);
+        };
+        let fetched = self.metrics.start();
+        let object = self.decode(py, key, &received, deserializer)?;
+        if self.metrics.is_on() {
+            let face = self.key_to_python(py, key)?;
+            self.metrics.time_between(py, "store.get.connector", &face, fetching, fetched)?;
+            self.metrics.time(py, "store.get.deserialize", &face, fetched)?;
+            self.metrics.time(py, "store.get", &face, total)?;
+            self.metrics.attribute(py, "store.get.object_size", &face, received.len())?;
+        }
+        Ok(Some(object))
+    }
+
+    /// Decodes what was fetched, and caches it.
+    pub(crate) fn decode<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        received: &proxystore::payload::Received,
+        deserializer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
+        let object = pickle::decode(py, received, deserializer.or(own), self.access)
+            .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;
+        // A key without generation may mean a newer object tomorrow.
+        if key.generation() != 0 {
+            let cached = Arc::new(Cached(object.clone().unbind()));
+            self.store.cache().insert(key.clone(), cached, received.len());
+        }
+        Ok(object)
+    }
+
+    /// Adds store and key to an error of decoding.
+    fn describe(
+        &self,
+        py: Python<'_>,
+        error: PyErr,
+        key: &Key,
+        deserializer: Option<&Bound<'_, PyAny>>,
+    ) -> PyErr {
+        let note = match deserializer {
+            Some(deserializer) => format!(
+                "Failed to deserialize object (deserializer={deserializer:?}, key={key}, store={})",
+                self.store.name()
+            ),
+            None => format!("while decoding key={key} of store={}", self.store.name()),
+        };
+        let _ = error.value(py).call_method1(intern!(py, "add_note"), (note,));
+        error
+    }
+
+    pub(crate) fn evict(&self, py: Python<'_>, key: &Key) -> PyResult<()> {
+        let started = self.metrics.start();
+        py.detach(|| self.store.evict(key)).py(py)?;
+        if self.metrics.is_on() {
+            let face = self.key_to_python(py, key)?;
+            self.metrics.time(py, "store.evict", &face, started)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! Objects in this process's own memory: `memory://NAME`.
+//!
+//! Channels are global to the process and told apart by name, so a connector opened from
+//! `config()` finds the objects. They stay when connectors are closed, the last one too, until
+//! they are evicted, a connector is closed with `clear`, or the process ends. A process forked
+//! from this one starts with the objects stored so far; after that each has its own.
+#![expect(unsafe_code, reason = "registers handlers with pthread_atfork")]
+#![expect(clippy::cast_possible_truncation, reason = "offsets into memory that exists")]
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{
+    Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, checked_range,
+    closed, known_options, wrong_length,
+};
+use crate::buffer::Buffer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{Key, check_id, unique_id};
+use crate::payload::Parts;
+
+const SCHEME: &str = "memory://";
+const OPEN: &str = "open a memory connector";
+
+/// Generation of objects stored under a key of their own; refills count on from the next.
+const FIRST: u64 = 1;
+static NEXT_GENERATION: AtomicU64 = AtomicU64::new(FIRST + 1);
+
+/// A connector to a channel in this process's memory.
+///
+/// ```
+/// use proxystore::connectors::memory::MemoryConnector;
+/// use proxystore::connectors::{Connector, GetOptions, PutOptions};
+/// use proxystore::payload::Parts;
+///
+/// let connector = MemoryConnector::new("demo")?;
+/// let key = connector.put(&Parts::from(&b"hello"[..]), &PutOptions::default())?;
+/// let bytes = connector.get(&key, &GetOptions::default())?.expect("just stored");
+/// assert_eq!(&bytes[..], b"hello");
+/// # Ok::<(), proxystore::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct MemoryConnector {
+    channel: Arc<str>,
+    closed: AtomicBool,
+}
+
+impl MemoryConnector {
+    /// A connector to the channel `name`, which need not exist yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] when the name is not usable as one (see [`check_id`]).
+    pub fn new(name: &str) -> Result<Self> {
+        check_id(name)?;
+        watch_forks();
+        Ok(Self { channel: name.into(), closed: AtomicBool::new(false) })
+    }
+
+    /// A connector from its configuration: `memory://NAME`, no options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for another URL or any option.
+    pub fn open(config: &ConnectorConfig) -> Result<Self> {
+        let name = config.url.strip_prefix(SCHEME).ok_or_else(|| {
+            Error::new(ErrorKind::Config, OPEN, "the URL is not of the form memory://NAME")
+                .with("url", &config.url)
+        })?;
+        known_options(OPEN, config, &[])?;
+        Self::new(name)
+    }
+
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed(operation, &self.config()));
+        }
+        Ok(())
+    }
+
+    /// The stored object, shared; nothing is copied under the lock.
+    fn find(&self, key: &Key) -> Option<Buffer> {
+        shard_of(key.id()).lock().find(&self.channel, key).map(|stored| stored.bytes.clone())
+    }
+}
+
+impl Connector for MemoryConnector {
+    fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
+        self.check_open("put object")?;
+        let (id, generation): (Box<str>, u64) = match &options.key {
+            None => (unique_id()?.into(), FIRST),
+            Some(key) => {
+                check_id(key.id())?;
+                (key.id().into(), NEXT_GENERATION.fetch_add(1, Ordering::Relaxed))
+            }
+        };
+        let bytes = parts.to_buffer().into_read_only();
+        let key = Key::new(id.clone(), generation, bytes.len() as u64);
+        let shard = shard_of(&id);
+        let mut state = shard.lock();
+        let objects = match state.channels.get_mut(&self.channel) {
+            Some(objects) => objects,
+            None => state.channels.entry(Arc::clone(&self.channel)).or_default(),
+        };
+        let stored = Stored { generation, bytes };
+        let replaced = objects.insert(id, stored);
+        let wake = state.waiting > 0;
+        drop(state);
+        if wake {
+            shard.filled.notify_all();
+        }
+        drop(replaced); // its memory is given back outside the lock
+        Ok(key)
+    }
+
+    fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
+        self.check_open("get object")?;
+        check_id(key.id())?;
+        let Some(bytes) = self.find(key) else {
+            return Ok(None);
+        };
+        let range = checked_range(key, options.range.as_ref(), bytes.len() as u64)?;
+        let part = bytes.slice(range.start as usize..range.end as usize);
+        Ok(Some(match options.access {
+            Access::ReadOnly => part,
+            Access::Private => Buffer::copy_of(&part),
+        }))
+    }
+
+    fn exists(&self, key: &Key) -> Result<bool> {
+        self.check_open("look for object")?;
+        check_id(key.id())?;
+        Ok(shard_of(key.id()).lock().find(&self.channel, key).is_some())
+    }
+
+    fn evict(&self, key: &Key) -> Result<()> {
+        self.check_open("evict object")?;
+        check_id(key.id())?;
+        let mut state = shard_of(key.id()).lock();
+        let mut removed = None;
+        if state.find(&self.channel, key).is_some()
+            && let Some(objects) = state.channels.get_mut(&self.channel)
+        {
+            removed = objects.remove(key.id());
+        }
+        drop(state);
+        drop(removed); // its memory is given back outside the lock
+        Ok(())
+    }
+
+    fn new_key(&self) -> Result<Key> {
+        self.check_open("make a key")?;
+        Key::unique()
+    }
+
+    fn close(&self, clear: bool) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        for shard in &SHARDS {
+            let mut state = shard.lock();
+            let removed = if clear { state.channels.remove(&self.channel) } else { None };
+            let wake = state.waiting > 0;
+            drop(state);
+            if wake {
+                shard.filled.notify_all();
+            }
+            drop(removed);
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> ConnectorConfig {
+        ConnectorConfig::new(format!("{SCHEME}{}", self.channel))
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            event_driven_wait: true,
+            range_reads: true,
+            zero_copy_get: true,
+            allocate: false,
+            cross_process: false,
+            survives_process: false,
+        }
+    }
+
+    fn wait(&self, key: &Key, deadline: Option<Instant>) -> Result<bool> {
+        check_id(key.id())?;
+        let shard = shard_of(key.id());
+        let mut state = shard.lock();
+        loop {
+            self.check_open("wait for object")?;
+            if state.find(&self.channel, key).is_some() {
+                return Ok(true);
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+            state.waiting += 1;
+            state = match left {
+                None => shard.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    let woken = shard.filled.wait_timeout(state, left);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.waiting -= 1;
+        }
+    }
+
+    fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
+        self.check_open("get object")?;
+        check_id(key.id())?;
+        let Some(bytes) = self.find(key) else {
+            return Ok(false);
+        };
+        let range = checked_range(key, range.as_ref(), bytes.len() as u64)?;
+        let part = &bytes[range.start as usize..range.end as usize];
+        if part.len() != target.len() {
+            return Err(wrong_length(key, part.len(), target.len()));
+        }
+        target.copy_from_slice(part);
+        Ok(true)
+    }
+}
+
+/// Hash maps that can be made in a constant.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+
+struct Stored {
+    generation: u64,
+    bytes: Buffer,
+}
+
+/// A fixed share of all objects of the process, by id.
+struct Shard {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+struct State {
+    channels: Map<Arc<str>, Map<Box<str>, Stored>>,
+    waiting: usize,
+}
+
+static SHARDS: [Shard; 16] = [const { Shard::new() }; 16];
+
+impl Shard {
+    const fn new() -> Self {
+        let channels = HashMap::with_hasher(BuildHasherDefault::new());
+        Self { state: Mutex::new(State { channels, waiting: 0 }), filled: Condvar::new() }
+    }
+
+    /// Panics cannot leave the maps half changed, so a poisoned lock is as good as any.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn find(&self, channel: &str, key: &Key) -> Option<&Stored> {
+        let stored = self.channels.get(channel)?.get(key.id())?;
+        (key.generation() == 0 || key.generation() == stored.generation).then_some(stored)
+    }
+}
+
+fn shard_of(id: &str) -> &'static Shard {
+    &SHARDS[(xxh3_64(id.as_bytes()) % SHARDS.len() as u64) as usize]
+}
+
+thread_local! {
+    /// The locks of all shards, held by the forking thread while it forks.
+    static HELD: RefCell<Vec<MutexGuard<'static, State>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes every lock around a fork, so that the child gets them free and the maps consistent.
+fn watch_forks() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn before() {
+        let _ = HELD.try_with(|held| held.borrow_mut().extend(SHARDS.iter().map(Shard::lock)));
+    }
+    extern "C" fn after() {
+        let _ = HELD.try_with(|held| held.borrow_mut().clear());
+    }
+    if REGISTERED.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    // SAFETY: the handlers do not unwind, and in the child they only release locks that the one
+    // surviving thread took itself. A failure (no memory) leaves forks as they were before.
+    let _ = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+}

@@ -1,0 +1,29 @@
+//! From a configuration to a connector.
+
+use std::sync::Arc;
+
+use super::{Connector, ConnectorConfig};
+use crate::error::{Error, ErrorKind, Result};
+
+type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
+
+const BUILT_IN: &[(&str, Opener)] = &[
+    ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
+    #[cfg(target_os = "linux")]
+    ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
+];
+
+/// Opens the connector of a configuration.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for an unknown kind, else what opening the channel fails with.
+pub fn open(config: &ConnectorConfig) -> Result<Arc<dyn Connector>> {
+    let kind = config.kind();
+    if let Some((_, opener)) = BUILT_IN.iter().find(|(name, _)| *name == kind) {
+        return opener(config);
+    }
+    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}://")).collect();
+    Err(Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
+        .with("url", &config.url)
+        .with_hint(format!("this build has {}", known.join(", "))))
+}

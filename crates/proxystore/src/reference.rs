@@ -1,0 +1,310 @@
+//! References: the serialized form of a proxy (format in `docs/protocol.md`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::connectors::{ConnectorConfig, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::store::StoreConfig;
+
+/// First bytes of every reference: three letters and the version.
+pub const MAGIC: [u8; 4] = *b"PXR\x01";
+
+const READ: &str = "read a reference";
+
+/// Fields whose number has this bit must be understood by the reader.
+const CRITICAL: u8 = 0x80;
+const STORE: u8 = CRITICAL | 1;
+const CHANNEL: u8 = CRITICAL | 2;
+const CHANNEL_OPTIONS: u8 = 3;
+const STORE_SETTINGS: u8 = 4;
+const KEY: u8 = CRITICAL | 5;
+const GENERATION: u8 = CRITICAL | 6;
+const SIZE: u8 = 7;
+const EVICT: u8 = CRITICAL | 8;
+const CLASS: u8 = 9;
+const EXTENSION: u8 = CRITICAL | 0x0a;
+
+/// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reference {
+    /// How to open the store; shared by the references of one store.
+    pub store: Arc<StoreConfig>,
+    /// The object.
+    pub key: Key,
+    /// Evict the object when it is first resolved.
+    pub evict: bool,
+    /// Class of the target in the language that made it, as `module:qualified.name`.
+    pub class: Option<String>,
+    /// What only the language that made it understands, such as a deserializer function.
+    pub extension: Option<Vec<u8>>,
+}
+
+impl Reference {
+    /// A reference to an object of a store.
+    pub fn new(store: impl Into<Arc<StoreConfig>>, key: Key) -> Self {
+        Self { store: store.into(), key, evict: false, class: None, extension: None }
+    }
+
+    /// The serialized form, some hundred bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] when the configuration cannot be represented.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(160);
+        out.extend_from_slice(&MAGIC);
+        field(&mut out, STORE, self.store.name.as_bytes());
+        // A store named after its channel needs to say so only once.
+        if self.store.connector.url != self.store.name {
+            field(&mut out, CHANNEL, self.store.connector.url.as_bytes());
+        }
+        for (tag, map) in [
+            (CHANNEL_OPTIONS, &self.store.connector.options),
+            (STORE_SETTINGS, &self.store.settings),
+        ] {
+            if !map.is_empty() {
+                let bytes = rmp_serde::to_vec(map).map_err(|source| {
+                    Error::new(ErrorKind::Encode, "write a reference", source.to_string())
+                        .with("store", &self.store.name)
+                        .with_source(source)
+                })?;
+                field(&mut out, tag, &bytes);
+            }
+        }
+        field(&mut out, KEY, self.key.id().as_bytes());
+        if self.key.generation() != 0 {
+            number(&mut out, GENERATION, self.key.generation());
+        }
+        if self.key.size() != 0 {
+            number(&mut out, SIZE, self.key.size());
+        }
+        if self.evict {
+            field(&mut out, EVICT, &[]);
+        }
+        if let Some(class) = &self.class {
+            field(&mut out, CLASS, class.as_bytes());
+        }
+        if let Some(extension) = &self.extension {
+            field(&mut out, EXTENSION, extension);
+        }
+        Ok(out)
+    }
+
+    /// Reads the serialized form; nothing is opened or fetched.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for bytes that are no reference; [`ErrorKind::Incompatible`] for a
+    /// newer version or a critical field this version does not know.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let Some(mut rest) = bytes.strip_prefix(&MAGIC[..3]) else {
+            return Err(corrupt("these bytes are not a reference"));
+        };
+        match rest.split_first() {
+            Some((&version, fields)) if version == MAGIC[3] => rest = fields,
+            Some((version, _)) => return Err(newer("version", version)),
+            None => return Err(corrupt("it is cut short")),
+        }
+        let (mut name, mut url, mut id) = (None, None, None);
+        let (mut generation, mut size, mut evict) = (0, 0, false);
+        let (mut class, mut extension) = (None, None);
+        let (mut options, mut settings) = (BTreeMap::new(), BTreeMap::new());
+        while let Some((&tag, after)) = rest.split_first() {
+            let (value, after) = take_value(after)?;
+            rest = after;
+            match tag {
+                STORE => name = Some(text(value)?),
+                CHANNEL => url = Some(text(value)?),
+                CHANNEL_OPTIONS => options = map(value)?,
+                STORE_SETTINGS => settings = map(value)?,
+                KEY => id = Some(text(value)?),
+                GENERATION => generation = whole_varint(value)?,
+                SIZE => size = whole_varint(value)?,
+                EVICT => evict = true,
+                CLASS => class = Some(text(value)?),
+                EXTENSION => extension = Some(value.to_vec()),
+                unknown if unknown & CRITICAL != 0 => return Err(newer("field", unknown)),
+                _ => {} // a newer version's field that older readers may ignore
+            }
+        }
+        let (Some(name), Some(id)) = (name, id) else {
+            return Err(corrupt("it names no store or no key"));
+        };
+        let url = url.unwrap_or_else(|| name.clone());
+        Ok(Self {
+            store: Arc::new(StoreConfig {
+                name,
+                connector: ConnectorConfig { url, options },
+                settings,
+            }),
+            key: Key::new(id, generation, size),
+            evict,
+            class,
+            extension,
+        })
+    }
+}
+
+fn corrupt(cause: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, READ, cause)
+        .with_hint("it was damaged on the way, or is something else than a pickled proxy")
+}
+
+fn newer(what: &'static str, value: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Incompatible, READ, "a newer version of ProxyStore wrote it")
+        .with(what, value)
+        .with_hint("upgrade this program to the version of the sender")
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80); // the low seven bits, more to come
+        value >>= 7;
+    }
+    out.push(value as u8); // below 0x80
+}
+
+fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+    out.push(tag);
+    varint(out, value.len() as u64);
+    out.extend_from_slice(value);
+}
+
+fn number(out: &mut Vec<u8>, tag: u8, value: u64) {
+    let mut bytes = Vec::with_capacity(10);
+    varint(&mut bytes, value);
+    field(out, tag, &bytes);
+}
+
+fn take_varint(bytes: &[u8]) -> Result<(u64, &[u8])> {
+    let mut value = 0_u64;
+    for (i, &byte) in bytes.iter().enumerate().take(10) {
+        let bits = u64::from(byte & 0x7f);
+        let shifted = bits << (7 * i);
+        if shifted >> (7 * i) != bits {
+            break;
+        }
+        value |= shifted;
+        if byte < 0x80 {
+            return Ok((value, &bytes[i + 1..]));
+        }
+    }
+    Err(corrupt("a number is cut short or too large"))
+}
+
+fn whole_varint(bytes: &[u8]) -> Result<u64> {
+    match take_varint(bytes)? {
+        (value, []) => Ok(value),
+        _ => Err(corrupt("a number has bytes after its end")),
+    }
+}
+
+fn take_value(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
+    let (len, rest) = take_varint(bytes)?;
+    usize::try_from(len)
+        .ok()
+        .and_then(|len| rest.split_at_checked(len))
+        .ok_or_else(|| corrupt("a field is cut short"))
+}
+
+fn text(bytes: &[u8]) -> Result<String> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(source) => Err(corrupt("a text field is not UTF-8").with_source(source)),
+    }
+}
+
+fn map(bytes: &[u8]) -> Result<BTreeMap<String, Value>> {
+    rmp_serde::from_slice(bytes)
+        .map_err(|source| corrupt("a table of options is damaged").with_source(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Reference {
+        let mut reference = Reference::new(
+            StoreConfig::new("demo", ConnectorConfig::new("shm://demo")),
+            Key::new("0123456789abcdef0123456789abcdef", 3, 1000),
+        );
+        reference.evict = true;
+        reference.class = Some("numpy:ndarray".to_owned());
+        reference
+    }
+
+    #[test]
+    fn bytes_are_as_documented() {
+        let expected = [
+            b"PXR\x01".as_slice(),
+            b"\x81\x04demo",
+            b"\x82\x0ashm://demo",
+            b"\x85\x200123456789abcdef0123456789abcdef",
+            b"\x86\x01\x03",
+            b"\x07\x02\xe8\x07",
+            b"\x88\x00",
+            b"\x09\x0dnumpy:ndarray",
+        ]
+        .concat();
+        assert_eq!(sample().encode().unwrap(), expected);
+        assert_eq!(Reference::decode(&expected).unwrap(), sample());
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped_unless_critical() {
+        let mut bytes = sample().encode().unwrap();
+        bytes.extend_from_slice(b"\x7e\x02hi");
+        assert_eq!(Reference::decode(&bytes).unwrap(), sample());
+        bytes.extend_from_slice(b"\xfe\x00");
+        assert_eq!(Reference::decode(&bytes).unwrap_err().kind(), ErrorKind::Incompatible);
+    }
+
+    #[test]
+    fn a_newer_version_is_named() {
+        let error = Reference::decode(b"PXR\x02").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Incompatible);
+        assert!(error.to_string().contains("version=2"), "{error}");
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            "[a-z]{0,8}".prop_map(Value::Text),
+            proptest::collection::vec(any::<u8>(), 0..8).prop_map(Value::Bytes),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_reference_survives_the_trip(
+            (name, url, id) in (".{0,20}", ".{0,30}", ".{0,40}"),
+            (generation, size, evict) in (any::<u64>(), any::<u64>(), any::<bool>()),
+            class in proptest::option::of(".{0,20}"),
+            extension in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
+            options in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
+            settings in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
+        ) {
+            let connector = ConnectorConfig { url, options };
+            let store = Arc::new(StoreConfig { name, connector, settings });
+            let key = Key::new(id, generation, size);
+            let reference = Reference { store, key, evict, class, extension };
+            let read = Reference::decode(&reference.encode().unwrap()).unwrap();
+            prop_assert_eq!(read.key.size(), reference.key.size());
+            prop_assert_eq!(read, reference);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Reference::decode(&bytes);
+            let _ = Reference::decode(&[&MAGIC[..], &bytes[..]].concat());
+        }
+
+        #[test]
+        fn truncation_never_panics(len in 0_usize..90) {
+            let bytes = sample().encode().unwrap();
+            let _ = Reference::decode(&bytes[..len.min(bytes.len())]);
+        }
+    }
+}

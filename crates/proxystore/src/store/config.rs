@@ -1,0 +1,127 @@
+//! From what a store can be opened, anywhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::connectors::{Connector, ConnectorConfig, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{CacheLimits, Store};
+
+const CACHE_ENTRIES: &str = "cache_entries";
+const CACHE_BYTES: &str = "cache_bytes";
+const METRICS: &str = "metrics";
+
+/// Name, channel and local settings of a store.
+///
+/// Name and channel are the store's identity; the settings may differ between the processes that
+/// use it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreConfig {
+    /// The name under which a process registers it.
+    pub name: String,
+    /// How to reach the bytes.
+    pub connector: ConnectorConfig,
+    /// Local settings that differ from the defaults.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, Value>,
+}
+
+impl StoreConfig {
+    /// A configuration with default settings.
+    pub fn new(name: impl Into<String>, connector: ConnectorConfig) -> Self {
+        Self { name: name.into(), connector, settings: BTreeMap::new() }
+    }
+
+    /// How much the cache may hold.
+    pub fn cache_limits(&self) -> CacheLimits {
+        let size = |name, default| match self.settings.get(name) {
+            Some(Value::Int(size)) => usize::try_from(*size).unwrap_or(default),
+            _ => default,
+        };
+        let default = CacheLimits::default();
+        CacheLimits {
+            entries: size(CACHE_ENTRIES, default.entries),
+            bytes: size(CACHE_BYTES, default.bytes),
+        }
+    }
+
+    /// Whether operations are counted and timed.
+    pub fn has_metrics(&self) -> bool {
+        self.settings.get(METRICS) == Some(&Value::Bool(true))
+    }
+
+    /// Checks that `other` means the same store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming both channels.
+    pub fn check_same(&self, other: &Self) -> Result<()> {
+        if self.connector.same_channel(&other.connector) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Config,
+            "find the store of a proxy",
+            "a store of that name uses another channel",
+        )
+        .with("store", &self.name)
+        .with("open channel", &self.connector.url)
+        .with("wanted channel", &other.connector.url)
+        .with_hint("give stores on different channels different names"))
+    }
+}
+
+/// Builds a store; from [`Store::builder`].
+#[derive(Debug)]
+pub struct StoreBuilder {
+    config: StoreConfig,
+    connector: Arc<dyn Connector>,
+}
+
+impl StoreBuilder {
+    pub(super) fn new(name: String, connector: Arc<dyn Connector>) -> Self {
+        Self { config: StoreConfig::new(name, connector.config()), connector }
+    }
+
+    /// How much the cache may hold; `entries: 0` turns it off.
+    #[must_use]
+    pub fn cache(mut self, limits: CacheLimits) -> Self {
+        let default = CacheLimits::default();
+        for (name, value, default) in [
+            (CACHE_ENTRIES, limits.entries, default.entries),
+            (CACHE_BYTES, limits.bytes, default.bytes),
+        ] {
+            if value == default {
+                self.config.settings.remove(name);
+            } else {
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                self.config.settings.insert(name.to_owned(), Value::Int(value));
+            }
+        }
+        self
+    }
+
+    /// Counts and times operations.
+    #[must_use]
+    pub fn metrics(mut self, on: bool) -> Self {
+        if on {
+            self.config.settings.insert(METRICS.to_owned(), Value::Bool(true));
+        } else {
+            self.config.settings.remove(METRICS);
+        }
+        self
+    }
+
+    /// Adds local settings of a bridge to another language; they travel in references.
+    #[must_use]
+    pub fn settings(mut self, settings: BTreeMap<String, Value>) -> Self {
+        self.config.settings.extend(settings);
+        self
+    }
+
+    /// The store; register it to be found by proxies.
+    pub fn build(self) -> Store {
+        Store::assemble(self.config, self.connector)
+    }
+}

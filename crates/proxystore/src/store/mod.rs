@@ -1,0 +1,397 @@
+//! Stores: a connector and codecs under a name, with a cache and metrics.
+
+mod cache;
+mod config;
+mod factory;
+mod metrics;
+pub mod registry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+pub use cache::{Cache, CacheLimits};
+pub use config::{StoreBuilder, StoreConfig};
+pub use factory::StoreFactory;
+pub use metrics::{Metrics, OperationStats};
+
+use crate::codec::{Array, ArrayMut, Decode, Element, Encode};
+use crate::connectors::{Access, Connector, GetOptions, PutOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::payload::{Framed, Parts, Payload, Received};
+use crate::proxy::{Locked, Proxy};
+use metrics::Operation;
+
+/// A place for objects: puts them into a channel and hands out keys and proxies.
+///
+/// Clones are handles of one store. The *name* and the channel identify it; a proxy that arrives
+/// in another process finds or opens the store by both.
+///
+/// ```
+/// # fn main() -> proxystore::Result<()> {
+/// use proxystore::Store;
+/// let store = Store::open("memory://store-example")?;
+/// let key = store.put("hello")?;
+/// assert_eq!(store.get::<String>(&key)?.as_deref(), Some("hello"));
+/// store.evict(&key)?;
+/// assert!(!store.exists(&key)?);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: Arc<StoreConfig>,
+    connector: Arc<dyn Connector>,
+    cache: Cache,
+    metrics: Option<Metrics>,
+    closed: AtomicBool,
+}
+
+impl Store {
+    /// The store of a channel, opened if this process has not yet, named after its URL.
+    ///
+    /// | URL | channel |
+    /// | --- | --- |
+    /// | `memory://NAME` | memory of this process |
+    /// | `file:///DIR` | files in a directory |
+    /// | `shm://NAME` | shared memory of this host |
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a URL that names no channel, and what opening it fails with.
+    pub fn open(url: &str) -> Result<Self> {
+        registry::get_or_open(&StoreConfig::new(url, crate::connectors::ConnectorConfig::new(url)))
+    }
+
+    /// Starts a store with a connector and settings of its own.
+    ///
+    /// It is not registered: proxies resolve through it in this process only after
+    /// [`registry::register`], and otherwise through another store of the same configuration.
+    pub fn builder(name: impl Into<String>, connector: Arc<dyn Connector>) -> StoreBuilder {
+        StoreBuilder::new(name.into(), connector)
+    }
+
+    fn assemble(config: StoreConfig, connector: Arc<dyn Connector>) -> Self {
+        let cache = Cache::new(config.cache_limits());
+        let metrics = config.has_metrics().then(Metrics::default);
+        let closed = AtomicBool::new(false);
+        let config = Arc::new(config);
+        Self { inner: Arc::new(Inner { config, connector, cache, metrics, closed }) }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.inner.config.name
+    }
+
+    /// From which the store can be opened anywhere.
+    pub fn config(&self) -> &Arc<StoreConfig> {
+        &self.inner.config
+    }
+
+    /// The connector.
+    pub fn connector(&self) -> &Arc<dyn Connector> {
+        &self.inner.connector
+    }
+
+    /// The cache of decoded objects.
+    pub fn cache(&self) -> &Cache {
+        &self.inner.cache
+    }
+
+    /// Counts and times of operations, when the store was built with metrics.
+    pub fn metrics(&self) -> Option<&Metrics> {
+        self.inner.metrics.as_ref()
+    }
+
+    // # Objects
+
+    /// Stores an object and returns its key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encode`] when the object has no representation, else what the channel fails
+    /// with; nothing is left behind.
+    pub fn put<T: Encode + ?Sized>(&self, object: &T) -> Result<Key> {
+        self.put_payload(object.encode()?, &PutOptions::default())
+    }
+
+    /// Stores many objects at once; all or none.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_batch<T: Encode>(&self, objects: &[T]) -> Result<Vec<Key>> {
+        let framed: Vec<Framed<'_>> =
+            objects.iter().map(|object| object.encode()?.frame()).collect::<Result<_>>()?;
+        let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+        let bytes = parts.iter().map(Parts::len).sum();
+        self.timed(Operation::Put, bytes, |connector| {
+            connector.put_batch(&parts, &PutOptions::default())
+        })
+    }
+
+    /// The object under a key, `None` when there is none. Decoded objects are cached.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Incompatible`] when another type was stored, [`ErrorKind::Corrupt`] when the
+    /// bytes are damaged, else what the channel fails with.
+    pub fn get<T: Decode + Clone + Send + Sync + 'static>(&self, key: &Key) -> Result<Option<T>> {
+        Ok(self.get_shared(key)?.map(Arc::unwrap_or_clone))
+    }
+
+    /// As [`get`](Self::get), sharing the object with the cache.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_shared<T>(&self, key: &Key) -> Result<Option<Arc<T>>>
+    where
+        T: Decode + Send + Sync + 'static,
+    {
+        // A key without generation may mean a newer object tomorrow.
+        let cachable = key.generation() != 0;
+        if cachable && let Some(object) = self.inner.cache.get::<T>(key) {
+            self.count(Operation::CacheHit);
+            return Ok(Some(object));
+        }
+        let Some(received) = self.get_payload(key, T::ACCESS)? else {
+            return Ok(None);
+        };
+        let object = Arc::new(T::decode(&received).map_err(|error| self.about(error, key))?);
+        if cachable {
+            self.inner.cache.insert(key.clone(), Arc::clone(&object), received.len());
+        }
+        Ok(Some(object))
+    }
+
+    /// Whether there is an object under the key, in the channel or in the cache.
+    ///
+    /// # Errors
+    /// What the channel fails with.
+    pub fn exists(&self, key: &Key) -> Result<bool> {
+        Ok(self.inner.cache.contains(key)
+            || self.timed(Operation::Exists, 0, |connector| connector.exists(key))?)
+    }
+
+    /// Waits until there is an object under the key; false when `timeout` passes first.
+    ///
+    /// # Errors
+    /// What the channel fails with.
+    pub fn wait(&self, key: &Key, timeout: Option<Duration>) -> Result<bool> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.timed(Operation::Wait, 0, |connector| connector.wait(key, deadline))
+    }
+
+    /// Removes an object from the channel and the cache; absent ones are fine.
+    ///
+    /// # Errors
+    /// What the channel fails with.
+    pub fn evict(&self, key: &Key) -> Result<()> {
+        self.inner.cache.remove(key);
+        self.timed(Operation::Evict, 0, |connector| connector.evict(key))
+    }
+
+    /// An array to fill in memory of the channel; storing it copies nothing.
+    ///
+    /// On channels without such memory it is ordinary memory, and storing it copies.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when the channel has no room, [`ErrorKind::Config`] for a shape that
+    /// is too large.
+    pub fn empty<T: Element>(&self, shape: &[usize]) -> Result<ArrayMut<T>> {
+        ArrayMut::new(shape, |len| self.allocate(len))
+    }
+
+    /// Writable memory of the channel, or ordinary memory where the channel has none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when the channel has no room.
+    pub fn allocate(&self, len: usize) -> Result<crate::buffer::Buffer> {
+        if self.inner.connector.capabilities().allocate {
+            return self.timed(Operation::Allocate, len, |connector| connector.allocate(len));
+        }
+        Ok(crate::buffer::Buffer::zeroed(len))
+    }
+
+    // # Proxies
+
+    /// Stores an object and returns a proxy of it, which already holds it for local use.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn proxy<T>(&self, object: T) -> Result<Proxy<T>>
+    where
+        T: Encode + Decode + Send + Sync + 'static,
+    {
+        let key = self.put(&object)?;
+        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
+    }
+
+    /// Stores an array made by [`empty`](Self::empty) and returns a proxy of it: no copy.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn proxy_array<T: Element>(&self, array: ArrayMut<T>) -> Result<Proxy<Array<T>>> {
+        let key = self.put(&array)?;
+        let array = Array::from(array);
+        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(array)))
+    }
+
+    /// As [`proxy`](Self::proxy) for many objects, stored at once.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn proxy_batch<T>(&self, objects: Vec<T>) -> Result<Vec<Proxy<T>>>
+    where
+        T: Encode + Decode + Send + Sync + 'static,
+    {
+        let keys = self.put_batch(&objects)?;
+        Ok(keys
+            .into_iter()
+            .zip(objects)
+            .map(|(key, object)| Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
+            .collect())
+    }
+
+    /// A proxy of what is stored under a key; nothing is fetched.
+    pub fn proxy_from_key<T>(&self, key: &Key) -> Proxy<T>
+    where
+        T: Decode + Send + Sync + 'static,
+    {
+        Proxy::new(StoreFactory::new(self, key.clone()))
+    }
+
+    /// As [`proxy`](Self::proxy), but the object is evicted when the proxy is first resolved.
+    ///
+    /// The returned proxy is unresolved, so that exactly one of its copies gets the object.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn proxy_evicting<T>(&self, object: &T) -> Result<Proxy<T>>
+    where
+        T: Encode + Decode + Send + Sync + 'static,
+    {
+        let key = self.put(object)?;
+        Ok(Proxy::new(StoreFactory::new(self, key).evicting()))
+    }
+
+    /// As [`proxy`](Self::proxy), locked so that it is not resolved by accident.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn locked_proxy<T>(&self, object: T) -> Result<Locked<T>>
+    where
+        T: Encode + Decode + Send + Sync + 'static,
+    {
+        self.proxy(object).map(Locked::new)
+    }
+
+    // # Payloads, for bridges to other languages
+
+    /// Stores an encoded object.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_payload(&self, payload: Payload<'_>, options: &PutOptions) -> Result<Key> {
+        self.put_framed(&payload.frame()?, options)
+    }
+
+    /// Stores a framed payload.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_framed(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Key> {
+        let parts = framed.parts();
+        self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, options))
+    }
+
+    /// The stored bytes under a key, checked and split into parts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when the bytes are damaged, else what the channel fails with.
+    pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
+        let options = GetOptions { access, ..GetOptions::default() };
+        let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, &options))?;
+        let Some(bytes) = bytes else {
+            self.count(Operation::Missing);
+            return Ok(None);
+        };
+        if let Some(metrics) = &self.inner.metrics {
+            metrics.add_bytes(Operation::Get, bytes.len());
+        }
+        Received::parse(bytes).map(Some).map_err(|error| self.about(error, key))
+    }
+
+    /// The error for a proxy whose object is not there, with the likely reason.
+    pub fn missing(&self, key: &Key) -> Error {
+        self.about(
+            Error::new(ErrorKind::NotFound, "resolve a proxy", "no object is stored under its key"),
+            key,
+        )
+        .with("channel", &self.inner.config.connector.url)
+        .with_hint(self.likely_reason())
+    }
+
+    fn likely_reason(&self) -> &'static str {
+        if self.inner.connector.capabilities().cross_process {
+            "it was evicted (by an evicting proxy resolved before, by its lifetime, or by hand), \
+             or its store was cleared"
+        } else {
+            "it was evicted, or it lives in the memory of another process: use shm:// or file:// \
+             to share objects between processes"
+        }
+    }
+
+    /// Closes the connector and takes the store out of the registry; with `clear`, what was
+    /// stored is removed too. Closing again is fine.
+    ///
+    /// # Errors
+    /// What the channel fails with.
+    pub fn close(&self, clear: bool) -> Result<()> {
+        registry::unregister(self);
+        if self.inner.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.inner.cache.clear();
+        self.inner.connector.close(clear)
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub fn is_closed(&self) -> bool {
+        self.inner.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether both are handles of one store.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    fn about(&self, error: Error, key: &Key) -> Error {
+        error.with("store", self.name()).with("key", key)
+    }
+
+    fn count(&self, operation: Operation) {
+        if let Some(metrics) = &self.inner.metrics {
+            metrics.add(operation, Duration::ZERO);
+        }
+    }
+
+    fn timed<R>(
+        &self,
+        operation: Operation,
+        bytes: usize,
+        call: impl FnOnce(&dyn Connector) -> Result<R>,
+    ) -> Result<R> {
+        let started = self.inner.metrics.as_ref().map(|_| Instant::now());
+        let result = call(&*self.inner.connector);
+        if let (Some(metrics), Some(started)) = (&self.inner.metrics, started) {
+            metrics.add(operation, started.elapsed());
+            if result.is_ok() {
+                metrics.add_bytes(operation, bytes);
+            }
+        }
+        result.map_err(|error| error.with("store", self.name()))
+    }
+}

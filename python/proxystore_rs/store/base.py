@@ -1,0 +1,269 @@
+"""The store: objects go in, keys and proxies come out."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+from proxystore_rs._core import StoreBase
+from proxystore_rs.exceptions import StoreConfigError
+from proxystore_rs.proxy import ProxyLocker
+from proxystore_rs.store.config import ConnectorConfig, StoreConfig
+from proxystore_rs.utils.imports import get_object_path
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import numpy
+
+    from proxystore_rs.store.metrics import StoreMetrics
+
+ConnectorT = TypeVar("ConnectorT")
+T = TypeVar("T")
+
+Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
+Deserializer = Callable[[Any], Any]
+
+_DEFAULT_CACHE_SIZE = 16
+_DEFAULT_CACHE_BYTES = 1 << 30
+
+
+class Store(StoreBase, Generic[ConnectorT]):
+    """A named place for objects: a connector, an encoding, and a cache.
+
+    Args:
+        name: identifies the store in every process that uses it, together with its channel.
+        connector: moves bytes to and from the channel.
+        serializer: turns an object into bytes; by default objects are stored without copying
+            their large buffers.
+        deserializer: the inverse of `serializer`.
+        cache_size: how many decoded objects this process keeps; 0 keeps none.
+        metrics: count and time operations.
+        populate_target: proxies already hold the object they were made of.
+        register: register the store now, and unregister it when it is closed.
+        cache_bytes: how many bytes of decoded objects this process keeps.
+        read_only: objects come out in memory shared with others, which cannot be written to and
+            is the fastest; by default their memory is private.
+
+    >>> from proxystore_rs.connectors.memory import MemoryConnector
+    >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
+    ...     key = store.put({'a': 1})
+    ...     store.get(key)
+    {'a': 1}
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connector: ConnectorT,
+        *,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        cache_size: int = _DEFAULT_CACHE_SIZE,
+        metrics: bool = False,
+        populate_target: bool = True,
+        register: bool = False,
+        cache_bytes: int = _DEFAULT_CACHE_BYTES,
+        read_only: bool = False,
+    ) -> None:
+        self._serializer = serializer
+        self._deserializer = deserializer
+        self._cache_size = cache_size
+        self._cache_bytes = cache_bytes
+        self._populate_target = populate_target
+        self._read_only = read_only
+        self._auto_register = register
+        self._metrics = None
+        if metrics:
+            from proxystore_rs.store.metrics import StoreMetrics
+
+            self._metrics = StoreMetrics()
+        settings: dict[str, Any] = {}
+        for setting, value, default in (
+            ("metrics", metrics, False),
+            ("populate_target", populate_target, True),
+            ("auto_register", register, False),
+            ("read_only", read_only, False),
+        ):
+            if value is not default:
+                settings[setting] = value
+        functions = {"serializer": serializer, "deserializer": deserializer}
+        functions = {name: function for name, function in functions.items() if function}
+        try:
+            extension = pickle.dumps(functions) if functions else None
+        except Exception:  # a local function serves this process; proxies then cannot travel
+            extension = None
+        self._setup(
+            name,
+            connector,
+            serializer,
+            deserializer,
+            cache_size,
+            cache_bytes,
+            self._metrics,
+            populate_target,
+            read_only,
+            settings,
+            extension,
+        )
+        if register:
+            from proxystore_rs.store.registry import register_store
+
+            register_store(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        serializer = "default" if self._serializer is None else "custom"
+        deserializer = "default" if self._deserializer is None else "custom"
+        return (
+            f"Store({self.name!r}, connector={self.connector!r}, serializer={serializer}, "
+            f"deserializer={deserializer}, cache_size={self._cache_size}, "
+            f"metrics={self._metrics is not None}, populate_target={self._populate_target}, "
+            f"auto_register={self._auto_register})"
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"Store {self.name!r} cannot be pickled: it holds live connections. Pickle its proxies "
+            "or store.config() instead.",
+        )
+
+    @property
+    def metrics(self) -> StoreMetrics | None:
+        """Counts and times of operations, if the store was made with `metrics=True`."""
+        return self._metrics
+
+    @property
+    def serializer(self) -> Serializer:
+        """The function that turns an object into bytes."""
+        if self._serializer is not None:
+            return self._serializer
+        from proxystore_rs.serialize import serialize
+
+        return serialize
+
+    @property
+    def deserializer(self) -> Deserializer:
+        """The function that turns bytes into an object."""
+        if self._deserializer is not None:
+            return self._deserializer
+        from proxystore_rs.serialize import deserialize
+
+        return deserialize
+
+    def close(self, *args: Any, **kwargs: Any) -> None:
+        """Close the connector, which gets the arguments, and unregister the store.
+
+        A store registered by hand stays registered.
+        """
+        if self._auto_register:
+            from proxystore_rs.store.registry import unregister_store
+
+            unregister_store(self)
+        self.connector.close(*args, **kwargs)
+        self._closed()
+
+    def config(self) -> StoreConfig:
+        """Return the configuration from which the store can be opened anywhere."""
+        return StoreConfig(
+            name=self.name,
+            connector=ConnectorConfig(
+                kind=get_object_path(type(self.connector)),
+                options=self.connector.config(),
+            ),
+            serializer=self._serializer,
+            deserializer=self._deserializer,
+            cache_size=self._cache_size,
+            metrics=self._metrics is not None,
+            populate_target=self._populate_target,
+            auto_register=self._auto_register,
+            cache_bytes=self._cache_bytes,
+            read_only=self._read_only,
+        )
+
+    @classmethod
+    def from_config(cls, config: StoreConfig) -> Store[Any]:
+        """Open the store of a configuration."""
+        connector: Any = config.connector.get_connector()
+        return cls(
+            config.name,
+            connector,
+            serializer=config.serializer,
+            deserializer=config.deserializer,
+            cache_size=config.cache_size,
+            metrics=config.metrics,
+            populate_target=config.populate_target,
+            register=config.auto_register,
+            cache_bytes=config.cache_bytes,
+            read_only=config.read_only,
+        )
+
+    def locked_proxy(
+        self,
+        obj: T,
+        *,
+        skip_nonproxiable: bool = True,
+        **kwargs: Any,
+    ) -> ProxyLocker[T] | T:
+        """Store an object and return a proxy that has to be unlocked before it can be used.
+
+        Takes the keyword arguments of `proxy`; `None` and `bool` are returned as they are.
+        """
+        proxy = self.proxy(obj, skip_nonproxiable=skip_nonproxiable, **kwargs)
+        if proxy is obj:
+            return obj
+        return ProxyLocker(proxy)
+
+    def empty(
+        self,
+        shape: int | Sequence[int],
+        dtype: Any = float,
+        order: Literal["C", "F"] = "C",
+    ) -> numpy.ndarray[Any, Any]:
+        """Return an array in memory of the channel; putting it later copies nothing.
+
+        It is zeroed or holds old bytes: fill it. Once it was put, or a proxy was made of it, its
+        stored form never changes: later writes through it stay in this process. On channels
+        without memory of their own it is an ordinary array, and putting it copies.
+
+        >>> import numpy as np
+        >>> from proxystore_rs.connectors.shm import SharedMemoryConnector
+        >>> with Store('empty', SharedMemoryConnector('docs-empty'), register=True) as store:
+        ...     array = store.empty((2, 3), np.float64)
+        ...     array[:] = 1
+        ...     store.proxy(array, populate_target=False).sum()
+        np.float64(6.0)
+        """
+        import numpy as np
+
+        dtype = np.dtype(dtype)
+        if dtype.hasobject:
+            raise TypeError(
+                f"an array of {dtype} holds references to objects, which cannot lie in a channel; "
+                "use a dtype of plain values",
+            )
+        sides = (shape,) if isinstance(shape, int) else tuple(int(side) for side in shape)
+        memory = self._allocate(math.prod(sides) * dtype.itemsize)
+        return np.ndarray(sides, dtype, memoryview(memory), order=order)
+
+    def _check_same(self, config: StoreConfig) -> None:
+        """Refuse a configuration of this name that means another channel."""
+        url = config._native()[1]
+        if url != self._channel:
+            raise StoreConfigError(
+                f"a store named {self.name!r} is open on {self._channel}, not on {url}; give "
+                "stores on different channels different names",
+            )

@@ -1,0 +1,141 @@
+"""The stores of this process, by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from proxystore_rs._core import stores as _stores
+from proxystore_rs.proxy import Proxy, get_factory
+from proxystore_rs.store.base import Store
+from proxystore_rs.store.config import StoreConfig
+from proxystore_rs.store.exceptions import ProxyStoreFactoryError, StoreExistsError
+from proxystore_rs.store.factory import StoreFactory
+
+T = TypeVar("T")
+
+# Guards read-then-write on the dict; reads alone need no lock. A forked child gets a new one, since
+# the inherited one may be held by a thread that does not exist there.
+_lock = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def register_store(store: Store[Any], exist_ok: bool = False) -> None:
+    """Make a store known to the proxies that name it.
+
+    Raises:
+        StoreExistsError: the name is taken and not `exist_ok`, which replaces the other store.
+    """
+    with _lock:
+        known = _stores.get(store.name)
+        if known is not None and known is not store and not exist_ok:
+            raise StoreExistsError(
+                f"A store named {store.name!r} is registered already. Choose another name, close "
+                "the other store, or pass exist_ok=True to replace it.",
+            )
+        _stores[store.name] = store
+
+
+def unregister_store(name_or_store: str | Store[Any]) -> None:
+    """Forget a store, which stays usable; an unknown one is fine."""
+    with _lock:
+        if isinstance(name_or_store, str):
+            _stores.pop(name_or_store, None)
+        elif _stores.get(name_or_store.name) is name_or_store:
+            del _stores[name_or_store.name]
+
+
+@contextmanager
+def store_registration(
+    *stores: Store[Any],
+    exist_ok: bool = False,
+) -> Generator[None, None, None]:
+    """Register stores for the length of a with-block, also one that raises."""
+    for store in stores:
+        register_store(store, exist_ok=exist_ok)
+    try:
+        yield
+    finally:
+        for store in stores:
+            unregister_store(store)
+
+
+def get_store(val: str | Proxy[T]) -> Store[Any] | None:
+    """Return the store of a name, or `None`; of a proxy, opening it if need be.
+
+    Raises:
+        ProxyStoreFactoryError: the proxy was not made by a store.
+    """
+    if type(val) is str:
+        return _stores.get(val)
+    if issubclass(type(val), Proxy):
+        factory = get_factory(val)  # type: ignore[arg-type]
+        if isinstance(factory, StoreFactory):
+            store: Store[Any] = factory.get_store()
+            return store
+        raise ProxyStoreFactoryError(
+            f"The proxy was made by {type(factory).__name__}, not by a store: there is no store "
+            "to get.",
+        )
+    return _stores.get(str(val))
+
+
+def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> Store[Any]:
+    """Return the registered store of a configuration, or create it.
+
+    Raises:
+        StoreConfigError: the name is taken by a store on another channel.
+    """
+    with _lock:
+        store: Store[Any] | None = _stores.get(store_config.name)
+        if store is not None:
+            store._check_same(store_config)
+            return store
+        store = Store.from_config(store_config)
+        if register:
+            _stores[store.name] = store
+        return store
+
+
+def open_store(url: str, *, name: str | None = None, **settings: Any) -> Store[Any]:
+    """Return the registered store of a channel, opening it if need be.
+
+    Args:
+        url: `memory://NAME`, `file:///DIR` or `shm://NAME`.
+        name: the store's name, else the URL.
+        settings: keyword arguments of `Store`.
+
+    >>> store = open_store('memory://example')
+    >>> open_store('memory://example') is store
+    True
+    >>> store.close()
+    """
+    settings.setdefault("register", True)
+    with _lock:
+        known: Store[Any] | None = _stores.get(name or url)
+        if known is not None:
+            known._check_same(StoreConfig._from_native(name or url, url, {}, {}, None))
+            return known
+        config = StoreConfig._from_native(name or url, url, {}, {}, None)
+        return Store(config.name, config.connector.get_connector(), **settings)
+
+
+def _open(
+    name: str,
+    url: str,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    extension: bytes | None,
+) -> Store[Any]:
+    """Open the store of a reference; called when a proxy's store is not registered here."""
+    return get_or_create_store(StoreConfig._from_native(name, url, options, settings, extension))
