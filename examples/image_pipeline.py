@@ -37,6 +37,7 @@ try:
     from proxystore_rs.connectors.shm import SharedMemoryConnector
     from proxystore_rs.proxy import extract
     from proxystore_rs.store import Store, get_store
+    from proxystore_rs.store.utils import get_key
 except ImportError as error:
     sys.exit(
         f"image_pipeline: {error}\n"
@@ -80,6 +81,7 @@ def align(stack: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def combine(stack: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of the stack without its extremes, minus a background measured in blocks."""
+    image: NDArray[np.float32]
     image = (stack.sum(axis=0) - stack.max(axis=0) - stack.min(axis=0)) / (len(stack) - 2)
     block = 64
     rows, columns = image.shape[0] // block, image.shape[1] // block
@@ -188,7 +190,8 @@ def observe(name: str, flat: NDArray[np.float32], exposures: int) -> NDArray[np.
 def vignette(size: int) -> NDArray[np.float32]:
     """The flat field: how much light reaches each pixel."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    return (1 - 0.15 * (x * x + y * y)).astype(np.float32)
+    flat: NDArray[np.float32] = (1 - 0.15 * (x * x + y * y)).astype(np.float32)
+    return flat
 
 
 # --- Telling what happens. --------------------------------------------------------------------
@@ -243,7 +246,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+            c.ljust(w) if i == 0 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(cells, widths, strict=True))
         ]
         return "  " + "   ".join(padded)
 
@@ -281,7 +285,7 @@ def pipeline(pool: Executor, store: Store[Any], options: argparse.Namespace) -> 
         raw = (store.proxy(stack, evict=True) for stack in stacks)
         found = analyse(ByProxy(pool, store), list(raw), shared, done)
         catalogues = [extract(catalogue) for catalogue in found]
-        store.evict(shared.__proxy_factory__.key)
+        store.evict(get_key(shared))
         return catalogues
 
     variants = {"by value": by_value, "by proxy": by_proxy}

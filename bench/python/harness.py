@@ -145,10 +145,7 @@ def serve(side: Side) -> None:
                 if subject is None:
                     subject = side.make(*side.arguments)
                 function = getattr(subject, method, None)
-                if function is None and method == "close":
-                    value = None
-                else:
-                    value = function(**arguments)
+                value = None if function is None and method == "close" else function(**arguments)
             answer = ["ok", value]
         except Exception:
             answer = ["error", traceback.format_exc()]
@@ -289,14 +286,17 @@ class Report:
             axis.set_xlabel("bytes")
             axis.set_ylabel(plot["ylabel"])
             axis.grid(visible=True, which="both", alpha=0.25)
-            axis.legend(fontsize="small")
+            if plot["curves"]:
+                axis.legend(fontsize="small")
         figure.savefig(path, dpi=130)
         pyplot.close(figure)
 
 
 def option_text(options: Mapping[str, str]) -> str:
     """The options that say how much was measured."""
-    shown = {key: value for key, value in options.items() if key not in ("output", "worker", "sides")}
+    shown = {
+        key: value for key, value in options.items() if key not in ("output", "worker", "sides")
+    }
     return ", ".join(f"{key} {value}" for key, value in shown.items()) + "."
 
 

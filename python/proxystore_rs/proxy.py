@@ -24,7 +24,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from typing import Any, Generic, TypeAlias, TypeVar, Union
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from proxystore_rs._core import Proxy, _count_guards
 
@@ -55,7 +55,7 @@ DefaultHashType: TypeAlias = Exception | int | None
 FactoryType: TypeAlias = Callable[[], T]
 """A factory: any callable without arguments that returns the target."""
 
-ProxyOr: TypeAlias = Union[Proxy[T], T]
+ProxyOr: TypeAlias = Proxy[T] | T
 """Either a proxy of a `T` or a `T`."""
 
 
@@ -165,7 +165,7 @@ class no_resolve(contextlib.ContextDecorator):
     def __init__(self) -> None:
         self._entered: list[_Guard] = []
 
-    def __enter__(self) -> no_resolve:
+    def __enter__(self) -> Self:
         guard = _Guard()
         self._entered.append(guard)
         _guards.set((*_guards.get(), guard))

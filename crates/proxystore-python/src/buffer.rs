@@ -1,7 +1,9 @@
 //! Stored bytes as a Python object with the buffer protocol: arrays are made on it without a copy.
 #![expect(unsafe_code, reason = "the buffer protocol hands out raw memory")]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::collections::BTreeSet;
+use std::ffi::{c_int, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proxystore::Buffer;
 use proxystore::codec::Order;
@@ -13,13 +15,46 @@ use pyo3::prelude::*;
 pub(crate) struct PyStoredBytes {
     bytes: Buffer,
     writable: bool,
+    allocated: bool,
+}
+
+/// Addresses of memory that a channel handed out and that was not put yet. Only touched while
+/// attached to the interpreter, so that a fork never finds it locked.
+static ALLOCATED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+fn allocated() -> MutexGuard<'static, BTreeSet<usize>> {
+    ALLOCATED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the bytes start memory that a channel handed out and that was not put yet.
+pub(crate) fn is_allocated(bytes: &[u8]) -> bool {
+    allocated().contains(&(bytes.as_ptr() as usize))
+}
+
+/// Notes that memory of a channel was put: putting it again copies it.
+pub(crate) fn was_put(bytes: &[u8]) {
+    allocated().remove(&(bytes.as_ptr() as usize));
+}
+
+impl Drop for PyStoredBytes {
+    fn drop(&mut self) {
+        if self.allocated {
+            was_put(&self.bytes);
+        }
+    }
 }
 
 impl PyStoredBytes {
+    /// Memory that a channel handed out, to be filled and put.
+    pub(crate) fn allocated(bytes: Buffer) -> Self {
+        allocated().insert(bytes.as_ptr() as usize);
+        Self { bytes, writable: true, allocated: true }
+    }
+
     /// `writable` memory must be private to the receiver.
     pub(crate) fn new(bytes: Buffer, writable: bool) -> Self {
         let writable = writable && bytes.is_writable();
-        Self { bytes, writable }
+        Self { bytes, writable, allocated: false }
     }
 }
 
@@ -83,7 +118,8 @@ impl View {
         let shape = unsafe { std::slice::from_raw_parts(self.0.shape, dimensions) };
         let shape = shape.iter().map(|n| u64::try_from(*n).unwrap_or_default()).collect();
         // SAFETY: a filled view and a documented order letter.
-        let is_c = unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, b'C' as c_char) } != 0;
+        let is_c =
+            unsafe { ffi::PyBuffer_IsContiguous(&raw const *self.0, b'C'.cast_signed()) } != 0;
         (shape, if is_c { Order::C } else { Order::F })
     }
 

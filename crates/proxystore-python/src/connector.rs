@@ -4,10 +4,11 @@
 //! connector protocol. Its subclasses only say how their arguments become a URL and options, and
 //! which named tuple is the face of their keys.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use proxystore::connectors::{self, GetOptions, PutOptions};
+use proxystore::connectors::{self, GetOptions, PutOptions, shm};
 use proxystore::payload::Parts;
 use proxystore::{Connector, ConnectorConfig, Key};
 use pyo3::exceptions::PyTypeError;
@@ -214,4 +215,13 @@ fn store<'py>(
 
 fn memory(py: Python<'_>, bytes: proxystore::Buffer) -> PyResult<Bound<'_, PyAny>> {
     Ok(Bound::new(py, PyStoredBytes::new(bytes, true))?.into_any())
+}
+
+type Report = (Vec<String>, Vec<String>, Vec<String>, u64, u64);
+
+/// Removes the shared-memory sessions of this user that no process holds any more.
+#[pyfunction]
+pub(crate) fn sweep_shared_memory(py: Python<'_>, root: Option<PathBuf>) -> PyResult<Report> {
+    let report = py.detach(|| shm::sweep(root.as_deref())).py(py)?;
+    Ok((report.removed, report.held, report.persistent, report.objects, report.bytes))
 }

@@ -67,12 +67,11 @@ pub(crate) fn config_of(connector: &Bound<'_, PyAny>) -> PyResult<ConnectorConfi
     let module: String = class.getattr(intern!(py, "__module__"))?.extract()?;
     let name: String = class.getattr(intern!(py, "__qualname__"))?.extract()?;
     let config = connector.call_method0(intern!(py, "config"))?.cast_into::<PyDict>()?;
-    let options = match value::settings(&config) {
-        Some(options) => options,
-        None => {
-            let bytes = pickle(py, "dumps")?.call1((config,))?.extract::<Vec<u8>>()?;
-            [(PICKLED.to_owned(), Value::Bytes(bytes))].into()
-        }
+    let options = if let Some(options) = value::settings(&config) {
+        options
+    } else {
+        let bytes = pickle(py, "dumps")?.call1((config,))?.extract::<Vec<u8>>()?;
+        [(PICKLED.to_owned(), Value::Bytes(bytes))].into()
     };
     Ok(ConnectorConfig { url: format!("{KIND}:{module}.{name}"), options })
 }

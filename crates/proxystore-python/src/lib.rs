@@ -2,6 +2,11 @@
 //!
 //! The only crate that knows Python: it turns Python objects into payloads and back, and holds the
 //! transparent proxy, a type built on raw type slots.
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::map_err_ignore,
+    reason = "arguments arrive from Python by value; a conversion error says less than ours"
+)]
 
 mod buffer;
 mod connector;
@@ -16,7 +21,7 @@ mod value;
 use pyo3::prelude::*;
 
 /// The native module; the typed face is the package `proxystore_rs`.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _core {
     use super::{PyModule, PyResult};
     use pyo3::prelude::*;
@@ -24,7 +29,7 @@ mod _core {
     #[pymodule_export]
     use crate::buffer::PyStoredBytes;
     #[pymodule_export]
-    use crate::connector::NativeConnector;
+    use crate::connector::{NativeConnector, sweep_shared_memory};
     #[pymodule_export]
     use crate::store::{StoreBase, StoreFactory, restore_factory, restore_proxy};
 

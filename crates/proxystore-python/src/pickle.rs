@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::buffer::{PyStoredBytes, View};
+use crate::buffer::{PyStoredBytes, View, is_allocated, was_put};
 use crate::error::raise;
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -60,12 +60,28 @@ impl Encoded {
     }
 }
 
-/// Encodes an object, with the user's serializer if there is one. `is_allocated` tells memory
-/// that the channel handed out.
+impl Encoded {
+    /// Notes that the object was put: an array that lies in the channel can no longer be written
+    /// to, since a stored object never changes.
+    pub(crate) fn was_put(&self, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = object.py();
+        for memory in &self.parts {
+            let Memory::View { view, allocated: true } = memory else { continue };
+            was_put(view.bytes());
+            if Numpy::if_imported(py)?.is_some_and(|numpy| object.get_type().is(&numpy.ndarray)) {
+                let options = PyDict::new(py);
+                options.set_item(intern!(py, "write"), false)?;
+                object.call_method(intern!(py, "setflags"), (), Some(&options))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Encodes an object, with the user's serializer if there is one.
 pub(crate) fn encode(
     object: &Bound<'_, PyAny>,
     serializer: Option<&Bound<'_, PyAny>>,
-    is_allocated: &dyn Fn(&[u8]) -> bool,
 ) -> PyResult<Encoded> {
     if let Some(serializer) = serializer {
         let made = serializer.call1((object,))?;
@@ -83,16 +99,13 @@ pub(crate) fn encode(
     {
         return Ok(Encoded::one(codec::UTF8, Vec::new(), Memory::Text(text.clone().unbind())));
     }
-    if let Some(encoded) = encode_array(object, is_allocated)? {
+    if let Some(encoded) = encode_array(object)? {
         return Ok(encoded);
     }
-    encode_pickle(object, is_allocated)
+    encode_pickle(object)
 }
 
-fn encode_pickle(
-    object: &Bound<'_, PyAny>,
-    is_allocated: &dyn Fn(&[u8]) -> bool,
-) -> PyResult<Encoded> {
+fn encode_pickle(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
     let py = object.py();
     let buffers = PyList::empty(py);
     let options = PyDict::new(py);
@@ -146,10 +159,7 @@ fn cloudpickle<'py>(
 }
 
 /// A NumPy array of plain numbers without gaps, in the array codec.
-fn encode_array(
-    object: &Bound<'_, PyAny>,
-    is_allocated: &dyn Fn(&[u8]) -> bool,
-) -> PyResult<Option<Encoded>> {
+fn encode_array(object: &Bound<'_, PyAny>) -> PyResult<Option<Encoded>> {
     let py = object.py();
     let Some(numpy) = Numpy::if_imported(py)? else {
         return Ok(None);

@@ -45,8 +45,8 @@
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `testkit`: the conformance suite that every connector must pass.
 
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!("proxystore maps large objects: it needs a 64-bit target");
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("proxystore needs 64-bit Linux: it maps large objects and waits by inotify");
 
 pub mod buffer;
 pub mod codec;

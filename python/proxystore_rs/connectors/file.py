@@ -34,17 +34,17 @@ class FileConnector(NativeConnector):
     """
 
     _key_type = FileKey
-    _scheme = 'file'
+    _scheme = "file"
 
     def __init__(self, store_dir: str, *, clear: bool = True, buffering: int = -1) -> None:
         self.store_dir = os.path.abspath(store_dir)
         self.clear = clear
         self.buffering = buffering
-        url, options = self._to_url({'store_dir': self.store_dir, 'clear': clear})
+        url, options = self._to_url({"store_dir": self.store_dir, "clear": clear})
         self._open(url, options)
 
     def __repr__(self) -> str:
-        return f'FileConnector(store_dir={self.store_dir!r}, clear={self.clear})'
+        return f"FileConnector(store_dir={self.store_dir!r}, clear={self.clear})"
 
     def close(self, clear: bool | None = None) -> None:
         """Release the connector; remove its objects if `clear`, by default the instance's own."""
@@ -52,7 +52,7 @@ class FileConnector(NativeConnector):
 
     def config(self) -> dict[str, Any]:
         """Return the arguments of an equal connector."""
-        return {'store_dir': self.store_dir, 'clear': self.clear, 'buffering': self.buffering}
+        return {"store_dir": self.store_dir, "clear": self.clear, "buffering": self.buffering}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FileConnector:
@@ -61,10 +61,10 @@ class FileConnector(NativeConnector):
 
     @classmethod
     def _to_url(cls, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        path = quote(os.path.abspath(options['store_dir']))
-        return f'file://{path}', {'clear': bool(options.get('clear', True))}
+        path = quote(os.path.abspath(options["store_dir"]))
+        return f"file://{path}", {"clear": bool(options.get("clear", True))}
 
     @classmethod
     def _from_url(cls, url: str, options: dict[str, Any]) -> dict[str, Any]:
-        path = unquote(url.removeprefix('file://'))
-        return {'store_dir': path, 'clear': options.get('clear', False)}
+        path = unquote(url.removeprefix("file://"))
+        return {"store_dir": path, "clear": options.get("clear", False)}

@@ -29,14 +29,14 @@ class MemoryConnector(NativeConnector):
     """
 
     _key_type = MemoryKey
-    _scheme = 'memory'
+    _scheme = "memory"
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._open(f'memory://{name}', {})
+        self._open(f"memory://{name}", {})
 
     def __repr__(self) -> str:
-        return f'MemoryConnector(name={self.name!r})'
+        return f"MemoryConnector(name={self.name!r})"
 
     def close(self, clear: bool = False) -> None:
         """Release the connector; with `clear`, drop all objects of the channel."""
@@ -44,7 +44,7 @@ class MemoryConnector(NativeConnector):
 
     def config(self) -> dict[str, Any]:
         """Return the arguments of an equal connector."""
-        return {'name': self.name}
+        return {"name": self.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MemoryConnector:
@@ -53,9 +53,9 @@ class MemoryConnector(NativeConnector):
 
     @classmethod
     def _to_url(cls, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        return f'memory://{options["name"]}', {}
+        return f"memory://{options['name']}", {}
 
     @classmethod
     def _from_url(cls, url: str, options: dict[str, Any]) -> dict[str, Any]:
         del options
-        return {'name': url.removeprefix('memory://')}
+        return {"name": url.removeprefix("memory://")}

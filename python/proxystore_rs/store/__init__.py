@@ -23,13 +23,13 @@ from proxystore_rs.store.registry import (
 )
 
 __all__ = [
-    'Store',
-    'StoreConfig',
-    'StoreFactory',
-    'get_or_create_store',
-    'get_store',
-    'open_store',
-    'register_store',
-    'store_registration',
-    'unregister_store',
+    "Store",
+    "StoreConfig",
+    "StoreFactory",
+    "get_or_create_store",
+    "get_store",
+    "open_store",
+    "register_store",
+    "store_registration",
+    "unregister_store",
 ]

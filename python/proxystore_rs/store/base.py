@@ -6,12 +6,13 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from proxystore_rs._core import StoreBase
 from proxystore_rs.exceptions import StoreConfigError
 from proxystore_rs.proxy import ProxyLocker
 from proxystore_rs.store.config import ConnectorConfig, StoreConfig
+from proxystore_rs.utils.imports import get_object_path
 
 if TYPE_CHECKING:
     from typing import Self
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
     from proxystore_rs.store.metrics import StoreMetrics
 
-ConnectorT = TypeVar('ConnectorT')
-T = TypeVar('T')
+ConnectorT = TypeVar("ConnectorT")
+T = TypeVar("T")
 
-Serializer = Callable[[Any], 'bytes | bytearray | memoryview']
+Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
 Deserializer = Callable[[Any], Any]
 
 _DEFAULT_CACHE_SIZE = 16
@@ -82,14 +83,14 @@ class Store(StoreBase, Generic[ConnectorT]):
             self._metrics = StoreMetrics()
         settings: dict[str, Any] = {}
         for setting, value, default in (
-            ('metrics', metrics, False),
-            ('populate_target', populate_target, True),
-            ('auto_register', register, False),
-            ('read_only', read_only, False),
+            ("metrics", metrics, False),
+            ("populate_target", populate_target, True),
+            ("auto_register", register, False),
+            ("read_only", read_only, False),
         ):
             if value is not default:
                 settings[setting] = value
-        functions = {'serializer': serializer, 'deserializer': deserializer}
+        functions = {"serializer": serializer, "deserializer": deserializer}
         functions = {name: function for name, function in functions.items() if function}
         try:
             extension = pickle.dumps(functions) if functions else None
@@ -125,19 +126,19 @@ class Store(StoreBase, Generic[ConnectorT]):
         self.close()
 
     def __repr__(self) -> str:
-        serializer = 'default' if self._serializer is None else 'custom'
-        deserializer = 'default' if self._deserializer is None else 'custom'
+        serializer = "default" if self._serializer is None else "custom"
+        deserializer = "default" if self._deserializer is None else "custom"
         return (
-            f'Store({self.name!r}, connector={self.connector!r}, serializer={serializer}, '
-            f'deserializer={deserializer}, cache_size={self._cache_size}, '
-            f'metrics={self._metrics is not None}, populate_target={self._populate_target}, '
-            f'auto_register={self._auto_register})'
+            f"Store({self.name!r}, connector={self.connector!r}, serializer={serializer}, "
+            f"deserializer={deserializer}, cache_size={self._cache_size}, "
+            f"metrics={self._metrics is not None}, populate_target={self._populate_target}, "
+            f"auto_register={self._auto_register})"
         )
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            f'Store {self.name!r} cannot be pickled: it holds live connections. Pickle its proxies '
-            'or store.config() instead.',
+            f"Store {self.name!r} cannot be pickled: it holds live connections. Pickle its proxies "
+            "or store.config() instead.",
         )
 
     @property
@@ -179,7 +180,10 @@ class Store(StoreBase, Generic[ConnectorT]):
         """Return the configuration from which the store can be opened anywhere."""
         return StoreConfig(
             name=self.name,
-            connector=ConnectorConfig._of(self.connector),
+            connector=ConnectorConfig(
+                kind=get_object_path(type(self.connector)),
+                options=self.connector.config(),
+            ),
             serializer=self._serializer,
             deserializer=self._deserializer,
             cache_size=self._cache_size,
@@ -193,9 +197,10 @@ class Store(StoreBase, Generic[ConnectorT]):
     @classmethod
     def from_config(cls, config: StoreConfig) -> Store[Any]:
         """Open the store of a configuration."""
+        connector: Any = config.connector.get_connector()
         return cls(
             config.name,
-            config.connector.get_connector(),
+            connector,
             serializer=config.serializer,
             deserializer=config.deserializer,
             cache_size=config.cache_size,
@@ -226,7 +231,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         self,
         shape: int | Sequence[int],
         dtype: Any = float,
-        order: str = 'C',
+        order: Literal["C", "F"] = "C",
     ) -> numpy.ndarray[Any, Any]:
         """Return an array in memory of the channel; putting it later copies nothing.
 
@@ -247,19 +252,18 @@ class Store(StoreBase, Generic[ConnectorT]):
         dtype = np.dtype(dtype)
         if dtype.hasobject:
             raise TypeError(
-                f'an array of {dtype} holds references to objects, which cannot lie in a channel; '
-                'use a dtype of plain values',
+                f"an array of {dtype} holds references to objects, which cannot lie in a channel; "
+                "use a dtype of plain values",
             )
         sides = (shape,) if isinstance(shape, int) else tuple(int(side) for side in shape)
         memory = self._allocate(math.prod(sides) * dtype.itemsize)
-        return np.ndarray(sides, dtype, memory, order=order)  # type: ignore[call-overload,no-any-return]
+        return np.ndarray(sides, dtype, memoryview(memory), order=order)
 
     def _check_same(self, config: StoreConfig) -> None:
         """Refuse a configuration of this name that means another channel."""
         url = config._native()[1]
         if url != self._channel:
             raise StoreConfigError(
-                f'a store named {self.name!r} is open on {self._channel}, not on {url}; give '
-                'stores on different channels different names',
+                f"a store named {self.name!r} is open on {self._channel}, not on {url}; give "
+                "stores on different channels different names",
             )
-

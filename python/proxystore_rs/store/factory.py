@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from proxystore_rs._core import StoreFactory
 
-__all__ = ['StoreFactory']
+__all__ = ["StoreFactory"]

@@ -15,7 +15,7 @@ from proxystore_rs.store.config import StoreConfig
 from proxystore_rs.store.exceptions import ProxyStoreFactoryError, StoreExistsError
 from proxystore_rs.store.factory import StoreFactory
 
-T = TypeVar('T')
+T = TypeVar("T")
 
 # Guards read-then-write on the dict; reads alone need no lock. A forked child gets a new one, since
 # the inherited one may be held by a thread that does not exist there.
@@ -40,8 +40,8 @@ def register_store(store: Store[Any], exist_ok: bool = False) -> None:
         known = _stores.get(store.name)
         if known is not None and known is not store and not exist_ok:
             raise StoreExistsError(
-                f'A store named {store.name!r} is registered already. Choose another name, close '
-                'the other store, or pass exist_ok=True to replace it.',
+                f"A store named {store.name!r} is registered already. Choose another name, close "
+                "the other store, or pass exist_ok=True to replace it.",
             )
         _stores[store.name] = store
 
@@ -84,8 +84,8 @@ def get_store(val: str | Proxy[T]) -> Store[Any] | None:
             store: Store[Any] = factory.get_store()
             return store
         raise ProxyStoreFactoryError(
-            f'The proxy was made by {type(factory).__name__}, not by a store: there is no store '
-            'to get.',
+            f"The proxy was made by {type(factory).__name__}, not by a store: there is no store "
+            "to get.",
         )
     return _stores.get(str(val))
 
@@ -97,7 +97,7 @@ def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> 
         StoreConfigError: the name is taken by a store on another channel.
     """
     with _lock:
-        store = _stores.get(store_config.name)
+        store: Store[Any] | None = _stores.get(store_config.name)
         if store is not None:
             store._check_same(store_config)
             return store
@@ -120,9 +120,9 @@ def open_store(url: str, *, name: str | None = None, **settings: Any) -> Store[A
     True
     >>> store.close()
     """
-    settings.setdefault('register', True)
+    settings.setdefault("register", True)
     with _lock:
-        known = _stores.get(name or url)
+        known: Store[Any] | None = _stores.get(name or url)
         if known is not None:
             known._check_same(StoreConfig._from_native(name or url, url, {}, {}, None))
             return known
@@ -139,4 +139,3 @@ def _open(
 ) -> Store[Any]:
     """Open the store of a reference; called when a proxy's store is not registered here."""
     return get_or_create_store(StoreConfig._from_native(name, url, options, settings, extension))
-

@@ -86,6 +86,14 @@ unsafe fn call_unwrapped(
     arguments: *mut PyObject,
     keywords: *mut PyObject,
 ) -> *mut PyObject {
+    // Only libraries call this, with a tuple and a dict; but anybody can.
+    if ffi::PyTuple_Check(arguments) == 0
+        || (!keywords.is_null() && ffi::PyDict_Check(keywords) == 0)
+    {
+        let message = c"arguments must be a tuple, and keyword arguments a dict";
+        ffi::PyErr_SetString(ffi::PyExc_TypeError, message.as_ptr());
+        return null_mut();
+    }
     let Some(arguments) = unwrapped(arguments, DEPTH) else {
         return null_mut();
     };

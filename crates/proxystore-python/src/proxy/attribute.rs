@@ -9,7 +9,8 @@ use std::ptr::null_mut;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 
-use super::object::{Held, ProxyObject, held, known_class, proxy_type};
+use super::fields::known_class;
+use super::object::{Held, ProxyObject, held, proxy_type};
 use super::python::{self, names};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -151,6 +152,9 @@ pub(super) unsafe extern "C" fn getattro(
     name: *mut PyObject,
 ) -> *mut PyObject {
     let kind = ffi::Py_TYPE(object);
+    if name == names().class && kind == proxy_type() {
+        return class_of(object);
+    }
     match classify(name) {
         Name::Class => {
             return if subclass_has(kind, name) {

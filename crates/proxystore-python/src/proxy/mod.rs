@@ -5,7 +5,8 @@
 //! so that nothing it forwards runs interpreted code, and every slot a Python object can have is
 //! filled. Each submodule is one part of that:
 //!
-//! - [`object`]: the struct, its construction, its garbage collection, the `__proxy_*__` names
+//! - [`object`]: the struct, its construction, its garbage collection
+//! - [`fields`]: the `__proxy_*__` names
 //! - [`resolve`]: one factory call for all threads, through forks, signals and cycles
 //! - [`guard`]: a resolve that is not wanted is an error with a stack
 //! - [`number`], [`container`], [`awaiting`], [`methods`]: what is forwarded through slots
@@ -35,6 +36,7 @@ mod arrays;
 mod attribute;
 mod awaiting;
 mod container;
+mod fields;
 mod guard;
 mod methods;
 mod number;
@@ -71,7 +73,7 @@ pub fn new<'py>(
             (*fields).target = target.into_ptr();
         }
         if let Some(class) = default_class
-            && object::set_default_class(proxy.as_ptr(), class.as_ptr(), std::ptr::null_mut()) < 0
+            && fields::set_default_class(proxy.as_ptr(), class.as_ptr(), std::ptr::null_mut()) < 0
         {
             return Err(PyErr::fetch(py));
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
 
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 
+use super::fields::set_default_class;
 use super::{container, pickle, python, resolve};
 
 /// The memory of a proxy. Every pointer is null or a strong reference, save `weak_references`,
@@ -63,6 +64,13 @@ pub(super) unsafe fn is_proxy(object: *mut PyObject) -> bool {
 pub(super) struct Held(*mut PyObject);
 
 impl Held {
+    /// Takes a reference of its own to a live object.
+    #[inline(always)]
+    pub(super) unsafe fn borrowed(pointer: *mut PyObject) -> Self {
+        ffi::Py_INCREF(pointer);
+        Self(pointer)
+    }
+
     /// Takes over a new reference; `None` means that an exception is set.
     #[inline(always)]
     pub(super) fn owned(pointer: *mut PyObject) -> Option<Self> {
@@ -331,134 +339,4 @@ unsafe fn free(object: *mut PyObject) {
     tp_clear(object);
     ffi::PyObject_GC_Del(object.cast());
     ffi::Py_DECREF(kind.cast());
-}
-
-// ---- the `__proxy_*__` names ----
-
-pub(super) unsafe extern "C" fn wrapped(object: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    target(object)
-}
-
-/// Presets the target; deleting goes back to unresolved.
-pub(super) unsafe extern "C" fn set_wrapped(
-    object: *mut PyObject,
-    value: *mut PyObject,
-    _: *mut c_void,
-) -> c_int {
-    ffi::Py_XINCREF(value);
-    set_target(object, value);
-    0
-}
-
-pub(super) unsafe extern "C" fn resolved(object: *mut PyObject, _: *mut c_void) -> *mut PyObject {
-    ffi::PyBool_FromLong((!(*ProxyObject::of(object)).target.is_null()).into())
-}
-
-/// The default class if it is known here: a name is looked up among the loaded modules only.
-pub(super) unsafe fn known_class(object: *mut PyObject) -> *mut PyObject {
-    let fields = ProxyObject::of(object);
-    if (*fields).default_class.is_null() && !(*fields).class_name.is_null() {
-        let found = python::loaded_class((*fields).class_name);
-        let old = replace(&mut (*fields).default_class, found);
-        ffi::Py_XDECREF(old);
-    }
-    (*fields).default_class
-}
-
-pub(super) unsafe extern "C" fn default_class(
-    object: *mut PyObject,
-    _: *mut c_void,
-) -> *mut PyObject {
-    let class = known_class(object);
-    let class = if class.is_null() { ffi::Py_None() } else { class };
-    ffi::Py_INCREF(class);
-    class
-}
-
-pub(super) unsafe extern "C" fn set_default_class(
-    object: *mut PyObject,
-    value: *mut PyObject,
-    _: *mut c_void,
-) -> c_int {
-    let fields = ProxyObject::of(object);
-    let (mut class, mut name) = (null_mut(), null_mut());
-    if !value.is_null() && value != ffi::Py_None() {
-        ffi::Py_INCREF(value);
-        *(if ffi::PyUnicode_Check(value) != 0 { &mut name } else { &mut class }) = value;
-    }
-    let old =
-        [replace(&mut (*fields).default_class, class), replace(&mut (*fields).class_name, name)];
-    for reference in old {
-        ffi::Py_XDECREF(reference);
-    }
-    0
-}
-
-pub(super) unsafe extern "C" fn default_hash(
-    object: *mut PyObject,
-    _: *mut c_void,
-) -> *mut PyObject {
-    let hash = (*ProxyObject::of(object)).default_hash;
-    let hash = if hash.is_null() { ffi::Py_None() } else { hash };
-    ffi::Py_INCREF(hash);
-    hash
-}
-
-/// A hash that is set by hand is taken to mean the same everywhere.
-pub(super) unsafe extern "C" fn set_default_hash(
-    object: *mut PyObject,
-    value: *mut PyObject,
-    _: *mut c_void,
-) -> c_int {
-    let fields = ProxyObject::of(object);
-    let value = if value == ffi::Py_None() { null_mut() } else { value };
-    if !value.is_null()
-        && ffi::PyLong_Check(value) == 0
-        && ffi::PyExceptionInstance_Check(value) == 0
-    {
-        let message = c"__proxy_default_hash__ must be None, an int or an exception";
-        ffi::PyErr_SetString(ffi::PyExc_TypeError, message.as_ptr());
-        return -1;
-    }
-    ffi::Py_XINCREF(value);
-    (*fields).portable_hash = true;
-    let old = replace(&mut (*fields).default_hash, value);
-    ffi::Py_XDECREF(old);
-    0
-}
-
-pub(super) unsafe extern "C" fn tp_repr(object: *mut PyObject) -> *mut PyObject {
-    let fields = ProxyObject::of(object);
-    let kind = ffi::Py_TYPE(object);
-    let Some(name) = Held::owned(ffi::PyObject_GetAttrString(kind.cast(), c"__name__".as_ptr()))
-    else {
-        return null_mut();
-    };
-    let factory = (*fields).factory;
-    let factory = if factory.is_null() {
-        Held::owned(ffi::PyUnicode_FromString(c"<missing>".as_ptr()))
-    } else {
-        ffi::Py_INCREF(factory);
-        let factory = Held(factory);
-        Held::owned(ffi::PyObject_Repr(factory.as_ptr()))
-    };
-    let Some(factory) = factory else {
-        return null_mut();
-    };
-    let target = (*fields).target;
-    if target.is_null() {
-        let form = c"<%U at %p with factory %U>";
-        return ffi::PyUnicode_FromFormat(form.as_ptr(), name.as_ptr(), object, factory.as_ptr());
-    }
-    ffi::Py_INCREF(target);
-    let target = Held(target);
-    let form = c"<%U at %p wrapping %R at %p with factory %U>";
-    ffi::PyUnicode_FromFormat(
-        form.as_ptr(),
-        name.as_ptr(),
-        object,
-        target.as_ptr(),
-        target.as_ptr(),
-        factory.as_ptr(),
-    )
 }

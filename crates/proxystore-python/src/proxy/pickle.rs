@@ -10,9 +10,8 @@ use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::object::{
-    self, Held, ProxyObject, allocate, proxy_type, set_default_class, set_default_hash,
-};
+use super::fields::{set_default_class, set_default_hash};
+use super::object::{self, Held, ProxyObject, allocate, proxy_type};
 use super::python;
 
 /// Gives the value of `__reduce__` for a proxy with this factory, or `None` for the ordinary one.

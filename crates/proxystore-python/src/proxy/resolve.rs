@@ -7,8 +7,10 @@
 //! a mutex that some thread held at the time of the fork is never taken again.
 //!
 //! Nothing is held while a factory runs, so that it may resolve other proxies. Threads may then
-//! wait for each other in a circle; whoever would close the circle gets an error instead. A factory
-//! that needs its own proxy on its own thread recurses, until the interpreter stops it.
+//! wait for each other in a circle; whoever would close the circle gets an error instead. So does a
+//! factory that needs its own proxy. Another greenlet of the same thread is no such recursion: the
+//! call that is under way is not among its frames.
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -102,8 +104,16 @@ pub(super) unsafe fn resolve(object: *mut PyObject) -> *mut PyObject {
                 release(fields);
                 return target;
             }
-            // This thread is resolving it already: a recursion, or a greenlet.
-            Err(other) if other == me => return produce(object),
+            // This thread is resolving it already.
+            Err(other) if other == me => {
+                if recurses(object) {
+                    let message = c"the factory of a proxy depends on the proxy itself";
+                    ffi::PyErr_SetString(ffi::PyExc_RecursionError, message.as_ptr());
+                    python::wrap_error(python::FAILED);
+                    return null_mut();
+                }
+                return produce(object);
+            }
             // Its owner stayed behind in the parent of a fork.
             Err(other) if other >> THREAD_BITS != me >> THREAD_BITS => {
                 let _ = owner.compare_exchange(other, 0, Ordering::AcqRel, Ordering::Acquire);
@@ -173,6 +183,30 @@ unsafe fn waits_for(waiters: &BTreeMap<u64, usize>, mut owner: u64, me: u64) -> 
     false
 }
 
+thread_local! {
+    /// The factory calls under way on this thread: the proxy, and the frame that used it.
+    static CALLS: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Whether a frame that used this proxy, and waits for its factory, led to the present one.
+unsafe fn recurses(object: *mut PyObject) -> bool {
+    let users = CALLS.try_with(|calls| {
+        let calls = calls.borrow();
+        let of_this = calls.iter().filter(|(proxy, _)| *proxy == object as usize);
+        of_this.map(|(_, frame)| *frame).collect::<Vec<_>>()
+    });
+    let Ok(users) = users else { return false };
+    let mut frame = ffi::PyEval_GetFrame();
+    ffi::Py_XINCREF(frame.cast());
+    while let Some(held) = Held::owned(frame.cast()) {
+        if users.contains(&(frame as usize)) {
+            return true;
+        }
+        frame = ffi::PyFrame_GetBack(held.as_ptr().cast());
+    }
+    false
+}
+
 /// Calls the factory and keeps what it returns.
 unsafe fn produce(object: *mut PyObject) -> *mut PyObject {
     let fields = ProxyObject::of(object);
@@ -186,7 +220,15 @@ unsafe fn produce(object: *mut PyObject) -> *mut PyObject {
     let Some(factory) = Held::owned(factory) else {
         return null_mut();
     };
-    let produced = ffi::PyObject_CallObject(factory.as_ptr(), null_mut());
+    let call = (object as usize, ffi::PyEval_GetFrame() as usize);
+    let _ = CALLS.try_with(|calls| calls.borrow_mut().push(call));
+    let produced = ffi::PyObject_CallNoArgs(factory.as_ptr());
+    let _ = CALLS.try_with(|calls| {
+        let mut calls = calls.borrow_mut();
+        if let Some(place) = calls.iter().rposition(|other| *other == call) {
+            calls.remove(place);
+        }
+    });
     if produced.is_null() {
         if ffi::PyErr_ExceptionMatches(ffi::PyExc_Exception) != 0 {
             python::wrap_error(python::FAILED);

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use super::object::{self, ProxyObject};
 use super::{
-    arrays, attribute, awaiting, container, guard, methods, number, pickle, python, resolve,
+    arrays, attribute, awaiting, container, fields, guard, methods, number, pickle, python, resolve,
 };
 
 const DOC: &CStr = c"Proxy(factory, *, cache_defaults=False, target=None)
@@ -149,17 +149,29 @@ fn slots() -> Vec<PyType_Slot> {
         Py_am_anext: awaiting::am_anext,
         Py_am_send: awaiting::am_send,
         Py_tp_getattro: attribute::getattro,
-        Py_tp_repr: object::tp_repr,
+        Py_tp_repr: fields::tp_repr,
         Py_tp_new: object::tp_new,
         Py_tp_init: object::tp_init,
         Py_tp_dealloc: object::tp_dealloc,
         Py_tp_traverse: object::tp_traverse,
         Py_tp_clear: object::tp_clear,
-        Py_tp_doc: DOC.as_ptr().cast_mut().cast::<c_void>(),
-        Py_tp_methods: methods().leak().as_mut_ptr().cast::<c_void>(),
-        Py_tp_members: members().leak().as_mut_ptr().cast::<c_void>(),
-        Py_tp_getset: properties().leak().as_mut_ptr().cast::<c_void>(),
     }
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_doc,
+        pfunc: DOC.as_ptr().cast_mut().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_methods,
+        pfunc: methods().leak().as_mut_ptr().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_members,
+        pfunc: members().leak().as_mut_ptr().cast::<c_void>(),
+    });
+    table.push(PyType_Slot {
+        slot: ffi::Py_tp_getset,
+        pfunc: properties().leak().as_mut_ptr().cast::<c_void>(),
+    });
     table.push(PyType_Slot::default());
     table
 }
@@ -241,14 +253,14 @@ fn properties() -> Vec<PyGetSetDef> {
         closure: null_mut(),
     };
     vec![
-        property(c"__proxy_wrapped__", object::wrapped, Some(object::set_wrapped)),
-        property(c"__proxy_resolved__", object::resolved, None),
+        property(c"__proxy_wrapped__", fields::wrapped, Some(fields::set_wrapped)),
+        property(c"__proxy_resolved__", fields::resolved, None),
         property(
             c"__proxy_default_class__",
-            object::default_class,
-            Some(object::set_default_class),
+            fields::default_class,
+            Some(fields::set_default_class),
         ),
-        property(c"__proxy_default_hash__", object::default_hash, Some(object::set_default_hash)),
+        property(c"__proxy_default_hash__", fields::default_hash, Some(fields::set_default_hash)),
         property(c"__class__", attribute::get_class, None),
         property(c"__dict__", ffi::PyObject_GenericGetDict, Some(ffi::PyObject_GenericSetDict)),
         PyGetSetDef::default(),

@@ -56,7 +56,7 @@ impl StoreFactory {
         let py = store.py();
         let made_by = store.get().state()?;
         let mut reference = Reference::new(Arc::clone(made_by.store.config()), key);
-        reference.extension = made_by.extension.clone();
+        reference.extension.clone_from(&made_by.extension);
         let state = State {
             store: Some(store.clone().unbind()),
             reference,
@@ -131,9 +131,10 @@ fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
         return Ok((Some(extension.to_vec()), None));
     };
     settings.del_item(DESERIALIZER)?;
-    let rest = match settings.is_empty() {
-        true => None,
-        false => Some(pickle.call_method1("dumps", (settings,))?.extract()?),
+    let rest = if settings.is_empty() {
+        None
+    } else {
+        Some(pickle.call_method1("dumps", (settings,))?.extract()?)
     };
     Ok((rest, Some(deserializer.unbind())))
 }

@@ -163,9 +163,10 @@ impl StoreBase {
             }
         } else {
             let total = state.metrics.start();
-            let encoded: Vec<_> = objs
-                .try_iter()?
-                .map(|object| state.encode(&object?, serializer))
+            let objects: Vec<_> = objs.try_iter()?.collect::<PyResult<_>>()?;
+            let encoded: Vec<_> = objects
+                .iter()
+                .map(|object| state.encode(object, serializer))
                 .collect::<PyResult<_>>()?;
             let framed: Vec<Framed<'_>> = encoded
                 .iter()
@@ -177,6 +178,9 @@ impl StoreBase {
             let options = PutOptions::default();
             for key in py.detach(|| state.store.connector().put_batch(&parts, &options)).py(py)? {
                 faces.append(state.key_to_python(py, &key)?)?;
+            }
+            for (object, encoded) in objects.iter().zip(&encoded) {
+                encoded.was_put(object)?;
             }
             if state.metrics.is_on() {
                 let keys = faces.to_tuple().into_any();
@@ -319,7 +323,13 @@ impl StoreBase {
     fn _allocate<'py>(&self, py: Python<'py>, nbytes: usize) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
         let memory = py.detach(|| state.store.allocate(nbytes)).py(py)?;
-        Ok(Bound::new(py, PyStoredBytes::new(memory, true))?.into_any())
+        let allocates = state.store.connector().capabilities().allocate;
+        let memory = if allocates {
+            PyStoredBytes::allocated(memory)
+        } else {
+            PyStoredBytes::new(memory, true)
+        };
+        Ok(Bound::new(py, memory)?.into_any())
     }
 
     /// Marks the store closed and drops what it cached; the caller closes the connector first.

@@ -51,21 +51,13 @@ impl State {
         }
     }
 
-    fn is_allocated(&self, bytes: &[u8]) -> bool {
-        // Only the channel can tell; a part that merely looks like it is copied by the connector.
-        const PAGE: usize = proxystore::payload::PAGE;
-        self.store.connector().capabilities().allocate
-            && bytes.len() >= PAGE
-            && (bytes.as_ptr() as usize).is_multiple_of(PAGE)
-    }
-
     pub(super) fn encode(
         &self,
         object: &Bound<'_, PyAny>,
         serializer: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<pickle::Encoded> {
         let own = self.serializer.as_ref().map(|serializer| serializer.bind(object.py()));
-        pickle::encode(object, serializer.or(own), &|bytes| self.is_allocated(bytes))
+        pickle::encode(object, serializer.or(own))
     }
 
     pub(super) fn put(
@@ -84,6 +76,7 @@ impl State {
             Some(options) => self.put_with_options(py, &framed, options)?,
             None => py.detach(|| self.store.put_framed(&framed, &PutOptions::default())).py(py)?,
         };
+        encoded.was_put(object)?;
         if self.metrics.is_on() {
             let face = self.key_to_python(py, &key)?;
             self.metrics.time_between(py, "store.put.serialize", &face, total, serialized)?;

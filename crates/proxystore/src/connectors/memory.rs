@@ -5,6 +5,7 @@
 //! they are evicted, a connector is closed with `clear`, or the process ends. A process forked
 //! from this one starts with the objects stored so far; after that each has its own.
 #![expect(unsafe_code, reason = "registers handlers with pthread_atfork")]
+#![expect(clippy::cast_possible_truncation, reason = "offsets into memory that exists")]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -120,9 +121,10 @@ impl Connector for MemoryConnector {
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         self.check_open("get object")?;
         check_id(key.id())?;
-        let Some(bytes) = self.find(key) else { return Ok(None) };
+        let Some(bytes) = self.find(key) else {
+            return Ok(None);
+        };
         let range = checked_range(key, options.range.as_ref(), bytes.len() as u64)?;
-        // lossless: within the length of a buffer
         let part = bytes.slice(range.start as usize..range.end as usize);
         Ok(Some(match options.access {
             Access::ReadOnly => part,
@@ -216,7 +218,9 @@ impl Connector for MemoryConnector {
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
         self.check_open("get object")?;
         check_id(key.id())?;
-        let Some(bytes) = self.find(key) else { return Ok(false) };
+        let Some(bytes) = self.find(key) else {
+            return Ok(false);
+        };
         let range = checked_range(key, range.as_ref(), bytes.len() as u64)?;
         let part = &bytes[range.start as usize..range.end as usize];
         if part.len() != target.len() {
@@ -279,14 +283,14 @@ thread_local! {
 /// Takes every lock around a fork, so that the child gets them free and the maps consistent.
 fn watch_forks() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
-    if REGISTERED.swap(true, Ordering::AcqRel) {
-        return;
-    }
     extern "C" fn before() {
         let _ = HELD.try_with(|held| held.borrow_mut().extend(SHARDS.iter().map(Shard::lock)));
     }
     extern "C" fn after() {
         let _ = HELD.try_with(|held| held.borrow_mut().clear());
+    }
+    if REGISTERED.swap(true, Ordering::AcqRel) {
+        return;
     }
     // SAFETY: the handlers do not unwind, and in the child they only release locks that the one
     // surviving thread took itself. A failure (no memory) leaves forks as they were before.

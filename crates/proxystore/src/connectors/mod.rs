@@ -30,9 +30,10 @@
 //! 17. All calls may come from many threads at once.
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
 
+pub mod file;
 pub mod memory;
+mod notify;
 mod open;
-#[cfg(target_os = "linux")]
 pub mod shm;
 mod value;
 
@@ -40,7 +41,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -85,21 +86,7 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
     ///
     /// The default asks again and again, at intervals that grow from 1 to 100 ms.
     fn wait(&self, key: &Key, deadline: Option<Instant>) -> Result<bool> {
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if self.exists(key)? {
-                return Ok(true);
-            }
-            if let Some(deadline) = deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Ok(false);
-                }
-                pause = pause.min(left);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(100));
-        }
+        notify::poll_for(deadline, || self.exists(key))
     }
 
     /// Copies the bytes of `range` (all of them when `None`) into `target`, whose length must

@@ -9,7 +9,7 @@ type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
 
 const BUILT_IN: &[(&str, Opener)] = &[
     ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
-    #[cfg(target_os = "linux")]
+    ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
     ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
 ];
 

@@ -15,7 +15,7 @@ pub use config::{StoreBuilder, StoreConfig};
 pub use factory::StoreFactory;
 pub use metrics::{Metrics, OperationStats};
 
-use crate::codec::{ArrayMut, Decode, Element, Encode};
+use crate::codec::{Array, ArrayMut, Decode, Element, Encode};
 use crate::connectors::{Access, Connector, GetOptions, PutOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -227,6 +227,16 @@ impl Store {
     {
         let key = self.put(&object)?;
         Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
+    }
+
+    /// Stores an array made by [`empty`](Self::empty) and returns a proxy of it: no copy.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn proxy_array<T: Element>(&self, array: ArrayMut<T>) -> Result<Proxy<Array<T>>> {
+        let key = self.put(&array)?;
+        let array = Array::from(array);
+        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(array)))
     }
 
     /// As [`proxy`](Self::proxy) for many objects, stored at once.

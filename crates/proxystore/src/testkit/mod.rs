@@ -51,6 +51,11 @@ pub trait Fixture: Send + Sync {
     /// reached a second time, which is for connectors that live inside one object only.
     fn reopen(&self, config: &ConnectorConfig) -> Option<Box<dyn Connector>>;
 
+    /// A key of the connector's kind under which nothing was ever stored.
+    fn absent_key(&self) -> Key {
+        Key::latest("never-stored")
+    }
+
     /// Cuts the stored bytes of an object short behind the connector's back; false when that
     /// cannot be done.
     fn damage(&self, config: &ConnectorConfig, key: &Key) -> bool {
@@ -99,6 +104,10 @@ where
 
     fn reopen(&self, config: &ConnectorConfig) -> Option<Box<dyn Connector>> {
         self.fixture.reopen(config).map(&self.wrap)
+    }
+
+    fn absent_key(&self) -> Key {
+        self.fixture.absent_key()
     }
 
     fn damage(&self, config: &ConnectorConfig, key: &Key) -> bool {

@@ -1,4 +1,5 @@
 //! The integration tests of the library: one binary, one module per topic.
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
 mod conformance;
 #[cfg(target_os = "linux")]

@@ -56,7 +56,7 @@ fn every_codec_gives_back_what_was_put() {
 fn ndarray_arrays_keep_shape_and_order() {
     use ndarray::{Array2, ShapeBuilder, s};
     let store = memory("ndarray");
-    let c = Array2::from_shape_fn((3, 4), |(i, j)| (10 * i + j) as f32);
+    let c = Array2::from_shape_fn((3, 4), |(i, j)| f32::from(u16::try_from(10 * i + j).unwrap()));
     let mut f = Array2::zeros((3, 4).f());
     f.assign(&c);
     for array in [&c, &f] {

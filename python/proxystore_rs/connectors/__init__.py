@@ -1,0 +1,1 @@
+"""Connectors: what moves bytes to and from a channel."""

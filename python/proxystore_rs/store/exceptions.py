@@ -1,0 +1,23 @@
+"""The exceptions of stores, see [`proxystore_rs.exceptions`][proxystore_rs.exceptions]."""
+
+from __future__ import annotations
+
+from proxystore_rs.exceptions import (
+    NonProxiableTypeError,
+    ProxyResolveMissingKeyError,
+    ProxyStoreFactoryError,
+    StoreClosedError,
+    StoreConfigError,
+    StoreError,
+    StoreExistsError,
+)
+
+__all__ = [
+    "NonProxiableTypeError",
+    "ProxyResolveMissingKeyError",
+    "ProxyStoreFactoryError",
+    "StoreClosedError",
+    "StoreConfigError",
+    "StoreError",
+    "StoreExistsError",
+]

@@ -1,0 +1,474 @@
+"""What a store does, on every channel."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proxystore_rs.exceptions import SerializationError, StoreConfigError
+from proxystore_rs.proxy import Proxy, ProxyLocker, ProxyResolveError, extract, is_resolved
+from proxystore_rs.store import Store, get_or_create_store, get_store, open_store
+from proxystore_rs.store.exceptions import (
+    NonProxiableTypeError,
+    ProxyResolveMissingKeyError,
+    ProxyStoreFactoryError,
+    StoreExistsError,
+)
+from proxystore_rs.store.registry import register_store, store_registration, unregister_store
+
+OBJECTS = [
+    b"",
+    b"raw \x00 bytes",
+    "",
+    "text äöü \U0001f600",
+    "lone surrogate \ud800",
+    bytearray(b"mutable"),
+    42,
+    None,
+    [1, "two", b"three"],
+    {"a": {"nested": (1, 2)}},
+    {1, 2},
+    range(5),
+]
+
+
+class Text(str):
+    """A subclass, which must keep its type."""
+
+
+@pytest.mark.parametrize("obj", OBJECTS, ids=repr)
+def test_what_was_put_is_got_back(store: Store[Any], obj: object) -> None:
+    found = store.get(store.put(obj))
+    assert found == obj
+    assert type(found) is type(obj)
+
+
+def test_subclasses_keep_their_type(store: Store[Any]) -> None:
+    assert type(store.get(store.put(Text("a")))) is Text
+
+
+ARRAYS = [
+    np.arange(12.0).reshape(3, 4),
+    np.asfortranarray(np.arange(12).reshape(3, 4)),
+    np.arange(12)[::2],
+    np.arange(12).reshape(3, 4)[:, ::2],
+    np.array(3.5),
+    np.empty((0, 3), np.int8),
+    np.array([1 + 2j], np.complex64),
+    np.array([True, False]),
+    np.arange(3, dtype=">i4"),
+    np.array(["2020-01-01", "NaT"], "M8[D]"),
+    np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+    np.array(["ab", "c"]),
+    np.array([1, "a", None], object),
+    np.arange(100_000, dtype=np.float32),
+]
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda a: f"{a.dtype}-{a.shape}")
+def test_arrays_come_back_equal_and_writable(
+    store: Store[Any], array: np.ndarray[Any, Any]
+) -> None:
+    found = store.get(store.put(array))
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
+    assert found.flags.writeable
+    if array.flags.f_contiguous and array.ndim > 1:
+        assert found.flags.f_contiguous
+
+
+def test_arrays_inside_other_objects_come_back(store: Store[Any]) -> None:
+    obj = {"a": np.arange(10_000), "b": [np.ones((50, 50)), "text"]}
+    found = store.get(store.put(obj))
+    np.testing.assert_array_equal(found["a"], obj["a"])
+    np.testing.assert_array_equal(found["b"][0], obj["b"][0])
+    found["a"][0] = 99  # private
+    assert obj["a"][0] == 0
+
+
+def test_writing_to_what_was_got_changes_nothing_else(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    for kind in ("local", "memory", "file", "shm"):
+        store = make_store(kind, cache_size=0)
+        key = store.put(np.zeros(100_000))
+        first, second = store.get(key), store.get(key)
+        first[:] = 1
+        assert second.sum() == 0
+        assert store.get(key).sum() == 0
+
+
+def test_a_read_only_store_shares_memory_that_cannot_be_written(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    for kind in ("memory", "file", "shm"):
+        store = make_store(kind, read_only=True)
+        array = store.get(store.put(np.arange(100_000)))
+        assert array.sum() == np.arange(100_000).sum()
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def test_dataframes_come_back(store: Store[Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"x": np.arange(1000.0), "name": ["a", "b"] * 500})
+    pandas.testing.assert_frame_equal(store.get(store.put(frame)), frame)
+
+
+def test_absent_keys(store: Store[Any]) -> None:
+    key = store.put("x")
+    assert store.exists(key)
+    store.evict(key)
+    store.evict(key)
+    assert not store.exists(key)
+    assert store.get(key) is None
+    assert store.get(key, default=7) == 7
+
+
+def test_keys_are_named_tuples(store: Store[Any]) -> None:
+    key = store.put("x")
+    assert isinstance(key, tuple)
+    assert hasattr(key, "_replace")
+    assert pickle.loads(pickle.dumps(key)) == key
+    assert store.get(type(key)(*key)) == "x"
+
+
+def test_the_cache_keeps_objects_by_key(store: Store[Any]) -> None:
+    key = store.put([1])
+    assert not store.is_cached(key)
+    first = store.get(key)
+    assert store.is_cached(key)
+    assert store.get(key) is first
+    store.evict(key)
+    assert not store.is_cached(key)
+
+
+def test_batches(store: Store[Any]) -> None:
+    keys = store.put_batch(["a", "b", np.arange(3)])
+    assert [store.get(keys[0]), store.get(keys[1])] == ["a", "b"]
+    assert store.put_batch([]) == []
+    proxies = store.proxy_batch(["a", None, "b"], skip_nonproxiable=True)
+    assert proxies[1] is None
+    assert [str(proxies[0]), str(proxies[2])] == ["a", "b"]
+    with pytest.raises(NonProxiableTypeError):
+        store.proxy_batch(["a", True])
+
+
+def test_proxies_travel_by_reference(store: Store[Any]) -> None:
+    proxy = store.proxy({"a": list(range(1000))})
+    assert is_resolved(proxy)
+    sent = pickle.dumps(proxy)
+    received = pickle.loads(sent)
+    assert not is_resolved(received)
+    assert isinstance(received, dict)  # a fact in the reference
+    assert not is_resolved(received)
+    assert received["a"][-1] == 999
+    assert is_resolved(received)
+
+
+def test_a_pickled_proxy_is_small(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("memory", "file", "shm"):
+        sent = pickle.dumps(make_store(kind).proxy(np.arange(10)))
+        assert len(sent) <= 250 + 60  # names of test stores are long
+
+
+def test_populate_target_is_optional(store: Store[Any]) -> None:
+    obj = [1]
+    assert extract(store.proxy(obj)) is obj
+    unresolved = store.proxy(obj, populate_target=False)
+    assert not is_resolved(unresolved)
+    assert unresolved == [1]
+    assert extract(unresolved) is not obj
+
+
+def test_evict_on_first_resolve(store: Store[Any]) -> None:
+    proxy = store.proxy("once", evict=True, populate_target=False)
+    copy = pickle.loads(pickle.dumps(proxy))
+    key = proxy.__proxy_factory__.key
+    assert copy == "once"
+    assert not store.exists(key)
+    with pytest.raises(ProxyResolveError) as caught:
+        len(proxy)
+    assert isinstance(caught.value.__cause__, ProxyResolveMissingKeyError)
+    assert store.name in str(caught.value.__cause__)
+    assert not is_resolved(proxy)
+
+
+def test_none_and_bool_cannot_be_proxied(store: Store[Any]) -> None:
+    for value in (None, True, False):
+        with pytest.raises(NonProxiableTypeError, match="skip_nonproxiable"):
+            store.proxy(value)
+        assert store.proxy(value, skip_nonproxiable=True) is value
+        assert store.locked_proxy(value) is value
+    assert store.get(store.put(None), default=1) is None
+
+
+def test_proxy_from_key(store: Store[Any]) -> None:
+    proxy: Proxy[Any] = store.proxy_from_key(store.put([1, 2]))
+    assert not is_resolved(proxy)
+    assert sum(proxy) == 3
+    assert proxy.__proxy_factory__.get_store() is store
+
+
+def test_locked_proxies(store: Store[Any]) -> None:
+    locked = store.locked_proxy([1])
+    assert isinstance(locked, ProxyLocker)
+    assert locked.unlock() == [1]
+    assert pickle.loads(pickle.dumps(locked)).unlock() == [1]
+
+
+def test_background_resolve(store: Store[Any]) -> None:
+    from proxystore_rs.store.utils import get_key, resolve_async
+
+    proxy = store.proxy(np.arange(1000), populate_target=False)
+    resolve_async(proxy)
+    resolve_async(proxy)
+    assert proxy.sum() == 499_500
+    assert store.get(get_key(proxy)) is not None
+    gone = store.proxy("x", populate_target=False)
+    store.evict(get_key(gone))
+    resolve_async(gone)
+    with pytest.raises(ProxyResolveError):
+        str(gone)
+
+
+def test_custom_serializers(store: Store[Any]) -> None:
+    key = store.put([1, 2], serializer=lambda obj: repr(obj).encode())
+    assert store.get(key, deserializer=lambda data: data.decode()) == "[1, 2]"
+    with pytest.raises(TypeError, match="bytes-like"):
+        store.put([1], serializer=lambda obj: "text")
+    key = store.put([1], serializer=pickle.dumps)
+    with pytest.raises(SerializationError, match="deserializer"):
+        store.get(key)
+    with pytest.raises(SerializationError):
+        store.get(key, deserializer=lambda data: 1 / 0)
+
+
+def test_a_proxys_own_deserializer_travels(store: Store[Any]) -> None:
+    proxy = store.proxy(
+        [1, 2], serializer=pickle.dumps, deserializer=pickle.loads, populate_target=False
+    )
+    received = pickle.loads(pickle.dumps(proxy))
+    assert received == [1, 2]
+    assert received.__proxy_factory__.deserializer is pickle.loads
+
+
+def test_a_stores_serializers_travel(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("memory", serializer=pickle.dumps, deserializer=pickle.loads)
+    proxy = store.proxy([1, 2])
+    sent = pickle.dumps(proxy)
+    unregister_store(store)
+    assert pickle.loads(sent) == [1, 2]
+    other = get_store(store.name)
+    assert other is not None and other is not store
+    assert other.serializer is pickle.dumps
+    other.close()
+
+
+def test_unpicklable_objects_are_named(store: Store[Any]) -> None:
+    import threading
+
+    with pytest.raises(SerializationError, match="lock"):
+        store.put(threading.Lock())
+
+
+def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.exceptions import CorruptObjectError
+
+    for kind in ("local", "memory", "file", "shm"):
+        store = make_store(kind)
+        key = store.connector.put(b"not a payload " * 10)
+        with pytest.raises(CorruptObjectError, match="not a payload"):
+            store.get(key)
+
+
+def test_damaged_references_are_refused() -> None:
+    from proxystore_rs._core import _restore
+    from proxystore_rs.exceptions import CorruptObjectError, IncompatibleVersionError
+
+    with pytest.raises(CorruptObjectError):
+        _restore(b"something else")
+    with pytest.raises(CorruptObjectError):
+        _restore(b"PXR\x01\x81\x05ab")
+    with pytest.raises(IncompatibleVersionError, match="upgrade"):
+        _restore(b"PXR\x02")
+
+
+def test_a_store_cannot_be_pickled_but_its_configuration_can(store: Store[Any]) -> None:
+    with pytest.raises(TypeError, match="config"):
+        pickle.dumps(store)
+    config = pickle.loads(pickle.dumps(store.config()))
+    assert config == store.config()
+
+
+def test_the_registry(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("memory")
+    assert get_store(store.name) is store
+    assert get_store(store.proxy([1])) is store
+    assert get_or_create_store(store.config()) is store
+    with pytest.raises(ProxyStoreFactoryError):
+        get_store(Proxy(list))
+    from proxystore_rs.connectors.memory import MemoryConnector
+
+    twin = Store(store.name, MemoryConnector("elsewhere"))
+    with pytest.raises(StoreExistsError):
+        register_store(twin)
+    unregister_store(store.name)
+    unregister_store("never seen")
+    assert get_store(store.name) is None
+    with pytest.raises(ZeroDivisionError), store_registration(twin):
+        assert get_store(store.name) is twin
+        raise ZeroDivisionError
+    assert get_store(store.name) is None
+
+
+def test_one_name_on_two_channels_is_an_error_that_says_so(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    from proxystore_rs.connectors.memory import MemoryConnector
+
+    store = make_store("memory")
+    twin = Store(store.name, MemoryConnector("elsewhere"))
+    received = pickle.loads(pickle.dumps(twin.proxy([1], populate_target=False)))
+    with pytest.raises(ProxyResolveError) as caught:
+        len(received)
+    assert isinstance(caught.value.cause, StoreConfigError)
+    assert "memory://elsewhere" in str(caught.value.cause)
+    with pytest.raises(StoreConfigError):
+        get_or_create_store(twin.config())
+
+
+def test_a_closed_store_says_so(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.exceptions import StoreClosedError
+
+    store = make_store("memory")
+    key = store.put("x")
+    store.close()
+    store.close()
+    with pytest.raises(StoreClosedError, match="closed"):
+        store.get(key)
+    with pytest.raises(StoreClosedError):
+        store.put("y")
+
+
+def test_open_store_by_url(tmp_path: Any) -> None:
+    for url in ("memory://by-url", f"file://{tmp_path}/by-url", "shm://test-by-url"):
+        store = open_store(url)
+        assert open_store(url) is store
+        received = pickle.loads(pickle.dumps(store.proxy([1], populate_target=False)))
+        assert received == [1]
+        store.close(clear=True)
+    with pytest.raises(ValueError, match="carrier-pigeon"):
+        open_store("carrier-pigeon://loft")
+
+
+def test_metrics(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("memory", metrics=True)
+    key = store.put([1, 2, 3])
+    store.get(key)
+    store.get(key)
+    assert store.metrics is not None
+    metrics = store.metrics.get_metrics(key)
+    assert metrics is not None
+    assert metrics.times["store.put"].count == 1
+    assert metrics.times["store.get"].count == 2
+    assert metrics.counters == {"store.get.cache_hits": 1, "store.get.cache_misses": 1}
+    assert metrics.attributes["store.put.object_size"] == key.size
+    assert make_store("memory").metrics is None
+
+
+def test_empty_arrays_are_put_without_a_copy(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("memory", "file", "shm"):
+        store = make_store(kind)
+        array = store.empty((100, 200), np.float32)
+        array[:] = 7
+        proxy = store.proxy(array, populate_target=False)
+        assert proxy.shape == (100, 200)
+        assert proxy.sum() == 140_000
+    with pytest.raises(TypeError, match="plain values"):
+        store.empty(3, object)
+
+
+def test_a_published_array_never_changes(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("shm")
+    array = store.empty(1_000_000, np.uint8)
+    array[:] = 1
+    old_view = array[10:20]
+    key = store.put(array)
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 2
+    old_view[:] = 3  # made before: still legal, and private to this process
+    assert store.get(key).sum() == 1_000_000
+    again = store.put(array)  # a copy of what the producer sees
+    assert store.get(again).sum() == 1_000_020
+    nested = {"array": store.empty(100_000), "label": "nested"}
+    nested["array"][:] = 1
+    assert store.get(store.put(nested))["array"].sum() == 100_000
+
+
+def test_python_connectors_keep_working(make_store: Callable[..., Store[Any]]) -> None:
+    """The base class of none: a connector by duck typing, with options for its `put`."""
+    store = Store("duck", Duck(), register=True)
+    try:
+        key = store.put("x", color="red")
+        assert key.color == "red"
+        received = pickle.loads(pickle.dumps(store.proxy([1], populate_target=False)))
+        assert received == [1]
+        with pytest.raises(RuntimeError, match="out of order"):
+            Store("broken", Duck(broken=True)).put("x")
+    finally:
+        store.close()
+
+
+from typing import NamedTuple  # noqa: E402
+
+
+class DuckKey(NamedTuple):
+    """Key of the connector below."""
+
+    number: int
+    color: str
+
+
+class Duck:
+    """A connector written in Python, like those of third-party libraries."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.objects: dict[DuckKey, bytes] = {}
+        self.broken = broken
+
+    def put(self, obj: bytes, color: str = "blue") -> DuckKey:
+        if self.broken:
+            raise RuntimeError("out of order")
+        key = DuckKey(len(self.objects), color)
+        self.objects[key] = bytes(obj)
+        return key
+
+    def put_batch(self, objs: list[bytes]) -> list[DuckKey]:
+        return [self.put(obj) for obj in objs]
+
+    def get(self, key: DuckKey) -> bytes | None:
+        return self.objects.get(key)
+
+    def get_batch(self, keys: list[DuckKey]) -> list[bytes | None]:
+        return [self.get(key) for key in keys]
+
+    def exists(self, key: DuckKey) -> bool:
+        return key in self.objects
+
+    def evict(self, key: DuckKey) -> None:
+        self.objects.pop(key, None)
+
+    def close(self) -> None:
+        self.objects.clear()
+
+    def config(self) -> dict[str, Any]:
+        return {"broken": self.broken}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Duck:
+        return cls(**config)
