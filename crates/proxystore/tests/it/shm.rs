@@ -227,7 +227,7 @@ fn a_persistent_session_is_not_swept() {
     let root = own_root();
     let mut config = ConnectorConfig::new(url(root.path()));
     config.options.insert("persist".into(), Value::Bool(true));
-    let key = put(&ShmConnector::open(&config).unwrap(), &[7; 100_000]);
+    let key = put(&ShmConnector::open(&config).unwrap(), &vec![7; 100_000]);
     assert_eq!(sweep(Some(root.path())).unwrap().persistent, ["demo"]);
     let bytes = get(&open(root.path()), &key, Access::Private).expect("it is still there");
     assert_eq!(sum(&bytes), 700_000);
@@ -297,11 +297,13 @@ fn a_steady_state_uses_the_same_pages_and_faults_none() {
 fn the_pool_is_bounded_whoever_evicts() {
     let root = own_root();
     let mut config = ConnectorConfig::new(url(root.path()));
-    config.options.insert("pool_bytes".into(), Value::Int(3 * (MIB as i64)));
+    config.options.insert("pool_bytes".into(), Value::Int(3 << 20));
     let (connector, consumer) = (ShmConnector::open(&config).unwrap(), open(root.path()));
     for evictor in [&connector, &consumer] {
-        let keys: Vec<_> = (0..8).map(|_| put(&connector, &[1; 900_000])).collect();
-        keys.iter().for_each(|key| evictor.evict(key).unwrap());
+        let keys: Vec<_> = (0..8).map(|_| put(&connector, &vec![1; 900_000])).collect();
+        for key in &keys {
+            evictor.evict(key).unwrap();
+        }
         assert!(segments(root.path()).len() <= 3);
     }
 }

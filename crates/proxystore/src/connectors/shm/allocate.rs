@@ -46,9 +46,8 @@ impl Allocations {
         let (segment, claimed) = pool.take(2 * PAGE + pages)?;
         let data = segment
             .back(&claimed, 2 * PAGE + pages)
-            .and_then(|()| Segment::map_part(&claimed, 2 * PAGE, pages))
+            .and_then(|()| segment.map_part(&claimed, 2 * PAGE, pages))
             .inspect_err(|_| pool.discard(&segment))?;
-        data.populate(0, pages);
         let allocation = Arc::new(Allocation {
             data,
             len,
@@ -97,6 +96,9 @@ impl Allocation {
         }
         let (segment, generation) = place.take()?;
         segment.write_head(head);
+        // Unmapping a page table page by page would take as long as a small copy. Where it cannot
+        // be moved, so be it.
+        let moved = self.data.move_tables();
         let remapped = segment
             .pinned(&pool.session)
             .and_then(|file| self.data.make_private(&file, 2 * PAGE as u64));
@@ -108,6 +110,9 @@ impl Allocation {
             // While it was remapped, that is: a child may still share it.
             pool.forget(&segment);
             return None;
+        }
+        if let Ok(moved) = moved {
+            segment.keep(moved);
         }
         Some(segment.publish(generation, len))
     }

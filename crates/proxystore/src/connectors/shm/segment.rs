@@ -10,6 +10,7 @@
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FallocateFlags, FlockOperation, OFlags};
@@ -31,6 +32,8 @@ pub(super) struct Segment {
     backed: AtomicUsize,
     /// Up to where the kept mapping has page table entries.
     mapped: AtomicUsize,
+    /// The page table of the last allocation here, for the next one.
+    spare: Mutex<Option<Mapping>>,
 }
 
 /// What came of trying to recycle a segment.
@@ -71,7 +74,8 @@ impl Segment {
         match make() {
             Ok(map) => {
                 let (backed, mapped) = (AtomicUsize::new(PAGE), AtomicUsize::new(0));
-                let segment = Self { owner, number, capacity, map, backed, mapped };
+                let spare = Mutex::default();
+                let segment = Self { owner, number, capacity, map, backed, mapped, spare };
                 Ok((segment, Claimed { file, generation: 1 }))
             }
             Err(errno) => {
@@ -169,11 +173,23 @@ impl Segment {
 
     /// Maps the bytes from `offset` on once more, to be handed out.
     pub(super) fn map_part(
+        &self,
         claimed: &Claimed,
         offset: usize,
         len: usize,
     ) -> rustix::io::Result<Mapping> {
-        Mapping::shared_writable(&claimed.file, offset as u64, len)
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(spare) = spare.filter(|spare| spare.len() == len) {
+            return Ok(spare);
+        }
+        let part = Mapping::shared_writable(&claimed.file, offset as u64, len)?;
+        part.populate(0, len);
+        Ok(part)
+    }
+
+    /// Keeps a mapping made by `map_part` for the next time.
+    pub(super) fn keep(&self, part: Mapping) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
     }
 
     /// A description of the segment's file that pins it.

@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicU64;
 
 use rustix::fd::AsFd;
 use rustix::io::Result;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
+use rustix::mm::{madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
 
 /// The size of a page: unit of mappings and of everything in a segment.
 pub(super) const PAGE: usize = 4096;
@@ -102,6 +103,35 @@ impl Mapping {
         };
     }
 
+    /// Moves the page table elsewhere: the returned mapping has it, this one faults its pages
+    /// anew. Whole tables are moved, so that the time hardly depends on the length. Kernels
+    /// before 5.13 refuse.
+    pub(super) fn move_tables(&self) -> Result<Self> {
+        // An address that lies within a table as the old one does, with room for that.
+        const TABLE: usize = 2 << 20;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let room = self.len + TABLE;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let room_start = unsafe { mmap_anonymous(null_mut(), room, ProtFlags::empty(), flags)? };
+        let skip = self.start.addr().get().wrapping_sub(room_start.addr()) % TABLE;
+        let target = room_start.wrapping_byte_add(skip);
+        let flags = MremapFlags::MAYMOVE | MremapFlags::DONTUNMAP;
+        let old = self.start.as_ptr().cast();
+        // SAFETY: the target lies in the room made above, which nobody else uses; the old mapping
+        // stays in place and shows the same bytes.
+        let moved = unsafe { mremap_fixed(old, self.len, self.len, flags, target) };
+        // SAFETY: gives back what is left of the room, before and after the target.
+        let _ = unsafe {
+            let kept = if moved.is_ok() { self.len } else { 0 };
+            if skip > 0 {
+                let _ = munmap(room_start, skip);
+            }
+            munmap(target.wrapping_byte_add(kept), room - skip - kept)
+        };
+        let start = NonNull::new(moved?.cast()).ok_or(rustix::io::Errno::NOMEM)?;
+        Ok(Self { start, len: self.len })
+    }
+
     /// Maps the same pages of the file again in place, now private: from here on writes through
     /// any old view stay with this process.
     pub(super) fn make_private(&self, file: impl AsFd, offset: u64) -> Result<()> {
@@ -118,5 +148,27 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped in `new` with this length, and unmapped only here.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moved_tables_show_the_same_bytes_and_private_pages_stay_private() {
+        use std::io::Write;
+        let mut file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let len = 600 * PAGE;
+        file.write_all(&vec![1; len]).unwrap();
+        let old = Mapping::shared_writable(&file, 0, len).unwrap();
+        old.populate(0, len);
+        let moved = old.move_tables().unwrap();
+        assert_eq!(moved.at(0).addr().get() % (2 << 20), old.at(0).addr().get() % (2 << 20));
+        moved.write(0, &[&[2; 9]]);
+        assert_eq!(old.word(0).load(std::sync::atomic::Ordering::Relaxed), 0x0202_0202_0202_0202);
+        old.make_private(&file, 0).unwrap();
+        old.write(8, &[&[3; 8]]);
+        assert_eq!(moved.word(8).load(std::sync::atomic::Ordering::Relaxed), 0x0101_0101_0101_0102);
     }
 }
