@@ -217,8 +217,7 @@ fn a_killed_worker_leaves_its_results_and_nothing_else() {
     assert!(segments(root.path()).len() <= 1, "at most one was put and not yet announced");
     next.close(false).unwrap();
     assert_eq!(sweep(Some(root.path())).unwrap().held, ["demo"]);
-    connector.close(false).unwrap();
-    assert_eq!(sweep(Some(root.path())).unwrap().removed, ["demo"]);
+    connector.close(false).unwrap(); // the last to leave removes the session
     assert_eq!(fs::read_dir(session_below(root.path(), "")).unwrap().count(), 0);
 }
 

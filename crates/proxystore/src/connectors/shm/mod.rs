@@ -5,9 +5,9 @@
 //!
 //! - `session`: objects belong to a *session*, a directory named by the URL
 //!   (`shm://NAME` is `/dev/shm/proxystore-<uid>/NAME`), not to the process that put them. Every
-//!   process that uses a session holds its lock; `sweep` removes sessions nobody holds, each time
-//!   a connector is opened and on request. A session is thus gone some time after the last process
-//!   let go of it, unless it was opened with the option `persist`.
+//!   process that uses a session holds its lock, and the last to close it removes it. What killed
+//!   processes leave is removed by `sweep`, each time a connector is opened and on request. The
+//!   option `persist` keeps a session until it is closed with `clear`.
 //! - `segment`: an object of 64 KiB or more lies in a segment, a file that holds one object after
 //!   the other, each a *generation*. Evicting flips its state; its owner writes the next object
 //!   into pages that are there. The key names segment and generation, so it is found without a
@@ -333,6 +333,8 @@ impl Connector for ShmConnector {
                 io("clear the session", errno).with("channel", &self.config.url)
             })?;
         }
+        drop(attached); // gives up this connector's hold on the session
+        let _ = sweep::sweep_one(&self.settings.root, &self.settings.name); // or the next start does
         Ok(())
     }
 

@@ -42,8 +42,16 @@ pub struct SweepReport {
 /// # Errors
 /// When the directory cannot be read. Sessions that cannot be removed are skipped.
 pub fn sweep(root: Option<&Path>) -> Result<SweepReport> {
-    let root = root.map_or_else(default_root, Path::to_owned);
-    let user = user_directory(&root);
+    sweep_where(&root.map_or_else(default_root, Path::to_owned), |_| true)
+}
+
+/// Removes one session if nobody holds it any more: what the last to leave does.
+pub(super) fn sweep_one(root: &Path, session: &str) -> Result<SweepReport> {
+    sweep_where(root, |name| name == session)
+}
+
+fn sweep_where(root: &Path, wanted: impl Fn(&str) -> bool) -> Result<SweepReport> {
+    let user = user_directory(root);
     let mut report = SweepReport::default();
     let at = |errno| io(SWEEP, errno).with("directory", user.display());
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -52,10 +60,10 @@ pub fn sweep(root: Option<&Path>) -> Result<SweepReport> {
         Err(Errno::NOENT) => return Ok(report),
         Err(errno) => return Err(at(errno)),
     };
-    for name in file_names(&dir).map_err(at)? {
-        if let Ok(session) = fs::openat(&dir, &name, flags, Mode::empty()) {
+    for name in file_names(&dir).map_err(at)?.iter().filter(|name| wanted(name)) {
+        if let Ok(session) = fs::openat(&dir, name, flags, Mode::empty()) {
             // A session that cannot be swept now will be found again by the next sweep.
-            let _ = sweep_session(&dir, &name, &session, &mut report);
+            let _ = sweep_session(&dir, name, &session, &mut report);
         }
     }
     Ok(report)
