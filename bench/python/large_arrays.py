@@ -188,7 +188,9 @@ class ByHand(Pair):
 class Store(Pair):
     """A library with upstream's interface, on one of its connectors."""
 
-    def __init__(self, package: str, connector: str, kind: str, channel: str, **options: Any):
+    def __init__(
+        self, package: str, connector: str, kind: str, channel: str, **options: Any
+    ) -> None:
         self.package, self.connector, self.kind = package, connector, kind
         self.channel, self.options = channel, options
         super().__init__()
@@ -200,9 +202,9 @@ class Store(Pair):
         self.clears = not reader
         self.store = None
         if not reader:  # the reader opens the store from the reference
-            made = getattr(module, self.kind)(self.channel, **self.options)
+            made = getattr(module, self.kind)(self.channel)
             name = self.channel.rsplit("/", 1)[-1]
-            self.store = stores.Store(name, made, cache_size=0, register=True)
+            self.store = stores.Store(name, made, cache_size=0, register=True, **self.options)
 
     def end(self) -> None:
         if self.store is not None:
@@ -223,10 +225,8 @@ class Store(Pair):
 class ReadOnly(Store):
     """The same, for consumers that only read: pages stay mapped between objects."""
 
-    def get(self, reference: bytes) -> Any:
-        proxy = pickle.loads(reference)
-        stores = importlib.import_module(f"{self.package}.store")
-        return stores.get_store(proxy).get(self.proxies.get_factory(proxy).key, read_only=True)
+    def __init__(self, *arguments: str) -> None:
+        super().__init__(*arguments, read_only=True)
 
 
 class Empty(Store):
