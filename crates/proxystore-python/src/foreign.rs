@@ -1,7 +1,6 @@
 //! Connectors written in Python, as connectors of the library.
 //!
-//! Their keys are tuples of any kind, so a key's id is its pickle in hexadecimal. Their channel
-//! is named by class and configuration.
+//! Their channel is named by class and configuration; for their keys see `foreign_key`.
 
 use std::fmt;
 
@@ -13,12 +12,11 @@ use proxystore::payload::Parts;
 use proxystore::{Buffer, Key, Result};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::buffer::View;
 use crate::error::from_python;
-use crate::value;
+use crate::{foreign_key, value};
 
 /// Kind of the URLs of connectors written in Python.
 pub(crate) const KIND: &str = "python";
@@ -87,31 +85,6 @@ pub(crate) fn options_of<'py>(
     }
 }
 
-static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-/// The library's key for a key of a connector written in Python.
-pub(crate) fn key_of(key: &Bound<'_, PyAny>, size: usize) -> PyResult<Key> {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let py = key.py();
-    let pickled = DUMPS.import(py, "pickle", "dumps")?.call1((key,))?;
-    let pickled = pickled.cast_into::<PyBytes>()?;
-    let mut id = String::with_capacity(2 * pickled.as_bytes().len());
-    for byte in pickled.as_bytes() {
-        id.push(char::from(HEX[usize::from(byte >> 4)]));
-        id.push(char::from(HEX[usize::from(byte & 15)]));
-    }
-    Ok(Key::new(id, 1, size as u64)) // its objects have no generations
-}
-
-/// The key of the connector's own type.
-pub(crate) fn key_to_python<'py>(py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
-    let digit = |c: u8| char::from(c).to_digit(16).unwrap_or_default() as u8; // below 16
-    let pairs = key.id().as_bytes().chunks_exact(2);
-    let bytes: Vec<u8> = pairs.map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
-    LOADS.import(py, "pickle", "loads")?.call1((PyBytes::new(py, &bytes),))
-}
-
 /// All parts as one `bytes`: what connectors written in Python take.
 pub(crate) fn joined<'py>(py: Python<'py>, parts: &Parts<'_>) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, parts.len(), |target| {
@@ -143,10 +116,10 @@ impl Connector for ForeignConnector {
             match &options.key {
                 None => {
                     let key = connector.call_method1(intern!(py, "put"), (bytes,))?;
-                    key_of(&key, parts.len())
+                    foreign_key::from_python(&key, parts.len())
                 }
                 Some(key) => {
-                    let own = key_to_python(py, key)?;
+                    let own = foreign_key::to_python(py, key)?;
                     connector.call_method1(intern!(py, "set"), (own, bytes))?;
                     Ok(key.clone())
                 }
@@ -162,13 +135,16 @@ impl Connector for ForeignConnector {
                 list.append(joined(py, parts)?)?;
             }
             let keys = connector.call_method1(intern!(py, "put_batch"), (list,))?;
-            keys.try_iter()?.zip(objects).map(|(key, parts)| key_of(&key?, parts.len())).collect()
+            keys.try_iter()?
+                .zip(objects)
+                .map(|(key, parts)| foreign_key::from_python(&key?, parts.len()))
+                .collect()
         })
     }
 
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         let bytes = self.call("get object", |py, connector| {
-            let own = key_to_python(py, key)?;
+            let own = foreign_key::to_python(py, key)?;
             let bytes = connector.call_method1(intern!(py, "get"), (own,))?;
             if bytes.is_none() { Ok(None) } else { adopt(&bytes, options.access).map(Some) }
         })?;
@@ -180,13 +156,17 @@ impl Connector for ForeignConnector {
 
     fn exists(&self, key: &Key) -> Result<bool> {
         self.call("look for object", |py, connector| {
-            connector.call_method1(intern!(py, "exists"), (key_to_python(py, key)?,))?.is_truthy()
+            connector
+                .call_method1(intern!(py, "exists"), (foreign_key::to_python(py, key)?,))?
+                .is_truthy()
         })
     }
 
     fn evict(&self, key: &Key) -> Result<()> {
         self.call("evict object", |py, connector| {
-            connector.call_method1(intern!(py, "evict"), (key_to_python(py, key)?,)).map(drop)
+            connector
+                .call_method1(intern!(py, "evict"), (foreign_key::to_python(py, key)?,))
+                .map(drop)
         })
     }
 
@@ -195,7 +175,7 @@ impl Connector for ForeignConnector {
             if !connector.hasattr(intern!(py, "new_key"))? {
                 return Ok(None);
             }
-            key_of(&connector.call_method0(intern!(py, "new_key"))?, 0).map(Some)
+            foreign_key::from_python(&connector.call_method0(intern!(py, "new_key"))?, 0).map(Some)
         })?;
         key.ok_or_else(|| unsupported("make a key", &self.config))
     }

@@ -12,6 +12,7 @@ mod buffer;
 mod connector;
 mod error;
 mod foreign;
+mod foreign_key;
 mod message_pack;
 mod pickle;
 pub mod proxy;

@@ -68,3 +68,7 @@ pub use key::Key;
 pub use proxy::{Factory, Locked, Proxy};
 pub use reference::Reference;
 pub use store::{Store, StoreConfig};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

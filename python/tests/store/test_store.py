@@ -418,6 +418,10 @@ def test_python_connectors_keep_working(make_store: Callable[..., Store[Any]]) -
         assert key.color == "red"
         received = pickle.loads(pickle.dumps(store.proxy([1], populate_target=False)))
         assert received == [1]
+        odd = DuckKey(-1, "with | and \ud800 and \n")
+        store.connector.objects[odd] = store.connector.objects[key]
+        assert store.get(odd) == "x"
+        assert pickle.loads(pickle.dumps(store.proxy_from_key(odd))).__proxy_factory__.key == odd
         with pytest.raises(RuntimeError, match="out of order"):
             Store("broken", Duck(broken=True)).put("x")
     finally:

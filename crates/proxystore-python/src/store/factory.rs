@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::{StoreBase, registry};
 use crate::error::IntoPython;
-use crate::{foreign, proxy};
+use crate::{foreign, foreign_key, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -171,7 +171,8 @@ impl StoreFactory {
         };
         let connector = proxystore::ConnectorConfig { url, options: plain(&options)? };
         let foreign = connector.kind() == foreign::KIND;
-        let key = if foreign { foreign::key_of(key, 0) } else { crate::connector::key_of(key) }?;
+        let key =
+            if foreign { foreign_key::from_python(key, 0) } else { crate::connector::key_of(key) }?;
         let config = StoreConfig { name, connector, settings: plain(&settings)? };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;

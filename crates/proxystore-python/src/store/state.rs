@@ -12,7 +12,7 @@ use pyo3::types::PyDict;
 
 use super::metrics::Recorder;
 use crate::error::IntoPython;
-use crate::{connector, foreign, pickle};
+use crate::{connector, foreign, foreign_key, pickle};
 
 /// What `_setup` fills in.
 pub(crate) struct State {
@@ -35,7 +35,7 @@ struct Cached(Py<PyAny>);
 impl State {
     /// The library's key for a Python key.
     pub(crate) fn key(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
-        if self.foreign { foreign::key_of(key, 0) } else { connector::key_of(key) }
+        if self.foreign { foreign_key::from_python(key, 0) } else { connector::key_of(key) }
     }
 
     /// The Python face of a key.
@@ -45,7 +45,7 @@ impl State {
         key: &Key,
     ) -> PyResult<Bound<'py, PyAny>> {
         if self.foreign {
-            foreign::key_to_python(py, key)
+            foreign_key::to_python(py, key)
         } else {
             connector::key_to_python(self.connector.bind(py), key)
         }
@@ -103,7 +103,7 @@ impl State {
         }
         let bytes = foreign::joined(py, &framed.parts())?;
         let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
-        foreign::key_of(&key, framed.len())
+        foreign_key::from_python(&key, framed.len())
     }
 
     /// The object under a key, from the cache or the channel.

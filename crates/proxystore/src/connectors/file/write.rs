@@ -22,7 +22,7 @@ const ALLOCATE_FROM: u64 = 1 << 20;
 /// published can hold one this long, and then order between fillings is all that is lost.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// On a network file system a lock may hold on one host only; age is asked as well there.
-const DEAD_AFTER: Duration = Duration::from_secs(24 * 3600);
+const DEAD_AFTER: Duration = Duration::from_hours(24);
 
 /// An object on its way. Dropped before it is published, it leaves nothing behind.
 ///

@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 4;
 /// How many headers a put looks at to find segments that others freed.
 const PROBES: usize = 8;
 /// Segments that have been free for so long are given back.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// The segments one process owns in a session.
 #[derive(Debug)]
