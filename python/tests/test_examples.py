@@ -12,17 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ARGUMENTS = {
     "image_pipeline.py": [
         ["--exposures", "3", "--size", "256", "--repeat", "1", "--largest", "100000"],
-        [
-            "--exposures",
-            "3",
-            "--size",
-            "256",
-            "--repeat",
-            "1",
-            "--no-plot",
-            "--start-method",
-            "spawn",
-        ],
+        ["--exposures", "3", "--size", "256", "--repeat", "1", "--start-method", "spawn"],
     ],
 }
 RUNS = [
