@@ -1,23 +1,25 @@
 """What one operation on a resolved proxy costs, in ns, and times the bare object.
 
-Runs every implementation that is importable, interleaved, and prints the median of the repeats as a
-Markdown table. Usage: python bench/python/proxy_ops.py [--json FILE] [--repeats N]
+Runs every implementation that is importable, interleaved, and reports medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import sys
-import time
 import timeit
 from collections.abc import Callable
-from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from harness import Report, versions
+
+# The Python library is installed in an environment of its own; here its code is borrowed, so that
+# all sides are timed in one process. What this environment has comes first.
+sys.path += map(str, Path(".venvs/upstream/lib").glob("python*/site-packages"))
 
 
 class Target:
@@ -63,13 +65,13 @@ def implementations() -> dict[str, Callable[[Any], Any]]:
     try:
         from proxystore_rs.proxy import Proxy as Ours
 
-        found["proxystore_rs"] = lambda target: Ours(lambda: target)
+        found["ours"] = lambda target: Ours(lambda: target)
     except ImportError:
         pass
     try:
         from proxystore.proxy import Proxy as Upstream
 
-        found["proxystore"] = lambda target: Upstream(lambda: target)
+        found["upstream"] = lambda target: Upstream(lambda: target)
     except ImportError:
         pass
     try:
@@ -116,63 +118,48 @@ def timer(make: Callable[[Any], Any], name: str, target: Any, statement: str) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", default="bench/results", help="folder (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds (default: %(default)s)")
     options = parser.parse_args()
 
     found = implementations()
-    rows: dict[str, dict[str, float | None]] = {}
+    nanoseconds: dict[str, dict[str, float | None]] = {}
+    table: list[list[str]] = []
     for operation, (target, statement) in OPERATIONS.items():
         timers = {name: timer(make, name, target, statement) for name, make in found.items()}
-        counts = {}
-        for name, each in timers.items():
-            if each is not None:
-                once = each.timeit(200) / 200
-                counts[name] = max(200, int(0.004 / once))
-        samples: dict[str, list[float]] = {name: [] for name in counts}
+        timers = {name: each for name, each in timers.items() if each is not None}
+        counts = {
+            name: max(200, int(0.004 / (each.timeit(200) / 200))) for name, each in timers.items()
+        }
+        samples: dict[str, list[float]] = {name: [] for name in timers}
         for _ in range(options.repeats):
             for name, count in counts.items():
                 samples[name].append(timers[name].timeit(count) / count * 1e9)
-        rows[operation] = {
+        row = {
             name: statistics.median(samples[name]) if name in samples else None for name in found
         }
-
-    print(f"Python {platform.python_version()}, ns, median of {options.repeats} (times bare)\n")
-    print("| operation | " + " | ".join(found) + " |")
-    print("| --- " * (len(found) + 1) + "|")
-    for operation, row in rows.items():
         bare = row["bare"] or 1.0
-        cells = []
-        for name, value in row.items():
-            if value is None:
-                cells.append("-")
-            elif name == "bare":
-                cells.append(f"{value:.1f}")
-            else:
-                cells.append(f"{value:.1f} ({value / bare:.1f}x)")
-        print(f"| {operation} | " + " | ".join(cells) + " |")
-
-    if options.json:
-        distributions = ("proxystore-rs", "proxystore", "lazy-object-proxy", "wrapt", "numpy")
-        versions = {}
-        for name in distributions:
-            try:
-                versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-        report = {
-            "benchmark": "proxy_ops",
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "python": sys.version.split()[0],
-            "machine": platform.machine(),
-            "versions": versions,
-            "repeats": options.repeats,
-            "nanoseconds": rows,
-        }
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=2)
-            file.write("\n")
+        nanoseconds[operation] = row
+        table.append(
+            [
+                operation,
+                *(
+                    "-" if value is None else f"{value:.1f} ({value / bare:.1f}x)"
+                    for value in row.values()
+                ),
+            ]
+        )
+    report = Report(
+        "proxy_ops", "Operations on a resolved proxy, ns (times the bare object)", options
+    )
+    report.data["versions"] = {
+        "all": versions(("proxystore-rs", "proxystore", "lazy-object-proxy", "wrapt", "numpy"))
+    }
+    report.table("Nanoseconds per operation", ["operation", *found], table, nanoseconds)
+    report.write()
 
 
 if __name__ == "__main__":

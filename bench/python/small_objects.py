@@ -144,9 +144,11 @@ def run_together(functions: list[Any]) -> None:
 
 
 OURS, UPSTREAM = ("numpy", "proxystore-rs"), ("numpy", "proxystore")
-LOCAL, SHM = ("local", "LocalConnector"), ("shm", "SharedMemoryConnector", "bench-small")
+LOCAL, MEMORY = ("memory", "MemoryConnector", "bench-small")
+SHM = ("local", "LocalConnector"), ("shm", "SharedMemoryConnector", "bench-small")
 SIDES = {
     "ours, local": Side(Library, ("proxystore_rs", *LOCAL), "ours", OURS),
+    "ours, memory": Side(Library, ("proxystore_rs", *MEMORY), "ours", OURS),
     "ours, shm": Side(Library, ("proxystore_rs", *SHM), "ours", OURS),
     "upstream, local": Side(Library, ("proxystore", *LOCAL), "upstream", UPSTREAM),
 }
