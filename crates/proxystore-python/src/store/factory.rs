@@ -319,7 +319,10 @@ const FETCH_THREAD: &str = "proxystore-fetch";
 
 /// Runs `fetch`, which calls a connector written in Python. The interpreter waits at exit for the
 /// threads it knows of; any other that is in Python code by then would end the process.
-fn spawn_python_thread(py: Python<'_>, fetch: impl Fn() + Send + 'static) -> PyResult<()> {
+fn spawn_python_thread(
+    py: Python<'_>,
+    fetch: impl Fn() + Send + Sync + 'static,
+) -> PyResult<()> {
     let target = PyCFunction::new_closure(py, None, None, move |_, _| fetch())?;
     let options = PyDict::new(py);
     options.set_item(intern!(py, "target"), target)?;
