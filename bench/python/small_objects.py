@@ -144,8 +144,9 @@ def run_together(functions: list[Any]) -> None:
 
 
 OURS, UPSTREAM = ("numpy", "proxystore-rs"), ("numpy", "proxystore")
-LOCAL, MEMORY = ("memory", "MemoryConnector", "bench-small")
-SHM = ("local", "LocalConnector"), ("shm", "SharedMemoryConnector", "bench-small")
+LOCAL = ("local", "LocalConnector")
+MEMORY = ("memory", "MemoryConnector", "bench-small")
+SHM = ("shm", "SharedMemoryConnector", "bench-small")
 SIDES = {
     "ours, local": Side(Library, ("proxystore_rs", *LOCAL), "ours", OURS),
     "ours, memory": Side(Library, ("proxystore_rs", *MEMORY), "ours", OURS),

@@ -11,7 +11,8 @@ use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::value;
 
-static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static PICKLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static BYTES_IO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// Paths of key classes and the classes themselves, both ways.
@@ -73,8 +74,14 @@ fn plain(key: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
 
 fn pickled(key: &Bound<'_, PyAny>) -> PyResult<String> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    let pickled = DUMPS.import(key.py(), "pickle", "dumps")?.call1((key,))?;
-    let pickled = pickled.cast_into::<PyBytes>()?;
+    const PROTOCOL: i32 = 4; // the same from every version of Python
+    let py = key.py();
+    let file = BYTES_IO.import(py, "io", "BytesIO")?.call0()?;
+    let pickler = PICKLER.import(py, "pickle", "Pickler")?.call1((&file, PROTOCOL))?;
+    // Without a memo equal keys have equal pickles, whether or not they share their strings.
+    pickler.setattr(intern!(py, "fast"), true)?;
+    pickler.call_method1(intern!(py, "dump"), (key,))?;
+    let pickled = file.call_method0(intern!(py, "getvalue"))?.cast_into::<PyBytes>()?;
     let mut id = String::with_capacity(1 + 2 * pickled.as_bytes().len());
     id.push('#');
     for byte in pickled.as_bytes() {

@@ -79,6 +79,25 @@ def test_a_process_pool_survives_what_cannot_be_resolved(
         assert pool.submit(add_up, shared_store.proxy([1, 2])).result() == 3
 
 
+class Sent:
+    """Pickled, it is a reference that some other version wrote."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from proxystore_rs._core import _restore
+
+        return _restore, (b"PXR\x02",)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_process_pool_survives_references_of_a_newer_version(method: str) -> None:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.raises(ProxyResolveError) as caught:
+            pool.submit(add_up, Sent()).result()
+        assert "upgrade" in str(caught.value.__cause__)
+        assert pool.submit(add_up, [1, 2]).result() == 3
+
+
 def test_eight_threads_one_proxy_one_factory_call(store: Store[Any]) -> None:
     gets = []
     original = store.connector.get
@@ -169,6 +188,28 @@ resolve_async(proxy)
 keep = [proxy, store.empty(1000), store.get(store.put(np.arange(100_000)))]
 cycle = {'proxy': proxy}
 cycle['self'] = cycle
+"""
+    done = _run(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.2, 0.25])
+def test_interpreter_exit_waits_for_a_connector_written_in_python(delay: float) -> None:
+    code = f"""
+import time
+from proxystore_rs.connectors.local import LocalConnector
+from proxystore_rs.store import Store
+from proxystore_rs.store.utils import resolve_async
+class Slow(LocalConnector):
+    def get(self, key):
+        for _ in range(20):
+            time.sleep(0.01)
+        return super().get(key)
+store = Store('slow', Slow(), read_only=True)
+proxies = [store.proxy([1] * 10_000, populate_target=False) for _ in range(4)]
+for proxy in proxies:
+    resolve_async(proxy)
+time.sleep({delay})
 """
     done = _run(code)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

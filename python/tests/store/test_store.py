@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import Proxy, ProxyLocker, ProxyResolveError, extract, is_resolved
-from proxystore_rs.store import Store, get_or_create_store, get_store, open_store
+from proxystore_rs.store import (
+    Store,
+    StoreFactory,
+    get_or_create_store,
+    get_store,
+    open_store,
+)
 from proxystore_rs.store.exceptions import (
     NonProxiableTypeError,
     ProxyResolveMissingKeyError,
@@ -147,6 +153,16 @@ def test_the_cache_keeps_objects_by_key(store: Store[Any]) -> None:
     assert not store.is_cached(key)
 
 
+def test_evicting_by_name_alone_clears_the_cache(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("memory", "file", "shm"):
+        store = make_store(kind)
+        key = store.put([1])
+        assert store.get(key) == [1]
+        store.evict(type(key)(key[0]))
+        assert not store.exists(key)
+        assert store.get(key) is None
+
+
 def test_batches(store: Store[Any]) -> None:
     keys = store.put_batch(["a", "b", np.arange(3)])
     assert [store.get(keys[0]), store.get(keys[1])] == ["a", "b"]
@@ -214,11 +230,43 @@ def test_proxy_from_key(store: Store[Any]) -> None:
     assert proxy.__proxy_factory__.get_store() is store
 
 
+def test_looking_at_a_key_opens_no_store(store: Store[Any]) -> None:
+    from proxystore_rs.store.utils import get_key
+
+    key = store.put([1])
+    received = pickle.loads(pickle.dumps(store.proxy_from_key(key)))
+    unregister_store(store)
+    assert get_key(received) == key
+    assert type(get_key(received)) is type(key)
+    assert get_store(store.name) is None
+    assert not is_resolved(received)
+
+
 def test_locked_proxies(store: Store[Any]) -> None:
     locked = store.locked_proxy([1])
     assert isinstance(locked, ProxyLocker)
     assert locked.unlock() == [1]
     assert pickle.loads(pickle.dumps(locked)).unlock() == [1]
+
+
+class Labelled(StoreFactory[Any, Any]):
+    """A subclass with an attribute of its own."""
+
+    def __init__(self, key: Any, store_config: Any, label: str, **options: Any) -> None:
+        super().__init__(key, store_config, **options)
+        self.label = label
+
+    def resolve(self) -> Any:
+        return {self.label: super().resolve()}
+
+
+def test_subclasses_of_the_factory_travel(store: Store[Any]) -> None:
+    factory = Labelled(store.put([1]), store.config(), "a", evict=True)
+    copy = pickle.loads(pickle.dumps(factory))
+    assert (type(copy), copy.label, copy.evict, copy.key) == (Labelled, "a", True, factory.key)
+    proxy = pickle.loads(pickle.dumps(Proxy(factory)))
+    assert proxy == {"a": [1]}
+    assert not store.exists(factory.key)
 
 
 def test_background_resolve(store: Store[Any]) -> None:
@@ -269,6 +317,46 @@ def test_a_stores_serializers_travel(make_store: Callable[..., Store[Any]]) -> N
     other.close()
 
 
+def test_local_serializers_travel_where_cloudpickle_is_installed(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    pytest.importorskip("cloudpickle")
+    store = make_store("memory", serializer=lambda obj: pickle.dumps(obj), deserializer=_loads())
+    sent = pickle.dumps(store.proxy([1, 2]))
+    unregister_store(store)
+    assert pickle.loads(sent) == [1, 2]
+    other = get_store(store.name)
+    assert other is not None
+    other.close()
+
+
+def _loads() -> Callable[[Any], Any]:
+    return lambda data: pickle.loads(data)
+
+
+def test_serializers_that_cannot_travel_serve_their_process(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    import threading
+
+    class Loads:
+        lock = threading.Lock()
+
+        def __init__(self) -> None:
+            self.own = threading.Lock()
+
+        def __call__(self, data: Any) -> Any:
+            return pickle.loads(data)
+
+    store = make_store("memory", serializer=pickle.dumps, deserializer=Loads())
+    assert store.get(store.put([1])) == [1]
+    sent = pickle.dumps(store.proxy([1]))
+    unregister_store(store)
+    with pytest.raises(ProxyResolveError) as caught:
+        len(pickle.loads(sent))
+    assert "deserializer" in str(caught.value.cause)
+
+
 def test_unpicklable_objects_are_named(store: Store[Any]) -> None:
     import threading
 
@@ -286,16 +374,30 @@ def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> Non
             store.get(key)
 
 
-def test_damaged_references_are_refused() -> None:
-    from proxystore_rs._core import _restore
-    from proxystore_rs.exceptions import CorruptObjectError, IncompatibleVersionError
+@pytest.mark.parametrize(
+    ("reference", "error", "text"),
+    [
+        (b"something else", "CorruptObjectError", "not a reference"),
+        (b"PXR\x01\x81\x05ab", "CorruptObjectError", "cut short"),
+        (b"PXR\x02", "IncompatibleVersionError", "upgrade"),
+        (b"PXR\x01\x81\x01a\x85\x01a\x8a\x03abc", "UnpicklingError", ""),
+    ],
+)
+def test_a_reference_that_cannot_be_read_says_so_when_it_is_used(
+    reference: bytes, error: str, text: str
+) -> None:
+    from proxystore_rs._core import _factory, _restore
+    from proxystore_rs.store import StoreFactory
 
-    with pytest.raises(CorruptObjectError):
-        _restore(b"something else")
-    with pytest.raises(CorruptObjectError):
-        _restore(b"PXR\x01\x81\x05ab")
-    with pytest.raises(IncompatibleVersionError, match="upgrade"):
-        _restore(b"PXR\x02")
+    with pytest.raises(Exception, match=text) as caught:
+        _factory(reference, StoreFactory)
+    assert type(caught.value).__name__ == error
+    proxy = pickle.loads(pickle.dumps(_restore(reference)))
+    assert not is_resolved(proxy)
+    with pytest.raises(ProxyResolveError) as resolving:
+        len(proxy)
+    assert type(resolving.value.cause) is type(caught.value)
+    assert proxy.__proxy_factory__.reference == reference
 
 
 def test_a_store_cannot_be_pickled_but_its_configuration_can(store: Store[Any]) -> None:
@@ -324,6 +426,17 @@ def test_the_registry(make_store: Callable[..., Store[Any]]) -> None:
         assert get_store(store.name) is twin
         raise ZeroDivisionError
     assert get_store(store.name) is None
+
+
+def test_a_registration_that_fails_halfway_is_undone(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.connectors.memory import MemoryConnector
+
+    known = make_store("memory")
+    first, second = Store("first", known.connector), Store(known.name, MemoryConnector("elsewhere"))
+    with pytest.raises(StoreExistsError), store_registration(first, second):
+        pass
+    assert get_store("first") is None
+    assert get_store(known.name) is known
 
 
 def test_one_name_on_two_channels_is_an_error_that_says_so(
@@ -355,6 +468,25 @@ def test_a_closed_store_says_so(make_store: Callable[..., Store[Any]]) -> None:
         store.put("y")
 
 
+def test_connectors_close_at_the_end_of_a_with_block(store: Store[Any]) -> None:
+    from proxystore_rs.exceptions import StoreClosedError
+
+    with store.connector as connector:
+        assert connector is store.connector
+        key = connector.put(b"x")
+    if not hasattr(connector, "url"):
+        return  # closing a dictionary does nothing
+    with pytest.raises(StoreClosedError):
+        connector.get(key)
+
+
+def test_what_is_no_key_is_refused(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("memory")
+    for key in ((), (1,), "abc", None):
+        with pytest.raises(TypeError, match="not a key of this connector"):
+            store.get(key)
+
+
 def test_open_store_by_url(tmp_path: Any) -> None:
     for url in ("memory://by-url", f"file://{tmp_path}/by-url", "shm://test-by-url"):
         store = open_store(url)
@@ -364,6 +496,21 @@ def test_open_store_by_url(tmp_path: Any) -> None:
         store.close(clear=True)
     with pytest.raises(ValueError, match="carrier-pigeon"):
         open_store("carrier-pigeon://loft")
+
+
+def test_directories_of_any_name(tmp_path: Any) -> None:
+    from proxystore_rs.connectors.file import FileConnector
+
+    for name in (f"/{tmp_path}/two", f"{tmp_path}/a b%20?#é", f"{tmp_path}/\udcff", f"{tmp_path}/x/"):
+        store = Store("any-directory", FileConnector(name), register=True)
+        assert get_or_create_store(store.config()) is store
+        sent = pickle.dumps(store.proxy([1], populate_target=False))
+        unregister_store(store)
+        assert pickle.loads(sent) == [1]
+        other = get_store(store.name)
+        assert other is not None and other.config() == store.config()
+        other.close()
+        store.close()
 
 
 def test_metrics(make_store: Callable[..., Store[Any]]) -> None:
@@ -426,6 +573,54 @@ def test_python_connectors_keep_working(make_store: Callable[..., Store[Any]]) -
             Store("broken", Duck(broken=True)).put("x")
     finally:
         store.close()
+
+
+def test_a_batch_with_options_is_one_batch_of_the_connector() -> None:
+    class Flock(Duck):
+        batches: ClassVar[list[tuple[int, str]]] = []
+
+        def put_batch(self, objs: list[bytes], flight: str = "none") -> list[DuckKey]:
+            self.batches.append((len(objs), flight))
+            return [self.put(obj) for obj in objs]
+
+    store = Store("flock", Flock())
+    keys = store.put_batch(["a", "b"], flight="south")
+    assert [store.get(key) for key in keys] == ["a", "b"]
+    assert [str(proxy) for proxy in store.proxy_batch(["c", "d"], flight="north")] == ["c", "d"]
+    assert Flock.batches == [(2, "south"), (2, "north")]
+
+
+def test_a_connector_that_returns_too_few_keys_is_named() -> None:
+    class Lossy(Duck):
+        def put_batch(self, objs: list[bytes]) -> list[DuckKey]:
+            return super().put_batch(objs)[1:]
+
+    with pytest.raises(TypeError, match=r"Lossy must return a key for each of 2 objects, not 1"):
+        Store("lossy", Lossy()).put_batch(["a", "b"])
+
+
+def test_errors_of_a_batch_name_the_store(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.exceptions import StoreClosedError
+
+    store = make_store("memory")
+    with pytest.raises(TypeError, match="takes no options"):
+        store.put_batch(["a"], color="red")
+    store.close()
+    with pytest.raises(StoreClosedError, match=store.name):
+        store.put_batch(["a"])
+
+
+def test_equal_keys_of_a_python_connector_mean_one_object() -> None:
+    store = Store("equal-keys", Duck())
+    color = "".join(["bl", "ue"])
+    key = store.put("x", color=color)._replace(number=color)  # one string, twice
+    twin = DuckKey("".join(["bl", "ue"]), "".join(["bl", "ue"]))  # type: ignore[arg-type]
+    assert key == twin
+    store.connector.objects[key] = store.connector.objects.popitem()[1]
+    assert store.get(key) == "x"
+    assert store.is_cached(twin)
+    store.evict(twin)
+    assert store.get(key) is None
 
 
 from typing import NamedTuple  # noqa: E402

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use proxystore::payload::Received;
 use proxystore::{Key, Reference, StoreConfig, fork};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyString, PyTuple, PyType};
 
 use super::{StoreBase, registry};
-use crate::error::IntoPython;
-use crate::{foreign, foreign_key, proxy};
+use crate::error::{IntoPython, from_python};
+use crate::{connector, foreign, foreign_key, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -169,11 +169,10 @@ impl StoreFactory {
             crate::value::settings(dict)
                 .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
         };
-        let connector = proxystore::ConnectorConfig { url, options: plain(&options)? };
-        let foreign = connector.kind() == foreign::KIND;
-        let key =
-            if foreign { foreign_key::from_python(key, 0) } else { crate::connector::key_of(key) }?;
-        let config = StoreConfig { name, connector, settings: plain(&settings)? };
+        let channel = proxystore::ConnectorConfig { url, options: plain(&options)? };
+        let foreign = channel.kind() == foreign::KIND;
+        let key = if foreign { foreign_key::from_python(key, 0) } else { connector::key_of(key) }?;
+        let config = StoreConfig { name, connector: channel, settings: plain(&settings)? };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
         let state = State {
@@ -198,8 +197,18 @@ impl StoreFactory {
     /// The key of the object, of the connector's own type.
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let key = &self.state()?.reference.key;
-        self.get_store(py)?.get().state()?.key_to_python(py, key)
+        let state = self.state()?;
+        let key = &state.reference.key;
+        if let Some(store) = &state.store {
+            return store.get().state()?.key_to_python(py, key);
+        }
+        if state.reference.store.connector.kind() == foreign::KIND {
+            return foreign_key::to_python(py, key);
+        }
+        // Only the class is needed, so that looking at a key opens no store.
+        let connector = self.store_config(py)?.getattr(intern!(py, "connector"))?;
+        let class = connector.call_method0(intern!(py, "get_connector_type"))?;
+        connector::key_to_python(&class, key)
     }
 
     /// From which the store can be opened.
@@ -278,17 +287,28 @@ impl StoreFactory {
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
         let key = state.reference.key.clone();
-        let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.store.cache().contains(&key) || pending.as_ref().is_some_and(Pending::is_ours) {
+        if inner.store.cache().contains(&key) {
             return Ok(());
         }
         let started = Arc::new(Pending::new());
+        let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.as_ref().is_some_and(Pending::is_ours) {
+            return Ok(());
+        }
+        let inherited = pending.replace(Arc::clone(&started));
+        drop(pending); // starting a thread may run other threads, which may ask for it
+        drop(inherited);
         let (fetch, store, access) = (Arc::clone(&started), inner.store.clone(), inner.access);
-        std::thread::Builder::new()
-            .name("proxystore-fetch".to_owned())
-            .spawn(move || fetch.finish(store.get_payload(&key, access)))?;
-        *pending = Some(started);
-        Ok(())
+        let fetch = move || fetch.finish(store.get_payload(&key, access));
+        let spawned = if inner.foreign {
+            spawn_python_thread(py, fetch)
+        } else {
+            let thread = std::thread::Builder::new().name(FETCH_THREAD.to_owned());
+            thread.spawn(fetch).map(drop).map_err(PyErr::from)
+        };
+        spawned.inspect_err(|error| {
+            started.finish(Err(from_python("resolve in the background", error.clone_ref(py))));
+        })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -296,13 +316,41 @@ impl StoreFactory {
         let bytes = slf.get().encode(py, None)?;
         let rebuild = py.import(intern!(py, "proxystore_rs._core"))?.getattr("_factory")?;
         let arguments = (PyBytes::new(py, &bytes), slf.get_type());
+        let own = slf.getattr(intern!(py, "__dict__"))?; // attributes of a subclass
+        if own.is_truthy()? {
+            return Ok((rebuild, arguments, own).into_pyobject(py)?.into_any());
+        }
         Ok((rebuild, arguments).into_pyobject(py)?.into_any())
+    }
+
+    /// `StoreFactory[ConnectorT, T]`: parameters are for type checkers alone.
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        class: &Bound<'py, PyType>,
+        parameters: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let alias = class.py().import(intern!(class.py(), "types"))?;
+        alias.getattr(intern!(class.py(), "GenericAlias"))?.call1((class, parameters))
     }
 
     fn __repr__(&self) -> PyResult<String> {
         let reference = &self.state()?.reference;
         Ok(format!("StoreFactory(store={}, key={})", reference.store.name, reference.key))
     }
+}
+
+const FETCH_THREAD: &str = "proxystore-fetch";
+
+/// Runs `fetch`, which calls a connector written in Python. The interpreter waits at exit for the
+/// threads it knows of; any other that is in Python code by then would end the process.
+fn spawn_python_thread(py: Python<'_>, fetch: impl Fn() + Send + Sync + 'static) -> PyResult<()> {
+    let target = PyCFunction::new_closure(py, None, None, move |_, _| fetch())?;
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "target"), target)?;
+    options.set_item(intern!(py, "name"), FETCH_THREAD)?;
+    options.set_item(intern!(py, "daemon"), false)?;
+    let thread = py.import(intern!(py, "threading"))?.getattr(intern!(py, "Thread"))?;
+    thread.call((), Some(&options))?.call_method0(intern!(py, "start")).map(drop)
 }
 
 impl Pending {
@@ -380,10 +428,19 @@ pub(crate) fn register_reducer(py: Python<'_>) {
 
 static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The proxy of a reference.
+/// The proxy of a reference. One that cannot be read gives a proxy that says why when it is used: an
+/// error while unpickling would end the process of a pool that was sent it, and with it the pool.
 #[pyfunction(name = "_restore")]
 pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let state = StoreFactory::decode(py, reference)?;
+    let state = match StoreFactory::decode(py, reference) {
+        Ok(state) => state,
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            let module = py.import(intern!(py, "proxystore_rs.store.factory"))?;
+            let class = module.getattr(intern!(py, "UnreadableReference"))?;
+            return proxy::new(py, class.call1((PyBytes::new(py, reference),))?, None, None);
+        }
+        Err(error) => return Err(error),
+    };
     let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
     proxy::new(py, StoreFactory::with(py, state)?.into_any(), class, None)
 }
