@@ -68,7 +68,7 @@ sanitize: ## the Rust tests under AddressSanitizer (needs a nightly toolchain)
 		-p proxystore --all-features --lib --test it
 
 .PHONY: bench
-bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (20 minutes)
+bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (minutes)
 	@for topic in $(filter-out bench/python/harness.py,$(wildcard bench/python/*.py)); do \
 		$(BIN)/python $$topic || exit 1; \
 	done
