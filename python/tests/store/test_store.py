@@ -364,14 +364,48 @@ def test_unpicklable_objects_are_named(store: Store[Any]) -> None:
         store.put(threading.Lock())
 
 
+def test_an_array_of_addresses_is_refused(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.exceptions import IncompatibleVersionError
+
+    store = make_store("memory")
+    # An array payload like any other, but for the type of its one element: "|O".
+    payload = bytes.fromhex(
+        "895058530d0a1a0a0100040000000000580000000100000088000000000000000000000000000000"
+        "00000000000000000000000000000000009adbca86803a0180000000000000000800000000000000"
+        "93a27c4f9101a1430000000000000000000000000000000000000000000000000000000000000000"
+        "00000000000000000101010101010101"
+    )
+    key = store.connector.put(payload)
+    with pytest.raises(IncompatibleVersionError, match=r"\|O"):
+        store.get(key)
+
+
 def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> None:
     from proxystore_rs.exceptions import CorruptObjectError
 
     for kind in ("local", "memory", "file", "shm"):
         store = make_store(kind)
         key = store.connector.put(b"not a payload " * 10)
-        with pytest.raises(CorruptObjectError, match="not a payload"):
+        with pytest.raises(CorruptObjectError, match="not a payload") as caught:
             store.get(key)
+        assert store.name in str(caught.value)
+        assert (str(key) if kind == "local" else key[0]) in str(caught.value)
+        proxy = store.proxy_from_key(key)
+        proxy.__proxy_factory__.resolve_async()
+        with pytest.raises(ProxyResolveError) as resolving:
+            len(proxy)
+        assert str(resolving.value.cause) == str(caught.value)
+
+
+def test_a_missing_object_of_another_process_says_so() -> None:
+    from proxystore_rs.connectors.local import LocalConnector
+
+    there = Store("elsewhere", LocalConnector())
+    sent = pickle.dumps(there.proxy([1]))
+    with pytest.raises(ProxyResolveError) as caught:
+        len(pickle.loads(sent))
+    unregister_store("elsewhere")
+    assert "memory of another process" in caught.value.cause.__notes__[0]
 
 
 @pytest.mark.parametrize(
@@ -380,7 +414,7 @@ def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> Non
         (b"something else", "CorruptObjectError", "not a reference"),
         (b"PXR\x01\x81\x05ab", "CorruptObjectError", "cut short"),
         (b"PXR\x02", "IncompatibleVersionError", "upgrade"),
-        (b"PXR\x01\x81\x01a\x85\x01a\x8a\x03abc", "UnpicklingError", ""),
+        (b"PXR\x01\x81\x01a\x85\x01a\x8a\x03abc", "UnpicklingError", "unpickling"),
     ],
 )
 def test_a_reference_that_cannot_be_read_says_so_when_it_is_used(
@@ -501,7 +535,12 @@ def test_open_store_by_url(tmp_path: Any) -> None:
 def test_directories_of_any_name(tmp_path: Any) -> None:
     from proxystore_rs.connectors.file import FileConnector
 
-    for name in (f"/{tmp_path}/two", f"{tmp_path}/a b%20?#é", f"{tmp_path}/\udcff", f"{tmp_path}/x/"):
+    for name in (
+        f"/{tmp_path}/two",
+        f"{tmp_path}/a b%20?#é",
+        f"{tmp_path}/\udcff",
+        f"{tmp_path}/x/",
+    ):
         store = Store("any-directory", FileConnector(name), register=True)
         assert get_or_create_store(store.config()) is store
         sent = pickle.dumps(store.proxy([1], populate_target=False))
