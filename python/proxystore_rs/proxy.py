@@ -27,6 +27,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from proxystore_rs._core import Proxy, _count_guards
+from proxystore_rs.exceptions import ProxyStoreError
 
 __all__ = [
     "DefaultClassType",
@@ -59,7 +60,7 @@ ProxyOr: TypeAlias = Proxy[T] | T
 """Either a proxy of a `T` or a `T`."""
 
 
-class ProxyResolveError(Exception):
+class ProxyResolveError(ProxyStoreError):
     """The factory of a proxy failed.
 
     It derives from none of the exceptions that `hasattr`, loops and fallbacks swallow, and it
@@ -81,6 +82,13 @@ class ProxyResolveError(Exception):
         self.cause = cause
         if cause is not None:
             self.__cause__ = cause
+
+    def __str__(self) -> str:
+        # Process pools and schedulers often show the text alone.
+        text = super().__str__()
+        if self.cause is None or isinstance(self.cause, ProxyResolveError):
+            return text
+        return f"{text} Cause: {type(self.cause).__name__}: {self.cause}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {name: value for name, value in self.__dict__.items() if name != "cause"}

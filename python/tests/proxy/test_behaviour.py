@@ -268,7 +268,7 @@ def test_errors_survive_pickling() -> None:
             len(Proxy(factory))
         again = pickle.loads(pickle.dumps(caught.value))
         assert type(again) is ProxyResolveError
-        assert str(again) == str(caught.value)
+        assert again.args == caught.value.args
         assert again.__cause__ is again.cause
     assert "Awkward" in str(again.cause)
     with no_resolve(), pytest.raises(UnwantedResolveError) as unwanted:
@@ -515,3 +515,14 @@ def test_long_chains_are_freed() -> None:
     for _ in range(200_000):
         p = Proxy(numbers, target=p)
     del p
+
+
+def test_the_text_of_an_error_names_the_cause() -> None:
+    from proxystore_rs.exceptions import ProxyStoreError
+
+    def failing() -> None:
+        raise OSError("the network is down")
+
+    with pytest.raises(ProxyStoreError, match="OSError: the network is down") as caught:
+        len(Proxy(failing))
+    assert "OSError: the network is down" in str(pickle.loads(pickle.dumps(caught.value)))
