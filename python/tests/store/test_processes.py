@@ -79,6 +79,25 @@ def test_a_process_pool_survives_what_cannot_be_resolved(
         assert pool.submit(add_up, shared_store.proxy([1, 2])).result() == 3
 
 
+class Sent:
+    """Pickled, it is a reference that some other version wrote."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from proxystore_rs._core import _restore
+
+        return _restore, (b"PXR\x02",)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_process_pool_survives_references_of_a_newer_version(method: str) -> None:
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.raises(ProxyResolveError) as caught:
+            pool.submit(add_up, Sent()).result()
+        assert "upgrade" in str(caught.value.__cause__)
+        assert pool.submit(add_up, [1, 2]).result() == 3
+
+
 def test_eight_threads_one_proxy_one_factory_call(store: Store[Any]) -> None:
     gets = []
     original = store.connector.get

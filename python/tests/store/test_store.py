@@ -286,16 +286,30 @@ def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> Non
             store.get(key)
 
 
-def test_damaged_references_are_refused() -> None:
-    from proxystore_rs._core import _restore
-    from proxystore_rs.exceptions import CorruptObjectError, IncompatibleVersionError
+@pytest.mark.parametrize(
+    ("reference", "error", "text"),
+    [
+        (b"something else", "CorruptObjectError", "not a reference"),
+        (b"PXR\x01\x81\x05ab", "CorruptObjectError", "cut short"),
+        (b"PXR\x02", "IncompatibleVersionError", "upgrade"),
+        (b"PXR\x01\x81\x01a\x85\x01a\x8a\x03abc", "UnpicklingError", "unpickling"),
+    ],
+)
+def test_a_reference_that_cannot_be_read_says_so_when_it_is_used(
+    reference: bytes, error: str, text: str
+) -> None:
+    from proxystore_rs._core import _factory, _restore
+    from proxystore_rs.store import StoreFactory
 
-    with pytest.raises(CorruptObjectError):
-        _restore(b"something else")
-    with pytest.raises(CorruptObjectError):
-        _restore(b"PXR\x01\x81\x05ab")
-    with pytest.raises(IncompatibleVersionError, match="upgrade"):
-        _restore(b"PXR\x02")
+    with pytest.raises(Exception, match=text) as caught:
+        _factory(reference, StoreFactory)
+    assert type(caught.value).__name__ == error
+    proxy = pickle.loads(pickle.dumps(_restore(reference)))
+    assert not is_resolved(proxy)
+    with pytest.raises(ProxyResolveError) as resolving:
+        len(proxy)
+    assert type(resolving.value.cause) is type(caught.value)
+    assert proxy.__proxy_factory__.reference == reference
 
 
 def test_a_store_cannot_be_pickled_but_its_configuration_can(store: Store[Any]) -> None:

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proxystore::payload::Received;
 use proxystore::{Key, Reference, StoreConfig, fork};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -379,10 +379,19 @@ pub(crate) fn register_reducer(py: Python<'_>) {
 
 static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-/// The proxy of a reference.
+/// The proxy of a reference. One that cannot be read gives a proxy that says why when it is used: an
+/// error while unpickling would end the process of a pool that was sent it, and with it the pool.
 #[pyfunction(name = "_restore")]
 pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let state = StoreFactory::decode(py, reference)?;
+    let state = match StoreFactory::decode(py, reference) {
+        Ok(state) => state,
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            let module = py.import(intern!(py, "proxystore_rs.store.factory"))?;
+            let class = module.getattr(intern!(py, "UnreadableReference"))?;
+            return proxy::new(py, class.call1((PyBytes::new(py, reference),))?, None, None);
+        }
+        Err(error) => return Err(error),
+    };
     let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
     proxy::new(py, StoreFactory::with(py, state)?.into_any(), class, None)
 }
