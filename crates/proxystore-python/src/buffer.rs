@@ -89,7 +89,7 @@ impl PyStoredBytes {
 
 /// A view of the memory behind a Python object, released when dropped.
 ///
-/// Dropping attaches to the interpreter.
+/// Dropping attaches to the interpreter; once that is gone, the memory stays as it is.
 pub(crate) struct View(Box<ffi::Py_buffer>);
 
 // SAFETY: the exporter keeps the memory in place while the view exists, whatever the thread.
@@ -137,7 +137,7 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        Python::attach(|_| {
+        let _ = Python::try_attach(|_| {
             // SAFETY: filled by PyObject_GetBuffer, released once, with the interpreter attached.
             unsafe { ffi::PyBuffer_Release(&raw mut *self.0) };
         });

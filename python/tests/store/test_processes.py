@@ -193,6 +193,28 @@ cycle['self'] = cycle
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.15, 0.2, 0.25])
+def test_interpreter_exit_waits_for_a_connector_written_in_python(delay: float) -> None:
+    code = f"""
+import time
+from proxystore_rs.connectors.local import LocalConnector
+from proxystore_rs.store import Store
+from proxystore_rs.store.utils import resolve_async
+class Slow(LocalConnector):
+    def get(self, key):
+        for _ in range(20):
+            time.sleep(0.01)
+        return super().get(key)
+store = Store('slow', Slow(), read_only=True)
+proxies = [store.proxy([1] * 10_000, populate_target=False) for _ in range(4)]
+for proxy in proxies:
+    resolve_async(proxy)
+time.sleep({delay})
+"""
+    done = _run(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_a_forked_child_uses_inherited_stores_while_the_parent_is_busy(
     shared_store: Store[Any],
 ) -> None:

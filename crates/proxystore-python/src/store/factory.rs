@@ -11,10 +11,10 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyCFunction, PyDict, PyString, PyTuple, PyType};
 
 use super::{StoreBase, registry};
-use crate::error::IntoPython;
+use crate::error::{IntoPython, from_python};
 use crate::{foreign, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
@@ -277,17 +277,28 @@ impl StoreFactory {
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
         let key = state.reference.key.clone();
-        let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.store.cache().contains(&key) || pending.as_ref().is_some_and(Pending::is_ours) {
+        if inner.store.cache().contains(&key) {
             return Ok(());
         }
         let started = Arc::new(Pending::new());
+        let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.as_ref().is_some_and(Pending::is_ours) {
+            return Ok(());
+        }
+        let inherited = pending.replace(Arc::clone(&started));
+        drop(pending); // starting a thread may run other threads, which may ask for it
+        drop(inherited);
         let (fetch, store, access) = (Arc::clone(&started), inner.store.clone(), inner.access);
-        std::thread::Builder::new()
-            .name("proxystore-fetch".to_owned())
-            .spawn(move || fetch.finish(store.get_payload(&key, access)))?;
-        *pending = Some(started);
-        Ok(())
+        let fetch = move || fetch.finish(store.get_payload(&key, access));
+        let spawned = if inner.foreign {
+            spawn_python_thread(py, fetch)
+        } else {
+            let thread = std::thread::Builder::new().name(FETCH_THREAD.to_owned());
+            thread.spawn(fetch).map(drop).map_err(PyErr::from)
+        };
+        spawned.inspect_err(|error| {
+            started.finish(Err(from_python("resolve in the background", error.clone_ref(py))));
+        })
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -302,6 +313,23 @@ impl StoreFactory {
         let reference = &self.state()?.reference;
         Ok(format!("StoreFactory(store={}, key={})", reference.store.name, reference.key))
     }
+}
+
+const FETCH_THREAD: &str = "proxystore-fetch";
+
+/// Runs `fetch`, which calls a connector written in Python. The interpreter waits at exit for the
+/// threads it knows of; any other that is in Python code by then would end the process.
+fn spawn_python_thread(
+    py: Python<'_>,
+    fetch: impl Fn() + Send + Sync + 'static,
+) -> PyResult<()> {
+    let target = PyCFunction::new_closure(py, None, None, move |_, _| fetch())?;
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "target"), target)?;
+    options.set_item(intern!(py, "name"), FETCH_THREAD)?;
+    options.set_item(intern!(py, "daemon"), false)?;
+    let thread = py.import(intern!(py, "threading"))?.getattr(intern!(py, "Thread"))?;
+    thread.call((), Some(&options))?.call_method0(intern!(py, "start")).map(drop)
 }
 
 impl Pending {
