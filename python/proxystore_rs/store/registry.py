@@ -61,12 +61,14 @@ def store_registration(
     exist_ok: bool = False,
 ) -> Generator[None, None, None]:
     """Register stores for the length of a with-block, also one that raises."""
-    for store in stores:
-        register_store(store, exist_ok=exist_ok)
+    registered = []
     try:
+        for store in stores:
+            register_store(store, exist_ok=exist_ok)
+            registered.append(store)
         yield
     finally:
-        for store in stores:
+        for store in registered:
             unregister_store(store)
 
 

@@ -340,6 +340,17 @@ def test_the_registry(make_store: Callable[..., Store[Any]]) -> None:
     assert get_store(store.name) is None
 
 
+def test_a_registration_that_fails_halfway_is_undone(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.connectors.memory import MemoryConnector
+
+    known = make_store("memory")
+    first, second = Store("first", known.connector), Store(known.name, MemoryConnector("elsewhere"))
+    with pytest.raises(StoreExistsError), store_registration(first, second):
+        pass
+    assert get_store("first") is None
+    assert get_store(known.name) is known
+
+
 def test_one_name_on_two_channels_is_an_error_that_says_so(
     make_store: Callable[..., Store[Any]],
 ) -> None:
