@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from proxystore_rs._core import NativeConnector
 
@@ -37,7 +37,7 @@ class FileConnector(NativeConnector):
     _scheme = "file"
 
     def __init__(self, store_dir: str, *, clear: bool = True, buffering: int = -1) -> None:
-        self.store_dir = os.path.abspath(store_dir)
+        self.store_dir = _absolute(store_dir)
         self.clear = clear
         self.buffering = buffering
         url, options = self._to_url({"store_dir": self.store_dir, "clear": clear})
@@ -61,10 +61,16 @@ class FileConnector(NativeConnector):
 
     @classmethod
     def _to_url(cls, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        path = quote(os.path.abspath(options["store_dir"]))
+        path = quote(os.fsencode(_absolute(options["store_dir"])))
         return f"file://{path}", {"clear": bool(options.get("clear", True))}
 
     @classmethod
     def _from_url(cls, url: str, options: dict[str, Any]) -> dict[str, Any]:
-        path = unquote(url.removeprefix("file://"))
+        path = os.fsdecode(unquote_to_bytes(url.removeprefix("file://")))
         return {"store_dir": path, "clear": options.get("clear", False)}
+
+
+def _absolute(path: str) -> str:
+    path = os.path.abspath(path)
+    # Two leading slashes survive that, and mean the same as one.
+    return path[1:] if path.startswith("//") else path

@@ -391,6 +391,21 @@ def test_open_store_by_url(tmp_path: Any) -> None:
         open_store("carrier-pigeon://loft")
 
 
+def test_directories_of_any_name(tmp_path: Any) -> None:
+    from proxystore_rs.connectors.file import FileConnector
+
+    for name in (f"/{tmp_path}/two", f"{tmp_path}/a b%20?#é", f"{tmp_path}/\udcff", f"{tmp_path}/x/"):
+        store = Store("any-directory", FileConnector(name), register=True)
+        assert get_or_create_store(store.config()) is store
+        sent = pickle.dumps(store.proxy([1], populate_target=False))
+        unregister_store(store)
+        assert pickle.loads(sent) == [1]
+        other = get_store(store.name)
+        assert other is not None and other.config() == store.config()
+        other.close()
+        store.close()
+
+
 def test_metrics(make_store: Callable[..., Store[Any]]) -> None:
     store = make_store("memory", metrics=True)
     key = store.put([1, 2, 3])
