@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from proxystore_rs._core import StoreBase
-from proxystore_rs.exceptions import StoreConfigError
+from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import ProxyLocker
-from proxystore_rs.store.config import ConnectorConfig, StoreConfig
+from proxystore_rs.store.config import ConnectorConfig, StoreConfig, pickle_functions
 from proxystore_rs.utils.imports import get_object_path
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ class Store(StoreBase, Generic[ConnectorT]):
         functions = {"serializer": serializer, "deserializer": deserializer}
         functions = {name: function for name, function in functions.items() if function}
         try:
-            extension = pickle.dumps(functions) if functions else None
-        except Exception:  # a local function serves this process; proxies then cannot travel
+            extension = pickle_functions(functions, name) if functions else None
+        except SerializationError:  # serves this process; elsewhere, proxies ask for a deserializer
             extension = None
         self._setup(
             name,

@@ -169,7 +169,7 @@ class StoreConfig(_model.Model):
         }
         functions = {"serializer": self.serializer, "deserializer": self.deserializer}
         functions = {name: value for name, value in functions.items() if value is not None}
-        extension = _pickle(functions, self.name) if functions else None
+        extension = pickle_functions(functions, self.name) if functions else None
         return self.name, url, options, settings, extension
 
     @classmethod
@@ -201,7 +201,12 @@ class StoreConfig(_model.Model):
         return cls(name=name, connector=connector, **fields, **functions)
 
 
-def _pickle(functions: dict[str, Any], store: str) -> bytes:
+def pickle_functions(functions: dict[str, Any], store: str) -> bytes:
+    """Return the pickle of a store's functions, made by cloudpickle where pickle cannot.
+
+    Raises:
+        SerializationError: When neither can.
+    """
     try:
         return pickle.dumps(functions, protocol=5)
     except Exception as error:
@@ -212,5 +217,11 @@ def _pickle(functions: dict[str, Any], store: str) -> bytes:
                 f"the serializer or deserializer of store {store!r} cannot be pickled ({error}); "
                 "define it at the top level of a module, or install cloudpickle"
             ) from error
-        data: bytes = cloudpickle.dumps(functions, protocol=5)
+        try:
+            data: bytes = cloudpickle.dumps(functions, protocol=5)
+        except Exception as second:
+            raise SerializationError(
+                f"the serializer or deserializer of store {store!r} cannot be pickled, not even by "
+                f"cloudpickle ({second}); define it at the top level of a module"
+            ) from second
         return data

@@ -269,6 +269,46 @@ def test_a_stores_serializers_travel(make_store: Callable[..., Store[Any]]) -> N
     other.close()
 
 
+def test_local_serializers_travel_where_cloudpickle_is_installed(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    pytest.importorskip("cloudpickle")
+    store = make_store("memory", serializer=lambda obj: pickle.dumps(obj), deserializer=_loads())
+    sent = pickle.dumps(store.proxy([1, 2]))
+    unregister_store(store)
+    assert pickle.loads(sent) == [1, 2]
+    other = get_store(store.name)
+    assert other is not None
+    other.close()
+
+
+def _loads() -> Callable[[Any], Any]:
+    return lambda data: pickle.loads(data)
+
+
+def test_serializers_that_cannot_travel_serve_their_process(
+    make_store: Callable[..., Store[Any]],
+) -> None:
+    import threading
+
+    class Loads:
+        lock = threading.Lock()
+
+        def __init__(self) -> None:
+            self.own = threading.Lock()
+
+        def __call__(self, data: Any) -> Any:
+            return pickle.loads(data)
+
+    store = make_store("memory", serializer=pickle.dumps, deserializer=Loads())
+    assert store.get(store.put([1])) == [1]
+    sent = pickle.dumps(store.proxy([1]))
+    unregister_store(store)
+    with pytest.raises(ProxyResolveError) as caught:
+        len(pickle.loads(sent))
+    assert "deserializer" in str(caught.value.cause)
+
+
 def test_unpicklable_objects_are_named(store: Store[Any]) -> None:
     import threading
 
