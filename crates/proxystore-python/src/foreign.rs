@@ -11,6 +11,7 @@ use proxystore::connectors::{
 };
 use proxystore::payload::Parts;
 use proxystore::{Buffer, Key, Result};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -120,6 +121,30 @@ pub(crate) fn joined<'py>(py: Python<'py>, parts: &Parts<'_>) -> PyResult<Bound<
     })
 }
 
+/// Calls the connector's `put_batch`, with options that only it understands.
+pub(crate) fn put_batch(
+    connector: &Bound<'_, PyAny>,
+    objects: &[Parts<'_>],
+    options: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Vec<Key>> {
+    let py = connector.py();
+    let list = PyList::empty(py);
+    for parts in objects {
+        list.append(joined(py, parts)?)?;
+    }
+    let keys = connector.call_method(intern!(py, "put_batch"), (list,), options)?;
+    let keys: Vec<_> = keys.try_iter()?.collect::<PyResult<_>>()?;
+    if keys.len() != objects.len() {
+        return Err(PyTypeError::new_err(format!(
+            "put_batch() of {} must return a key for each of {} objects, not {} keys",
+            connector.get_type().name()?,
+            objects.len(),
+            keys.len(),
+        )));
+    }
+    keys.iter().zip(objects).map(|(key, parts)| key_of(key, parts.len())).collect()
+}
+
 /// Memory of a Python object that lives as long as the buffer.
 #[expect(unsafe_code, reason = "the view keeps the object's memory in place")]
 fn adopt(object: &Bound<'_, PyAny>, access: Access) -> PyResult<Buffer> {
@@ -156,14 +181,7 @@ impl Connector for ForeignConnector {
 
     fn put_batch(&self, objects: &[Parts<'_>], options: &PutOptions) -> Result<Vec<Key>> {
         let _ = options;
-        self.call("put objects", |py, connector| {
-            let list = PyList::empty(py);
-            for parts in objects {
-                list.append(joined(py, parts)?)?;
-            }
-            let keys = connector.call_method1(intern!(py, "put_batch"), (list,))?;
-            keys.try_iter()?.zip(objects).map(|(key, parts)| key_of(&key?, parts.len())).collect()
-        })
+        self.call("put objects", |_, connector| put_batch(connector, objects, None))
     }
 
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {

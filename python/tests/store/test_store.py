@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -502,6 +502,41 @@ def test_python_connectors_keep_working(make_store: Callable[..., Store[Any]]) -
             Store("broken", Duck(broken=True)).put("x")
     finally:
         store.close()
+
+
+def test_a_batch_with_options_is_one_batch_of_the_connector() -> None:
+    class Flock(Duck):
+        batches: ClassVar[list[tuple[int, str]]] = []
+
+        def put_batch(self, objs: list[bytes], flight: str = "none") -> list[DuckKey]:
+            self.batches.append((len(objs), flight))
+            return [self.put(obj) for obj in objs]
+
+    store = Store("flock", Flock())
+    keys = store.put_batch(["a", "b"], flight="south")
+    assert [store.get(key) for key in keys] == ["a", "b"]
+    assert [str(proxy) for proxy in store.proxy_batch(["c", "d"], flight="north")] == ["c", "d"]
+    assert Flock.batches == [(2, "south"), (2, "north")]
+
+
+def test_a_connector_that_returns_too_few_keys_is_named() -> None:
+    class Lossy(Duck):
+        def put_batch(self, objs: list[bytes]) -> list[DuckKey]:
+            return super().put_batch(objs)[1:]
+
+    with pytest.raises(TypeError, match=r"Lossy must return a key for each of 2 objects, not 1"):
+        Store("lossy", Lossy()).put_batch(["a", "b"])
+
+
+def test_errors_of_a_batch_name_the_store(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.exceptions import StoreClosedError
+
+    store = make_store("memory")
+    with pytest.raises(TypeError, match="takes no options"):
+        store.put_batch(["a"], color="red")
+    store.close()
+    with pytest.raises(StoreClosedError, match=store.name):
+        store.put_batch(["a"])
 
 
 from typing import NamedTuple  # noqa: E402

@@ -11,8 +11,8 @@ mod state;
 
 use std::sync::{Arc, OnceLock};
 
-use proxystore::connectors::{Connector, PutOptions};
-use proxystore::payload::{Framed, Parts};
+use proxystore::connectors::Connector;
+use proxystore::payload::Framed;
 use proxystore::store::CacheLimits;
 use proxystore::{Access, Store};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -156,40 +156,31 @@ impl StoreBase {
         let py = slf.py();
         let state = slf.get().state()?;
         let faces = PyList::empty(py);
-        if let Some(kwargs) = kwargs.filter(|kwargs| !kwargs.is_empty()) {
-            for object in objs.try_iter()? {
-                let key = state.put(&object?, serializer, Some(kwargs))?;
-                faces.append(state.key_to_python(py, &key)?)?;
-            }
-        } else {
-            let total = state.metrics.start();
-            let objects: Vec<_> = objs.try_iter()?.collect::<PyResult<_>>()?;
-            let encoded: Vec<_> = objects
-                .iter()
-                .map(|object| state.encode(object, serializer))
-                .collect::<PyResult<_>>()?;
-            let framed: Vec<Framed<'_>> = encoded
-                .iter()
-                .map(|encoded| encoded.payload(py)?.frame().py(py))
-                .collect::<PyResult<_>>()?;
+        let total = state.metrics.start();
+        let objects: Vec<_> = objs.try_iter()?.collect::<PyResult<_>>()?;
+        let encoded: Vec<_> = objects
+            .iter()
+            .map(|object| state.encode(object, serializer))
+            .collect::<PyResult<_>>()?;
+        let framed: Vec<Framed<'_>> = encoded
+            .iter()
+            .map(|encoded| encoded.payload(py)?.frame().py(py))
+            .collect::<PyResult<_>>()?;
+        let serialized = state.metrics.start();
+        for key in state.put_batch(py, &framed, kwargs)? {
+            faces.append(state.key_to_python(py, &key)?)?;
+        }
+        for (object, encoded) in objects.iter().zip(&encoded) {
+            encoded.was_put(object)?;
+        }
+        if state.metrics.is_on() {
             let sizes: usize = framed.iter().map(Framed::len).sum();
-            let serialized = state.metrics.start();
-            let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
-            let options = PutOptions::default();
-            for key in py.detach(|| state.store.connector().put_batch(&parts, &options)).py(py)? {
-                faces.append(state.key_to_python(py, &key)?)?;
-            }
-            for (object, encoded) in objects.iter().zip(&encoded) {
-                encoded.was_put(object)?;
-            }
-            if state.metrics.is_on() {
-                let keys = faces.to_tuple().into_any();
-                let name = "store.put_batch.serialize";
-                state.metrics.time_between(py, name, &keys, total, serialized)?;
-                state.metrics.time(py, "store.put_batch.connector", &keys, serialized)?;
-                state.metrics.time(py, "store.put_batch", &keys, total)?;
-                state.metrics.attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
-            }
+            let keys = faces.to_tuple().into_any();
+            let name = "store.put_batch.serialize";
+            state.metrics.time_between(py, name, &keys, total, serialized)?;
+            state.metrics.time(py, "store.put_batch.connector", &keys, serialized)?;
+            state.metrics.time(py, "store.put_batch", &keys, total)?;
+            state.metrics.attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
         }
         for key in &faces {
             attach_to(slf, lifetime, &key)?;

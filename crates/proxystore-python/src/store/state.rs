@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proxystore::connectors::PutOptions;
-use proxystore::payload::Framed;
+use proxystore::payload::{Framed, Parts};
 use proxystore::{Access, Key, Store};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -94,16 +94,42 @@ impl State {
         framed: &Framed<'_>,
         options: &Bound<'_, PyDict>,
     ) -> PyResult<Key> {
-        if !self.foreign {
-            return Err(PyTypeError::new_err(format!(
-                "put() of {} takes no options, got {}",
-                self.connector.bind(py).get_type().name()?,
-                options.keys().repr()?
-            )));
-        }
+        self.check_options("put", py, options)?;
         let bytes = foreign::joined(py, &framed.parts())?;
         let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
         foreign::key_of(&key, framed.len())
+    }
+
+    /// `put` for many objects; options are those of the connector's own `put_batch`.
+    pub(super) fn put_batch(
+        &self,
+        py: Python<'_>,
+        framed: &[Framed<'_>],
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Vec<Key>> {
+        let Some(options) = options.filter(|options| !options.is_empty()) else {
+            return py.detach(|| self.store.put_framed_batch(framed)).py(py);
+        };
+        self.check_options("put_batch", py, options)?;
+        let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+        foreign::put_batch(self.connector.bind(py), &parts, Some(options))
+    }
+
+    /// Refuses options for a connector that has none.
+    fn check_options(
+        &self,
+        method: &str,
+        py: Python<'_>,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        if self.foreign {
+            return Ok(());
+        }
+        Err(PyTypeError::new_err(format!(
+            "{method}() of {} takes no options, got {}",
+            self.connector.bind(py).get_type().name()?,
+            options.keys().repr()?
+        )))
     }
 
     /// The object under a key, from the cache or the channel.

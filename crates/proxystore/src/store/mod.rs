@@ -126,11 +126,7 @@ impl Store {
     pub fn put_batch<T: Encode>(&self, objects: &[T]) -> Result<Vec<Key>> {
         let framed: Vec<Framed<'_>> =
             objects.iter().map(|object| object.encode()?.frame()).collect::<Result<_>>()?;
-        let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
-        let bytes = parts.iter().map(Parts::len).sum();
-        self.timed(Operation::Put, bytes, |connector| {
-            connector.put_batch(&parts, &PutOptions::default())
-        })
+        self.put_framed_batch(&framed)
     }
 
     /// The object under a key, `None` when there is none. Decoded objects are cached.
@@ -305,6 +301,18 @@ impl Store {
     pub fn put_framed(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Key> {
         let parts = framed.parts();
         self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, options))
+    }
+
+    /// Stores many framed payloads at once; all or none.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_framed_batch(&self, framed: &[Framed<'_>]) -> Result<Vec<Key>> {
+        let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+        let bytes = parts.iter().map(Parts::len).sum();
+        self.timed(Operation::Put, bytes, |connector| {
+            connector.put_batch(&parts, &PutOptions::default())
+        })
     }
 
     /// The stored bytes under a key, checked and split into parts.
