@@ -88,15 +88,21 @@ pub(crate) fn options_of<'py>(
     }
 }
 
-static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static PICKLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static BYTES_IO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The library's key for a key of a connector written in Python.
 pub(crate) fn key_of(key: &Bound<'_, PyAny>, size: usize) -> PyResult<Key> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    const PROTOCOL: i32 = 4; // the same from every version of Python
     let py = key.py();
-    let pickled = DUMPS.import(py, "pickle", "dumps")?.call1((key,))?;
-    let pickled = pickled.cast_into::<PyBytes>()?;
+    let file = BYTES_IO.import(py, "io", "BytesIO")?.call0()?;
+    let pickler = PICKLER.import(py, "pickle", "Pickler")?.call1((&file, PROTOCOL))?;
+    // Without a memo equal keys have equal pickles, whether or not they share their strings.
+    pickler.setattr(intern!(py, "fast"), true)?;
+    pickler.call_method1(intern!(py, "dump"), (key,))?;
+    let pickled = file.call_method0(intern!(py, "getvalue"))?.cast_into::<PyBytes>()?;
     let mut id = String::with_capacity(2 * pickled.as_bytes().len());
     for byte in pickled.as_bytes() {
         id.push(char::from(HEX[usize::from(byte >> 4)]));

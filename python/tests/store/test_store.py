@@ -539,6 +539,19 @@ def test_errors_of_a_batch_name_the_store(make_store: Callable[..., Store[Any]])
         store.put_batch(["a"])
 
 
+def test_equal_keys_of_a_python_connector_mean_one_object() -> None:
+    store = Store("equal-keys", Duck())
+    color = "".join(["bl", "ue"])
+    key = store.put("x", color=color)._replace(number=color)  # one string, twice
+    twin = DuckKey("".join(["bl", "ue"]), "".join(["bl", "ue"]))  # type: ignore[arg-type]
+    assert key == twin
+    store.connector.objects[key] = store.connector.objects.popitem()[1]
+    assert store.get(key) == "x"
+    assert store.is_cached(twin)
+    store.evict(twin)
+    assert store.get(key) is None
+
+
 from typing import NamedTuple  # noqa: E402
 
 
