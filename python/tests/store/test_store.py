@@ -147,6 +147,16 @@ def test_the_cache_keeps_objects_by_key(store: Store[Any]) -> None:
     assert not store.is_cached(key)
 
 
+def test_evicting_by_name_alone_clears_the_cache(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("memory", "file", "shm"):
+        store = make_store(kind)
+        key = store.put([1])
+        assert store.get(key) == [1]
+        store.evict(type(key)(key[0]))
+        assert not store.exists(key)
+        assert store.get(key) is None
+
+
 def test_batches(store: Store[Any]) -> None:
     keys = store.put_batch(["a", "b", np.arange(3)])
     assert [store.get(keys[0]), store.get(keys[1])] == ["a", "b"]

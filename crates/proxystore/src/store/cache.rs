@@ -88,15 +88,27 @@ impl Cache {
         self.limits.entries != 0 && self.state().objects.contains(key)
     }
 
-    /// Drops the object under a key.
+    /// Drops the object under a key; of a key without generation, the objects of all.
     pub fn remove(&self, key: &Key) {
         if self.limits.entries == 0 {
             return;
         }
+        let mut removed = Vec::new(); // objects are dropped without the lock
         let mut state = self.state();
-        let removed = state.objects.pop(key);
-        if let Some((_, size)) = &removed {
-            state.bytes -= size;
+        let mut remove = |state: &mut State, key: &Key| {
+            if let Some((object, size)) = state.objects.pop(key) {
+                state.bytes -= size;
+                removed.push(object);
+            }
+        };
+        if key.generation() == 0 {
+            let same_id = state.objects.iter().map(|(known, _)| known);
+            let same_id: Vec<Key> = same_id.filter(|known| known.id() == key.id()).cloned().collect();
+            for known in same_id {
+                remove(&mut state, &known);
+            }
+        } else {
+            remove(&mut state, key);
         }
         drop(state);
         drop(removed);
@@ -155,6 +167,18 @@ mod tests {
         assert!(cache.contains(&key("b")) && !cache.contains(&key("huge")));
         cache.remove(&key("b"));
         assert_eq!(cache.usage(), CacheLimits { entries: 0, bytes: 0 });
+    }
+
+    #[test]
+    fn a_key_without_generation_removes_all_of_them() {
+        let cache = Cache::new(CacheLimits { entries: 10, bytes: 100 });
+        for (id, generation) in [("a", 1), ("a", 2), ("b", 1)] {
+            cache.insert(Key::new(id, generation, 0), Arc::new(1), 10);
+        }
+        cache.remove(&Key::new("b", 2, 0));
+        assert_eq!(cache.usage(), CacheLimits { entries: 3, bytes: 30 });
+        cache.remove(&Key::latest("a"));
+        assert_eq!(cache.usage(), CacheLimits { entries: 1, bytes: 10 });
     }
 
     #[test]
