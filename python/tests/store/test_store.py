@@ -11,7 +11,13 @@ import pytest
 
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import Proxy, ProxyLocker, ProxyResolveError, extract, is_resolved
-from proxystore_rs.store import Store, get_or_create_store, get_store, open_store
+from proxystore_rs.store import (
+    Store,
+    StoreFactory,
+    get_or_create_store,
+    get_store,
+    open_store,
+)
 from proxystore_rs.store.exceptions import (
     NonProxiableTypeError,
     ProxyResolveMissingKeyError,
@@ -229,6 +235,26 @@ def test_locked_proxies(store: Store[Any]) -> None:
     assert isinstance(locked, ProxyLocker)
     assert locked.unlock() == [1]
     assert pickle.loads(pickle.dumps(locked)).unlock() == [1]
+
+
+class Labelled(StoreFactory[Any, Any]):
+    """A subclass with an attribute of its own."""
+
+    def __init__(self, key: Any, store_config: Any, label: str, **options: Any) -> None:
+        super().__init__(key, store_config, **options)
+        self.label = label
+
+    def resolve(self) -> Any:
+        return {self.label: super().resolve()}
+
+
+def test_subclasses_of_the_factory_travel(store: Store[Any]) -> None:
+    factory = Labelled(store.put([1]), store.config(), "a", evict=True)
+    copy = pickle.loads(pickle.dumps(factory))
+    assert (type(copy), copy.label, copy.evict, copy.key) == (Labelled, "a", True, factory.key)
+    proxy = pickle.loads(pickle.dumps(Proxy(factory)))
+    assert proxy == {"a": [1]}
+    assert not store.exists(factory.key)
 
 
 def test_background_resolve(store: Store[Any]) -> None:

@@ -306,7 +306,21 @@ impl StoreFactory {
         let bytes = slf.get().encode(py, None)?;
         let rebuild = py.import(intern!(py, "proxystore_rs._core"))?.getattr("_factory")?;
         let arguments = (PyBytes::new(py, &bytes), slf.get_type());
+        let own = slf.getattr(intern!(py, "__dict__"))?; // attributes of a subclass
+        if own.is_truthy()? {
+            return Ok((rebuild, arguments, own).into_pyobject(py)?.into_any());
+        }
         Ok((rebuild, arguments).into_pyobject(py)?.into_any())
+    }
+
+    /// `StoreFactory[ConnectorT, T]`: parameters are for type checkers alone.
+    #[classmethod]
+    fn __class_getitem__<'py>(
+        class: &Bound<'py, PyType>,
+        parameters: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let alias = class.py().import(intern!(class.py(), "types"))?;
+        alias.getattr(intern!(class.py(), "GenericAlias"))?.call1((class, parameters))
     }
 
     fn __repr__(&self) -> PyResult<String> {
