@@ -230,6 +230,18 @@ def test_proxy_from_key(store: Store[Any]) -> None:
     assert proxy.__proxy_factory__.get_store() is store
 
 
+def test_looking_at_a_key_opens_no_store(store: Store[Any]) -> None:
+    from proxystore_rs.store.utils import get_key
+
+    key = store.put([1])
+    received = pickle.loads(pickle.dumps(store.proxy_from_key(key)))
+    unregister_store(store)
+    assert get_key(received) == key
+    assert type(get_key(received)) is type(key)
+    assert get_store(store.name) is None
+    assert not is_resolved(received)
+
+
 def test_locked_proxies(store: Store[Any]) -> None:
     locked = store.locked_proxy([1])
     assert isinstance(locked, ProxyLocker)

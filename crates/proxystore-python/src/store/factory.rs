@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyCFunction, PyDict, PyString, PyTuple, PyType};
 
 use super::{StoreBase, registry};
 use crate::error::{IntoPython, from_python};
-use crate::{foreign, proxy};
+use crate::{connector, foreign, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -169,10 +169,10 @@ impl StoreFactory {
             crate::value::settings(dict)
                 .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
         };
-        let connector = proxystore::ConnectorConfig { url, options: plain(&options)? };
-        let foreign = connector.kind() == foreign::KIND;
-        let key = if foreign { foreign::key_of(key, 0) } else { crate::connector::key_of(key) }?;
-        let config = StoreConfig { name, connector, settings: plain(&settings)? };
+        let channel = proxystore::ConnectorConfig { url, options: plain(&options)? };
+        let foreign = channel.kind() == foreign::KIND;
+        let key = if foreign { foreign::key_of(key, 0) } else { connector::key_of(key) }?;
+        let config = StoreConfig { name, connector: channel, settings: plain(&settings)? };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
         let state = State {
@@ -197,8 +197,18 @@ impl StoreFactory {
     /// The key of the object, of the connector's own type.
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let key = &self.state()?.reference.key;
-        self.get_store(py)?.get().state()?.key_to_python(py, key)
+        let state = self.state()?;
+        let key = &state.reference.key;
+        if let Some(store) = &state.store {
+            return store.get().state()?.key_to_python(py, key);
+        }
+        if state.reference.store.connector.kind() == foreign::KIND {
+            return foreign::key_to_python(py, key);
+        }
+        // Only the class is needed, so that looking at a key opens no store.
+        let connector = self.store_config(py)?.getattr(intern!(py, "connector"))?;
+        let class = connector.call_method0(intern!(py, "get_connector_type"))?;
+        connector::key_to_python(&class, key)
     }
 
     /// From which the store can be opened.
