@@ -45,7 +45,7 @@ impl NativeConnector {
 /// The library's key behind a key of a native connector.
 pub(crate) fn key_of(key: &Bound<'_, PyAny>) -> PyResult<Key> {
     let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
-    let id = tuple.get_item(0)?.extract::<String>().map_err(|_| bad_key(key))?;
+    let id = tuple.get_item(0).and_then(|id| id.extract::<String>()).map_err(|_| bad_key(key))?;
     let number = |index| match tuple.get_item(index) {
         Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
         Err(_) => Ok(0), // as in FileKey("name")
@@ -84,6 +84,15 @@ impl NativeConnector {
         let connector = py.detach(|| connectors::open(&config)).py(py)?;
         let _ = self.connector.set(connector);
         Ok(())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(slf: &Bound<'_, Self>, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
+        slf.call_method0(intern!(slf.py(), "close")).map(drop)
     }
 
     /// The URL that identifies the channel.

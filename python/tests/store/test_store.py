@@ -468,6 +468,25 @@ def test_a_closed_store_says_so(make_store: Callable[..., Store[Any]]) -> None:
         store.put("y")
 
 
+def test_connectors_close_at_the_end_of_a_with_block(store: Store[Any]) -> None:
+    from proxystore_rs.exceptions import StoreClosedError
+
+    with store.connector as connector:
+        assert connector is store.connector
+        key = connector.put(b"x")
+    if not hasattr(connector, "url"):
+        return  # closing a dictionary does nothing
+    with pytest.raises(StoreClosedError):
+        connector.get(key)
+
+
+def test_what_is_no_key_is_refused(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("memory")
+    for key in ((), (1,), "abc", None):
+        with pytest.raises(TypeError, match="not a key of this connector"):
+            store.get(key)
+
+
 def test_open_store_by_url(tmp_path: Any) -> None:
     for url in ("memory://by-url", f"file://{tmp_path}/by-url", "shm://test-by-url"):
         store = open_store(url)
