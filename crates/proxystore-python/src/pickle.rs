@@ -158,6 +158,13 @@ fn cloudpickle<'py>(
     Err(raised)
 }
 
+/// Types of the elements of arrays in the array codec. Any other may stand for addresses, which
+/// must not be taken from what was received.
+const PLAIN: [&str; 14] = [
+    "|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8",
+    "<c16",
+];
+
 /// A NumPy array of plain numbers without gaps, in the array codec.
 fn encode_array(object: &Bound<'_, PyAny>) -> PyResult<Option<Encoded>> {
     let py = object.py();
@@ -170,24 +177,7 @@ fn encode_array(object: &Bound<'_, PyAny>) -> PyResult<Option<Encoded>> {
     let dtype = object.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "str"))?;
     let dtype = dtype.cast_into::<PyString>()?;
     let dtype = dtype.to_str()?;
-    let plain = matches!(
-        dtype,
-        "|i1"
-            | "|u1"
-            | "<i2"
-            | "<u2"
-            | "<i4"
-            | "<u4"
-            | "<i8"
-            | "<u8"
-            | "<f2"
-            | "<f4"
-            | "<f8"
-            | "<c8"
-            | "<c16"
-            | "|b1"
-    );
-    if !plain {
+    if !PLAIN.contains(&dtype) {
         return Ok(None); // records, objects, dates, other byte orders: pickle knows them all
     }
     let Ok(view) = View::of(object) else {
@@ -294,6 +284,13 @@ fn decode_array<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (dtype, shape, order) =
         codec::read_array_meta(meta).map_err(|error| crate::error::to_python(py, error))?;
+    if !PLAIN.contains(&&*dtype) {
+        let message = format!(
+            "failed to decode array: elements of type {dtype:?} are unknown; upgrade \
+             proxystore_rs to the version that wrote the object"
+        );
+        return Err(raise(py, "IncompatibleVersionError", &message));
+    }
     let shape = PyTuple::new(py, shape)?;
     let memory = Bound::new(py, PyStoredBytes::new(elements, writable))?;
     let order = if order == Order::F { "F" } else { "C" };

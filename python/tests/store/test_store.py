@@ -364,6 +364,22 @@ def test_unpicklable_objects_are_named(store: Store[Any]) -> None:
         store.put(threading.Lock())
 
 
+def test_an_array_of_addresses_is_refused(make_store: Callable[..., Store[Any]]) -> None:
+    from proxystore_rs.exceptions import IncompatibleVersionError
+
+    store = make_store("memory")
+    # An array payload like any other, but for the type of its one element: "|O".
+    payload = bytes.fromhex(
+        "895058530d0a1a0a0100040000000000580000000100000088000000000000000000000000000000"
+        "00000000000000000000000000000000009adbca86803a0180000000000000000800000000000000"
+        "93a27c4f9101a1430000000000000000000000000000000000000000000000000000000000000000"
+        "00000000000000000101010101010101"
+    )
+    key = store.connector.put(payload)
+    with pytest.raises(IncompatibleVersionError, match=r"\|O"):
+        store.get(key)
+
+
 def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> None:
     from proxystore_rs.exceptions import CorruptObjectError
 
