@@ -31,12 +31,17 @@ const PICKLED: &str = "__pickled__";
 pub(crate) struct ForeignConnector {
     connector: Py<PyAny>,
     config: ConnectorConfig,
+    cross_process: bool,
 }
 
 impl ForeignConnector {
     pub(crate) fn new(connector: &Bound<'_, PyAny>) -> PyResult<Self> {
         let config = config_of(connector)?;
-        Ok(Self { connector: connector.clone().unbind(), config })
+        // Unless a connector denies it, errors speak of eviction first.
+        let cross_process = connector
+            .getattr_opt(intern!(connector.py(), "cross_process"))?
+            .is_none_or(|said| said.extract().unwrap_or(true));
+        Ok(Self { connector: connector.clone().unbind(), config, cross_process })
     }
 
     /// Calls into Python; a library that outlives the interpreter gets an error.
@@ -239,8 +244,8 @@ impl Connector for ForeignConnector {
             range_reads: false,
             zero_copy_get: false,
             allocate: false,
-            cross_process: true, // unknown; errors then speak of eviction first
-            survives_process: true,
+            cross_process: self.cross_process,
+            survives_process: self.cross_process,
         }
     }
 }

@@ -52,6 +52,11 @@ class LocalConnector:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    @property
+    def cross_process(self) -> bool:
+        """Whether other processes reach the objects: only those that travel in `config`."""
+        return self._include_data_in_config
+
     def __enter__(self) -> Self:
         return self
 

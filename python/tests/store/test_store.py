@@ -386,8 +386,26 @@ def test_foreign_bytes_are_refused(make_store: Callable[..., Store[Any]]) -> Non
     for kind in ("local", "memory", "file", "shm"):
         store = make_store(kind)
         key = store.connector.put(b"not a payload " * 10)
-        with pytest.raises(CorruptObjectError, match="not a payload"):
+        with pytest.raises(CorruptObjectError, match="not a payload") as caught:
             store.get(key)
+        assert store.name in str(caught.value)
+        assert (str(key) if kind == "local" else key[0]) in str(caught.value)
+        proxy = store.proxy_from_key(key)
+        proxy.__proxy_factory__.resolve_async()
+        with pytest.raises(ProxyResolveError) as resolving:
+            len(proxy)
+        assert str(resolving.value.cause) == str(caught.value)
+
+
+def test_a_missing_object_of_another_process_says_so() -> None:
+    from proxystore_rs.connectors.local import LocalConnector
+
+    there = Store("elsewhere", LocalConnector())
+    sent = pickle.dumps(there.proxy([1]))
+    with pytest.raises(ProxyResolveError) as caught:
+        len(pickle.loads(sent))
+    unregister_store("elsewhere")
+    assert "memory of another process" in caught.value.cause.__notes__[0]
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,10 @@ impl StoreFactory {
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let object = match pending.filter(Pending::is_ours) {
-            Some(pending) => match pending.wait(py)? {
+            Some(pending) => match pending
+                .wait(py)?
+                .map_err(|error| inner.with_readable_key(py, error, key))?
+            {
                 Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
                 None => None,
             },
@@ -371,7 +374,7 @@ impl Pending {
     }
 
     /// The outcome; Ctrl-C is noticed while waiting.
-    fn wait(&self, py: Python<'_>) -> PyResult<Option<Received>> {
+    fn wait(&self, py: Python<'_>) -> PyResult<proxystore::Result<Option<Received>>> {
         loop {
             let outcome = py.detach(|| {
                 let guard = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,7 +386,7 @@ impl Pending {
                 }
             });
             if let Some(outcome) = outcome {
-                return outcome.py(py);
+                return Ok(outcome);
             }
             py.check_signals()?;
         }
@@ -400,8 +403,10 @@ fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyE
         let key_face = inner.key_to_python(py, key)?;
         let name = inner.store.name();
         let error = class.call1((key_face, store.get_type(), name))?;
-        let hint = inner.store.missing(key).hint().unwrap_or_default().to_owned();
-        error.call_method1(intern!(py, "add_note"), (hint,))?;
+        if !inner.store.connector().capabilities().cross_process {
+            let hint = inner.store.missing(key).hint().unwrap_or_default().to_owned();
+            error.call_method1(intern!(py, "add_note"), (hint,))?;
+        }
         Ok(PyErr::from_value(error))
     };
     make().unwrap_or_else(|error| error)

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use proxystore::connectors::PutOptions;
 use proxystore::payload::{Framed, Parts};
-use proxystore::{Access, Key, Store};
+use proxystore::{Access, Error, Key, Store};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::metrics::Recorder;
-use crate::error::IntoPython;
+use crate::error::{IntoPython, to_python};
 use crate::{connector, foreign, pickle};
 
 /// What `_setup` fills in.
@@ -153,7 +153,9 @@ impl State {
             return Ok(Some(cached.0.bind(py).clone()));
         }
         let fetching = self.metrics.start();
-        let received = py.detach(|| self.store.get_payload(key, self.access)).py(py)?;
+        let received = py
+            .detach(|| self.store.get_payload(key, self.access))
+            .map_err(|error| self.with_readable_key(py, error, key))?;
         let Some(received) = received else {
             return Ok(None);
         };
@@ -188,6 +190,33 @@ impl State {
         Ok(object)
     }
 
+    /// The key as the connector's users know it.
+    fn key_text(&self, py: Python<'_>, key: &Key) -> String {
+        if self.foreign && let Ok(face) = foreign::key_to_python(py, key) {
+            return face.to_string();
+        }
+        key.to_string()
+    }
+
+    /// The exception for an error; its text shows the key itself and not the key's pickle.
+    pub(super) fn with_readable_key(&self, py: Python<'_>, error: Error, key: &Key) -> PyErr {
+        let raised = to_python(py, error);
+        if !self.foreign {
+            return raised;
+        }
+        let readable = |raised: &Bound<'_, PyAny>| -> PyResult<()> {
+            let text = raised.str()?.to_string();
+            let pickled = key.to_string();
+            if text.contains(&pickled) {
+                let text = text.replace(&pickled, &self.key_text(py, key));
+                raised.setattr(intern!(py, "args"), (text,))?;
+            }
+            Ok(())
+        };
+        let _ = readable(raised.value(py).as_any()); // else the text stays as it is
+        raised
+    }
+
     /// Adds store and key to an error of decoding.
     fn describe(
         &self,
@@ -196,6 +225,7 @@ impl State {
         key: &Key,
         deserializer: Option<&Bound<'_, PyAny>>,
     ) -> PyErr {
+        let key = self.key_text(py, key);
         let note = match deserializer {
             Some(deserializer) => format!(
                 "Failed to deserialize object (deserializer={deserializer:?}, key={key}, store={})",
