@@ -242,6 +242,35 @@ def test_looking_at_a_key_opens_no_store(store: Store[Any]) -> None:
     assert not is_resolved(received)
 
 
+class Counted(Store[Any]):
+    """A subclass whose own `put` and `get` count."""
+
+    calls: ClassVar[list[str]] = []
+
+    def put(self, obj: Any, **options: Any) -> Any:
+        self.calls.append("put")
+        return super().put(obj, **options)
+
+    def get(self, key: Any, **options: Any) -> Any:
+        self.calls.append("get")
+        return super().get(key, **options)
+
+
+def test_proxies_go_through_the_methods_of_a_subclass(store: Store[Any]) -> None:
+    counted = Counted(f"counted-{store.name}", store.connector)
+    proxy = counted.proxy(
+        [1], populate_target=False, serializer=pickle.dumps, deserializer=pickle.loads
+    )
+    assert proxy == [1]
+    assert Counted.calls == ["put", "get"]
+    gone = counted.proxy([2], populate_target=False)
+    counted.evict(gone.__proxy_factory__.key)
+    with pytest.raises(ProxyResolveError) as caught:
+        len(gone)
+    assert isinstance(caught.value.cause, ProxyResolveMissingKeyError)
+    Counted.calls.clear()
+
+
 def test_locked_proxies(store: Store[Any]) -> None:
     locked = store.locked_proxy([1])
     assert isinstance(locked, ProxyLocker)
@@ -535,7 +564,12 @@ def test_open_store_by_url(tmp_path: Any) -> None:
 def test_directories_of_any_name(tmp_path: Any) -> None:
     from proxystore_rs.connectors.file import FileConnector
 
-    for name in (f"/{tmp_path}/two", f"{tmp_path}/a b%20?#é", f"{tmp_path}/\udcff", f"{tmp_path}/x/"):
+    for name in (
+        f"/{tmp_path}/two",
+        f"{tmp_path}/a b%20?#é",
+        f"{tmp_path}/\udcff",
+        f"{tmp_path}/x/",
+    ):
         store = Store("any-directory", FileConnector(name), register=True)
         assert get_or_create_store(store.config()) is store
         sent = pickle.dumps(store.proxy([1], populate_target=False))

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyCFunction, PyDict, PyString, PyTuple, PyType};
 
-use super::{StoreBase, registry};
+use super::{StoreBase, overrides, registry};
 use crate::error::{IntoPython, from_python};
 use crate::{connector, foreign, proxy};
 
@@ -266,6 +266,15 @@ impl StoreFactory {
                 Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
                 None => None,
             },
+            None if overrides(&store, intern!(py, "get"))? => {
+                let absent = inner.connector.bind(py); // an object that no store holds
+                let options = PyDict::new(py);
+                options.set_item(intern!(py, "deserializer"), deserializer)?;
+                options.set_item(intern!(py, "default"), absent)?;
+                let face = inner.key_to_python(py, key)?;
+                let found = store.call_method(intern!(py, "get"), (face,), Some(&options))?;
+                (!found.is(absent)).then_some(found)
+            }
             None => inner.get(py, key, deserializer)?,
         };
         let Some(object) = object else {
