@@ -5,6 +5,7 @@
 
 mod factory;
 mod metrics;
+mod pending;
 mod proxies;
 mod registry;
 mod state;

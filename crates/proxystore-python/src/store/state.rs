@@ -192,7 +192,9 @@ impl State {
 
     /// The key as the connector's users know it.
     fn key_text(&self, py: Python<'_>, key: &Key) -> String {
-        if self.foreign && let Ok(face) = foreign::key_to_python(py, key) {
+        if self.foreign
+            && let Ok(face) = foreign::key_to_python(py, key)
+        {
             return face.to_string();
         }
         key.to_string()

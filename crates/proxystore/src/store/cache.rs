@@ -103,7 +103,8 @@ impl Cache {
         };
         if key.generation() == 0 {
             let same_id = state.objects.iter().map(|(known, _)| known);
-            let same_id: Vec<Key> = same_id.filter(|known| known.id() == key.id()).cloned().collect();
+            let same_id: Vec<Key> =
+                same_id.filter(|known| known.id() == key.id()).cloned().collect();
             for known in same_id {
                 remove(&mut state, &known);
             }
