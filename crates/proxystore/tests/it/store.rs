@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use proxystore::codec::{Array, MessagePack};
 use proxystore::connectors::memory::MemoryConnector;
 use proxystore::store::{CacheLimits, registry};
-use proxystore::{Buffer, Error, ErrorKind, Locked, Proxy, Result, Store, messagepack};
+use proxystore::{
+    Buffer, Connector, Error, ErrorKind, Key, Locked, Proxy, Reference, Result, Store, StoreConfig,
+    messagepack,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +33,22 @@ where
     T: proxystore::codec::Decode + Send + Sync + 'static,
 {
     rmp_serde::from_slice(&rmp_serde::to_vec(proxy).unwrap()).unwrap()
+}
+
+/// What may be used from every thread; checked by the compiler.
+#[test]
+fn public_types_are_send_and_sync() {
+    fn check<T: Send + Sync>() {}
+    check::<Store>();
+    check::<StoreConfig>();
+    check::<Proxy<Sample>>();
+    check::<Locked<Sample>>();
+    check::<Reference>();
+    check::<Key>();
+    check::<Buffer>();
+    check::<Array<f64>>();
+    check::<Error>();
+    check::<Arc<dyn Connector>>();
 }
 
 #[test]
