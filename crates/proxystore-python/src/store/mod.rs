@@ -338,12 +338,6 @@ impl StoreBase {
         let state = self.state()?;
         py.detach(|| state.store.close(false)).py(py)
     }
-
-    /// Name, URL, options, settings and extension: from which the store can be opened anywhere.
-    fn _parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let state = self.state()?;
-        registry::config_to_python(py, state.store.config(), state.extension.as_deref())
-    }
 }
 
 /// Whether the store is of a subclass with a method of its own in place of this one.
