@@ -230,6 +230,16 @@ def test_proxy_from_key(store: Store[Any]) -> None:
     assert proxy.__proxy_factory__.get_store() is store
 
 
+def test_a_factory_shows_store_and_key(store: Store[Any]) -> None:
+    key = store.put([1])
+    shown = repr(StoreFactory(key, store.config()))
+    assert store.name in shown
+    assert key[0] in shown
+    assert "not set up" in repr(StoreFactory.__new__(StoreFactory))
+    with pytest.raises(TypeError, match="StoreConfig"):
+        StoreFactory(key, store.name)
+
+
 def test_looking_at_a_key_opens_no_store(store: Store[Any]) -> None:
     from proxystore_rs.store.utils import get_key
 

@@ -138,7 +138,7 @@ impl StoreFactory {
         Self { state: OnceLock::new() }
     }
 
-    /// `store_config` is asked for its parts, so that any configuration object will do.
+    /// `store_config` is asked for its parts; what it is otherwise does not matter.
     #[pyo3(signature = (key, store_config, *, evict = false, deserializer = None))]
     fn __init__(
         &self,
@@ -148,14 +148,19 @@ impl StoreFactory {
         evict: bool,
         deserializer: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let store = store_config.call_method0(intern!(py, "_native"))?;
+        let Some(native) = store_config.getattr_opt(intern!(py, "_native"))? else {
+            return Err(PyTypeError::new_err(format!(
+                "store_config must be a StoreConfig, such as store.config(), not {}",
+                store_config.get_type().name()?
+            )));
+        };
         let (name, url, options, settings, extension): (
             String,
             String,
             Bound<'_, PyDict>,
             Bound<'_, PyDict>,
             Option<Vec<u8>>,
-        ) = store.extract()?;
+        ) = native.call0()?.extract()?;
         let plain = |dict| {
             crate::value::settings(dict)
                 .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
@@ -325,9 +330,16 @@ impl StoreFactory {
         alias.getattr(intern!(class.py(), "GenericAlias"))?.call1((class, parameters))
     }
 
-    fn __repr__(&self) -> PyResult<String> {
-        let reference = &self.state()?.reference;
-        Ok(format!("StoreFactory(store={}, key={})", reference.store.name, reference.key))
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let Some(State { reference: Reference { store, key, .. }, .. }) = self.state.get() else {
+            return "StoreFactory(not set up)".to_owned();
+        };
+        if store.connector.kind() == foreign::KIND
+            && let Ok(key) = foreign::key_to_python(py, key)
+        {
+            return format!("StoreFactory(store={}, key={key})", store.name);
+        }
+        format!("StoreFactory(store={}, key={key})", store.name)
     }
 }
 
