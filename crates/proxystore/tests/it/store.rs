@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use proxystore::codec::{Array, MessagePack};
+use proxystore::codec::{ARRAY, Array, MessagePack, Order, array_meta};
+use proxystore::connectors::PutOptions;
 use proxystore::connectors::memory::MemoryConnector;
+use proxystore::payload::Payload;
 use proxystore::store::{CacheLimits, registry};
 use proxystore::{
     Buffer, Connector, Error, ErrorKind, Key, Locked, Proxy, Reference, Result, Store, StoreConfig,
@@ -245,6 +247,17 @@ fn asking_for_another_type_names_both_codecs() {
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     let text = error.to_string();
     assert!(text.contains("raw bytes") && text.contains("UTF-8"), "{text}");
+}
+
+#[test]
+fn an_array_whose_shape_does_not_fit_is_corrupt() {
+    let store = memory("misfit");
+    let meta = array_meta("<f8", &[3], Order::C).unwrap();
+    let payload = Payload::new(ARRAY, meta).with_part(vec![0_u8; 16]);
+    let key = store.put_payload(payload, &PutOptions::default()).unwrap();
+    let error = store.get_shared::<Array<f64>>(&key).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(&format!("store={}", store.name())), "{error}");
 }
 
 #[test]
