@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
+from proxystore_rs.factory import Factory
 from proxystore_rs.proxy import Proxy, ProxyLocker, ProxyResolveError, extract, is_resolved
 from proxystore_rs.store import (
     Store,
@@ -300,6 +301,7 @@ class Labelled(StoreFactory[Any, Any]):
 
 
 def test_subclasses_of_the_factory_travel(store: Store[Any]) -> None:
+    assert isinstance(store.proxy([1]).__proxy_factory__, Factory)
     factory = Labelled(store.put([1]), store.config(), "a", evict=True)
     copy = pickle.loads(pickle.dumps(factory))
     assert (type(copy), copy.label, copy.evict, copy.key) == (Labelled, "a", True, factory.key)
