@@ -164,6 +164,44 @@ def test_evicting_by_name_alone_clears_the_cache(make_store: Callable[..., Store
         assert store.get(key) is None
 
 
+class Reentrant:
+    """Uses the store while it is pickled, unpickled and dropped."""
+
+    store: ClassVar[Store[Any] | None] = None
+
+    def use(self) -> None:
+        if self.store is not None:
+            key = self.store.put([1])
+            assert self.store.get(key) == [1]
+            self.store.evict(key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.use()
+        return Reentrant, (), {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.use()
+
+    def __del__(self) -> None:
+        self.use()
+
+
+def test_objects_may_use_the_store_that_handles_them(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("local", "memory", "file", "shm"):
+        Reentrant.store = make_store(kind, cache_size=2, metrics=True)
+        try:
+            keys = Reentrant.store.put_batch([Reentrant() for _ in range(4)])
+            for key in keys:
+                assert isinstance(Reentrant.store.get(key), Reentrant)
+            proxy = Reentrant.store.proxy_from_key(keys[0])
+            proxy.__proxy_factory__.resolve_async()
+            assert isinstance(proxy, Reentrant)
+            for key in keys:
+                Reentrant.store.evict(key)
+        finally:
+            Reentrant.store = None
+
+
 def test_batches(store: Store[Any]) -> None:
     keys = store.put_batch(["a", "b", np.arange(3)])
     assert [store.get(keys[0]), store.get(keys[1])] == ["a", "b"]
