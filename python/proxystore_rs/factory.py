@@ -11,6 +11,7 @@ Any callable without arguments will do as a factory; these are a base class and 
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -19,8 +20,8 @@ __all__ = ["Factory", "LambdaFactory", "SimpleFactory"]
 T = TypeVar("T")
 
 
-class Factory(Generic[T]):
-    """Base class of factories: a call resolves.
+class Factory(Generic[T], metaclass=ABCMeta):
+    """Base class of factories: a call resolves. The factories of stores count as subclasses.
 
     >>> class Answer(Factory[int]):
     ...     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 //! Connectors written in Python, as connectors of the library.
 //!
-//! Their channel is named by class and configuration; for their keys see `foreign_key`.
+//! Their keys are tuples of any kind, so a key's id is its pickle in hexadecimal. Their channel
+//! is named by class and configuration.
 
 use std::fmt;
 

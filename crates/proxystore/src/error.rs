@@ -140,11 +140,6 @@ impl Error {
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
-
-    /// Takes the cause out, for bridges that translate it into another language's exception.
-    pub fn into_source(self) -> Option<Source> {
-        self.0.source
-    }
 }
 
 impl fmt::Display for Error {

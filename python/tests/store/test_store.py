@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
+from proxystore_rs.factory import Factory
 from proxystore_rs.proxy import Proxy, ProxyLocker, ProxyResolveError, extract, is_resolved
 from proxystore_rs.store import (
     Store,
@@ -163,6 +164,44 @@ def test_evicting_by_name_alone_clears_the_cache(make_store: Callable[..., Store
         assert store.get(key) is None
 
 
+class Reentrant:
+    """Uses the store while it is pickled, unpickled and dropped."""
+
+    store: ClassVar[Store[Any] | None] = None
+
+    def use(self) -> None:
+        if self.store is not None:
+            key = self.store.put([1])
+            assert self.store.get(key) == [1]
+            self.store.evict(key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.use()
+        return Reentrant, (), {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.use()
+
+    def __del__(self) -> None:
+        self.use()
+
+
+def test_objects_may_use_the_store_that_handles_them(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("local", "memory", "file", "shm"):
+        Reentrant.store = make_store(kind, cache_size=2, metrics=True)
+        try:
+            keys = Reentrant.store.put_batch([Reentrant() for _ in range(4)])
+            for key in keys:
+                assert isinstance(Reentrant.store.get(key), Reentrant)
+            proxy = Reentrant.store.proxy_from_key(keys[0])
+            proxy.__proxy_factory__.resolve_async()
+            assert isinstance(proxy, Reentrant)
+            for key in keys:
+                Reentrant.store.evict(key)
+        finally:
+            Reentrant.store = None
+
+
 def test_batches(store: Store[Any]) -> None:
     keys = store.put_batch(["a", "b", np.arange(3)])
     assert [store.get(keys[0]), store.get(keys[1])] == ["a", "b"]
@@ -230,6 +269,16 @@ def test_proxy_from_key(store: Store[Any]) -> None:
     assert proxy.__proxy_factory__.get_store() is store
 
 
+def test_a_factory_shows_store_and_key(store: Store[Any]) -> None:
+    key = store.put([1])
+    shown = repr(StoreFactory(key, store.config()))
+    assert store.name in shown
+    assert key[0] in shown
+    assert "not set up" in repr(StoreFactory.__new__(StoreFactory))
+    with pytest.raises(TypeError, match="StoreConfig"):
+        StoreFactory(key, store.name)
+
+
 def test_looking_at_a_key_opens_no_store(store: Store[Any]) -> None:
     from proxystore_rs.store.utils import get_key
 
@@ -240,6 +289,35 @@ def test_looking_at_a_key_opens_no_store(store: Store[Any]) -> None:
     assert type(get_key(received)) is type(key)
     assert get_store(store.name) is None
     assert not is_resolved(received)
+
+
+class Counted(Store[Any]):
+    """A subclass whose own `put` and `get` count."""
+
+    calls: ClassVar[list[str]] = []
+
+    def put(self, obj: Any, **options: Any) -> Any:
+        self.calls.append("put")
+        return super().put(obj, **options)
+
+    def get(self, key: Any, **options: Any) -> Any:
+        self.calls.append("get")
+        return super().get(key, **options)
+
+
+def test_proxies_go_through_the_methods_of_a_subclass(store: Store[Any]) -> None:
+    counted = Counted(f"counted-{store.name}", store.connector)
+    proxy = counted.proxy(
+        [1], populate_target=False, serializer=pickle.dumps, deserializer=pickle.loads
+    )
+    assert proxy == [1]
+    assert Counted.calls == ["put", "get"]
+    gone = counted.proxy([2], populate_target=False)
+    counted.evict(gone.__proxy_factory__.key)
+    with pytest.raises(ProxyResolveError) as caught:
+        len(gone)
+    assert isinstance(caught.value.cause, ProxyResolveMissingKeyError)
+    Counted.calls.clear()
 
 
 def test_locked_proxies(store: Store[Any]) -> None:
@@ -261,6 +339,7 @@ class Labelled(StoreFactory[Any, Any]):
 
 
 def test_subclasses_of_the_factory_travel(store: Store[Any]) -> None:
+    assert isinstance(store.proxy([1]).__proxy_factory__, Factory)
     factory = Labelled(store.put([1]), store.config(), "a", evict=True)
     copy = pickle.loads(pickle.dumps(factory))
     assert (type(copy), copy.label, copy.evict, copy.key) == (Labelled, "a", True, factory.key)

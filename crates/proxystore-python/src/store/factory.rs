@@ -1,20 +1,19 @@
 //! The factory that fetches a target from a store, and how proxies travel by it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use proxystore::payload::Received;
-use proxystore::{Key, Reference, StoreConfig, fork};
+use proxystore::{Key, Reference, StoreConfig};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyCFunction, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
-use super::{StoreBase, registry};
-use crate::error::{IntoPython, from_python};
+use super::pending::Pending;
+use super::{StoreBase, overrides, registry};
+use crate::error::IntoPython;
 use crate::{connector, foreign, foreign_key, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
@@ -31,14 +30,6 @@ struct State {
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
     pending: Mutex<Option<Arc<Pending>>>,
-}
-
-/// A fetch in the background.
-struct Pending {
-    /// The process whose thread fetches: in a forked child that thread does not exist.
-    process: u64,
-    outcome: Mutex<Option<proxystore::Result<Option<Received>>>>,
-    done: Condvar,
 }
 
 impl StoreFactory {
@@ -147,7 +138,7 @@ impl StoreFactory {
         Self { state: OnceLock::new() }
     }
 
-    /// `store_config` is asked for its parts, so that any configuration object will do.
+    /// `store_config` is asked for its parts; what it is otherwise does not matter.
     #[pyo3(signature = (key, store_config, *, evict = false, deserializer = None))]
     fn __init__(
         &self,
@@ -157,14 +148,19 @@ impl StoreFactory {
         evict: bool,
         deserializer: Option<Py<PyAny>>,
     ) -> PyResult<()> {
-        let store = store_config.call_method0(intern!(py, "_native"))?;
+        let Some(native) = store_config.getattr_opt(intern!(py, "_native"))? else {
+            return Err(PyTypeError::new_err(format!(
+                "store_config must be a StoreConfig, such as store.config(), not {}",
+                store_config.get_type().name()?
+            )));
+        };
         let (name, url, options, settings, extension): (
             String,
             String,
             Bound<'_, PyDict>,
             Bound<'_, PyDict>,
             Option<Vec<u8>>,
-        ) = store.extract()?;
+        ) = native.call0()?.extract()?;
         let plain = |dict| {
             crate::value::settings(dict)
                 .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
@@ -265,6 +261,15 @@ impl StoreFactory {
                     None => None,
                 }
             }
+            None if overrides(&store, intern!(py, "get"))? => {
+                let absent = inner.connector.bind(py); // an object that no store holds
+                let options = PyDict::new(py);
+                options.set_item(intern!(py, "deserializer"), deserializer)?;
+                options.set_item(intern!(py, "default"), absent)?;
+                let face = inner.key_to_python(py, key)?;
+                let found = store.call_method(intern!(py, "get"), (face,), Some(&options))?;
+                (!found.is(absent)).then_some(found)
+            }
             None => inner.get(py, key, deserializer)?,
         };
         let Some(object) = object else {
@@ -300,17 +305,7 @@ impl StoreFactory {
         let inherited = pending.replace(Arc::clone(&started));
         drop(pending); // starting a thread may run other threads, which may ask for it
         drop(inherited);
-        let (fetch, store, access) = (Arc::clone(&started), inner.store.clone(), inner.access);
-        let fetch = move || fetch.finish(store.get_payload(&key, access));
-        let spawned = if inner.foreign {
-            spawn_python_thread(py, fetch)
-        } else {
-            let thread = std::thread::Builder::new().name(FETCH_THREAD.to_owned());
-            thread.spawn(fetch).map(drop).map_err(PyErr::from)
-        };
-        spawned.inspect_err(|error| {
-            started.finish(Err(from_python("resolve in the background", error.clone_ref(py))));
-        })
+        started.start(py, inner, key)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -335,57 +330,16 @@ impl StoreFactory {
         alias.getattr(intern!(class.py(), "GenericAlias"))?.call1((class, parameters))
     }
 
-    fn __repr__(&self) -> PyResult<String> {
-        let reference = &self.state()?.reference;
-        Ok(format!("StoreFactory(store={}, key={})", reference.store.name, reference.key))
-    }
-}
-
-const FETCH_THREAD: &str = "proxystore-fetch";
-
-/// Runs `fetch`, which calls a connector written in Python. The interpreter waits at exit for the
-/// threads it knows of; any other that is in Python code by then would end the process.
-fn spawn_python_thread(py: Python<'_>, fetch: impl Fn() + Send + Sync + 'static) -> PyResult<()> {
-    let target = PyCFunction::new_closure(py, None, None, move |_, _| fetch())?;
-    let options = PyDict::new(py);
-    options.set_item(intern!(py, "target"), target)?;
-    options.set_item(intern!(py, "name"), FETCH_THREAD)?;
-    options.set_item(intern!(py, "daemon"), false)?;
-    let thread = py.import(intern!(py, "threading"))?.getattr(intern!(py, "Thread"))?;
-    thread.call((), Some(&options))?.call_method0(intern!(py, "start")).map(drop)
-}
-
-impl Pending {
-    fn new() -> Self {
-        Self { process: fork::generation(), outcome: Mutex::new(None), done: Condvar::new() }
-    }
-
-    fn is_ours(self: &Arc<Self>) -> bool {
-        self.process == fork::generation()
-    }
-
-    fn finish(&self, outcome: proxystore::Result<Option<Received>>) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-        self.done.notify_all();
-    }
-
-    /// The outcome; Ctrl-C is noticed while waiting.
-    fn wait(&self, py: Python<'_>) -> PyResult<proxystore::Result<Option<Received>>> {
-        loop {
-            let outcome = py.detach(|| {
-                let guard = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                let timeout = Duration::from_millis(50);
-                let empty = |outcome: &mut Option<_>| outcome.is_none();
-                match self.done.wait_timeout_while(guard, timeout, empty) {
-                    Ok((mut guard, _)) => guard.take(),
-                    Err(poisoned) => poisoned.into_inner().0.take(),
-                }
-            });
-            if let Some(outcome) = outcome {
-                return Ok(outcome);
-            }
-            py.check_signals()?;
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let Some(State { reference: Reference { store, key, .. }, .. }) = self.state.get() else {
+            return "StoreFactory(not set up)".to_owned();
+        };
+        if store.connector.kind() == foreign::KIND
+            && let Ok(key) = foreign_key::to_python(py, key)
+        {
+            return format!("StoreFactory(store={}, key={key})", store.name);
         }
+        format!("StoreFactory(store={}, key={key})", store.name)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod factory;
 mod metrics;
+mod pending;
 mod proxies;
 mod registry;
 mod state;
@@ -19,7 +20,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
 pub(crate) use registry::stores;
@@ -244,7 +245,16 @@ impl StoreBase {
             return if skip_nonproxiable { Ok(obj.clone()) } else { Err(nonproxiable(obj)) };
         }
         let started = state.metrics.start();
-        let key = state.put(obj, serializer, kwargs)?;
+        let key = if overrides(slf, intern!(slf.py(), "put"))? {
+            let options = match kwargs {
+                Some(kwargs) => kwargs.copy()?,
+                None => PyDict::new(slf.py()),
+            };
+            options.set_item(intern!(slf.py(), "serializer"), serializer)?;
+            state.key(&slf.call_method(intern!(slf.py(), "put"), (obj,), Some(&options))?)?
+        } else {
+            state.put(obj, serializer, kwargs)?
+        };
         if state.metrics.is_on() {
             let face = state.key_to_python(slf.py(), &key)?;
             state.metrics.time(slf.py(), "store.proxy", &face, started)?;
@@ -328,12 +338,12 @@ impl StoreBase {
         let state = self.state()?;
         py.detach(|| state.store.close(false)).py(py)
     }
+}
 
-    /// Name, URL, options, settings and extension: from which the store can be opened anywhere.
-    fn _parts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let state = self.state()?;
-        registry::config_to_python(py, state.store.config(), state.extension.as_deref())
-    }
+/// Whether the store is of a subclass with a method of its own in place of this one.
+fn overrides(store: &Bound<'_, StoreBase>, method: &Bound<'_, PyString>) -> PyResult<bool> {
+    let base = store.py().get_type::<StoreBase>();
+    Ok(!store.get_type().getattr(method)?.is(&base.getattr(method)?))
 }
 
 /// Attaches a key to a lifetime, if there is one.

@@ -192,7 +192,11 @@ impl<T: Element> Decode for Array<T> {
                 Error::new(ErrorKind::Corrupt, "decode array", "the shape is too large")
                     .with_source(source)
             })?;
-        Self::from_parts(shape, order, single_part(received)?)
+        Self::from_parts(shape, order, single_part(received)?).map_err(|source| {
+            Error::new(ErrorKind::Corrupt, "decode array", "its shape does not fit its elements")
+                .with_hint("whoever wrote it is at fault; store the object again")
+                .with_source(source)
+        })
     }
 }
 

@@ -13,7 +13,8 @@
 //! 7. A stored object never changes: what the caller does to its own bytes after `put` is not seen.
 //! 8. A reader never sees half an object, and a put that fails leaves nothing behind.
 //! 9. An object whose stored bytes were cut short or lengthened is an error of kind `Corrupt`,
-//!    never a shorter object. (Altered bytes are found by the payload's checksums.)
+//!    never a shorter object. (Bytes altered in place are noticed in the head of a payload, which has
+//!    a checksum, and not in its parts.)
 //! 10. A range returns exactly those bytes; one that reaches past the end is an error of kind
 //!     `Config`.
 //! 11. `get_into` fills the caller's memory; a wrong length is an error of kind `Config`.

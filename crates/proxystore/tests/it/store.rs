@@ -4,10 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use proxystore::codec::{Array, MessagePack};
+use proxystore::codec::{ARRAY, Array, MessagePack, Order, array_meta};
+use proxystore::connectors::PutOptions;
 use proxystore::connectors::memory::MemoryConnector;
+use proxystore::payload::Payload;
 use proxystore::store::{CacheLimits, registry};
-use proxystore::{Buffer, Error, ErrorKind, Locked, Proxy, Result, Store, messagepack};
+use proxystore::{
+    Buffer, Connector, Error, ErrorKind, Key, Locked, Proxy, Reference, Result, Store, StoreConfig,
+    messagepack,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,6 +35,22 @@ where
     T: proxystore::codec::Decode + Send + Sync + 'static,
 {
     rmp_serde::from_slice(&rmp_serde::to_vec(proxy).unwrap()).unwrap()
+}
+
+/// What may be used from every thread; checked by the compiler.
+#[test]
+fn public_types_are_send_and_sync() {
+    fn check<T: Send + Sync>() {}
+    check::<Store>();
+    check::<StoreConfig>();
+    check::<Proxy<Sample>>();
+    check::<Locked<Sample>>();
+    check::<Reference>();
+    check::<Key>();
+    check::<Buffer>();
+    check::<Array<f64>>();
+    check::<Error>();
+    check::<Arc<dyn Connector>>();
 }
 
 #[test]
@@ -226,6 +247,17 @@ fn asking_for_another_type_names_both_codecs() {
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     let text = error.to_string();
     assert!(text.contains("raw bytes") && text.contains("UTF-8"), "{text}");
+}
+
+#[test]
+fn an_array_whose_shape_does_not_fit_is_corrupt() {
+    let store = memory("misfit");
+    let meta = array_meta("<f8", &[3], Order::C).unwrap();
+    let payload = Payload::new(ARRAY, meta).with_part(vec![0_u8; 16]);
+    let key = store.put_payload(payload, &PutOptions::default()).unwrap();
+    let error = store.get_shared::<Array<f64>>(&key).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains(&format!("store={}", store.name())), "{error}");
 }
 
 #[test]
