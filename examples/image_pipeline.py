@@ -358,7 +358,7 @@ def round_trips(pool: Executor, store: Store[Any], options: argparse.Namespace) 
         for size in sizes:
             array = np.ones(size // 4, np.float32)
             times: dict[str, list[float]] = {name: [] for name in variants}
-            repeats = 25 if size < 1_000_000 else 8 if size < 10_000_000 else 4
+            repeats = 25 if size < 1_000_000 else 8 if size < 10_000_000 else 3
             for turn in range(repeats + 1):
                 for name, variant in variants.items():
                     start = time.perf_counter()
@@ -424,7 +424,7 @@ def main() -> int:
         metavar="PIXELS",
         help="edge, a multiple of 64 (default: 1024)",
     )
-    add("--repeat", type=int, default=3, metavar="N", help="timed runs each way (default: 3)")
+    add("--repeat", type=int, default=2, metavar="N", help="timed runs each way (default: 3)")
     add("--largest", type=int, default=64_000_000, metavar="BYTES", help="largest round trip")
     add("--no-plot", action="store_true", help="leave out the round trips and their picture")
     add(
