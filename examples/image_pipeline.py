@@ -424,7 +424,7 @@ def main() -> int:
         metavar="PIXELS",
         help="edge, a multiple of 64 (default: 1024)",
     )
-    add("--repeat", type=int, default=2, metavar="N", help="timed runs each way (default: 3)")
+    add("--repeat", type=int, default=2, metavar="N", help="timed runs each way (default: 2)")
     add("--largest", type=int, default=64_000_000, metavar="BYTES", help="largest round trip")
     add("--no-plot", action="store_true", help="leave out the round trips and their picture")
     add(
