@@ -278,10 +278,12 @@ class Report:
             layout="constrained",
             squeeze=False,
         )
+        names = list(dict.fromkeys(name for plot in self.curves for name in plot["curves"]))
         for axis, plot in zip(axes[0], self.curves, strict=True):
-            for (name, curve), marker in zip(plot["curves"].items(), "osd^vPX*<>", strict=False):
-                sizes = sorted(curve)
-                axis.loglog(sizes, [curve[size] for size in sizes], marker=marker, label=name)
+            for name, curve in plot["curves"].items():
+                sizes, index = sorted(curve), names.index(name)
+                style = {"color": f"C{index}", "marker": "osd^vPX*<>"[index % 10]}
+                axis.loglog(sizes, [curve[size] for size in sizes], label=name, **style)
             axis.set_title(plot["title"])
             axis.set_xlabel("bytes")
             axis.set_ylabel(plot["ylabel"])
