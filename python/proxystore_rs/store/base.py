@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy
 
+    from proxystore_rs.store.cache import StoreCache
     from proxystore_rs.store.metrics import StoreMetrics
 
 ConnectorT = TypeVar("ConnectorT")
@@ -68,6 +69,12 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
     ) -> None:
+        missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
+        if missing:
+            raise TypeError(
+                f"{connector!r} is not a connector: it has no {', '.join(missing)}. Pass one of "
+                "proxystore_rs.connectors, or an object with their methods.",
+            )
         self._serializer = serializer
         self._deserializer = deserializer
         self._cache_size = cache_size
@@ -144,6 +151,13 @@ class Store(StoreBase, Generic[ConnectorT]):
     def metrics(self) -> StoreMetrics | None:
         """Counts and times of operations, if the store was made with `metrics=True`."""
         return self._metrics
+
+    @property
+    def cache(self) -> StoreCache:
+        """The decoded objects this process keeps."""
+        from proxystore_rs.store.cache import StoreCache
+
+        return StoreCache(self, self._cache_size)
 
     @property
     def serializer(self) -> Serializer:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-__all__ = ["KeyT", "LRUCache", "ValueT"]
+if TYPE_CHECKING:
+    from proxystore_rs._core import StoreBase
+
+__all__ = ["KeyT", "LRUCache", "StoreCache", "ValueT"]
 
 KeyT = TypeVar("KeyT")
 """Type of the keys."""
@@ -88,3 +91,42 @@ class LRUCache(Generic[KeyT, ValueT]):
             self._entries[key] = value
             self._entries.move_to_end(key)
         dropped.clear()
+
+
+class StoreCache:
+    """The cache of a store, with the methods of an `LRUCache`.
+
+    It is bounded by the store's `cache_size` and `cache_bytes`.
+
+    >>> from proxystore_rs.connectors.memory import MemoryConnector
+    >>> from proxystore_rs.store import Store
+    >>> with Store('docs-cache', MemoryConnector('docs-cache')) as store:
+    ...     key = store.put([1, 2])
+    ...     before = store.cache.exists(key)
+    ...     obj = store.get(key)
+    ...     before, store.cache.get(key) is obj
+    (False, True)
+    """
+
+    def __init__(self, store: StoreBase, maxsize: int) -> None:
+        self._store = store
+        self.maxsize = maxsize
+
+    def __repr__(self) -> str:
+        return f"StoreCache(store={self._store.name!r}, maxsize={self.maxsize})"
+
+    def evict(self, key: Any) -> None:
+        """Drop an entry; nothing happens when there is none."""
+        self._store._cache_evict(key)
+
+    def exists(self, key: Any) -> bool:
+        """Return whether there is an entry, without counting that as a use of it."""
+        return self._store.is_cached(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return the object of the key, or `default`."""
+        return self._store._cache_get(key, default)
+
+    def set(self, key: Any, value: Any) -> None:
+        """Keep an object; it counts as having no bytes."""
+        self._store._cache_set(key, value, 0)

@@ -202,6 +202,21 @@ def test_objects_may_use_the_store_that_handles_them(make_store: Callable[..., S
             Reentrant.store = None
 
 
+def test_the_cache_has_a_face_of_its_own(store: Store[Any]) -> None:
+    key = store.put([1])
+    assert store.cache.get(key, "absent") == "absent"
+    store.cache.set(key, "planted")
+    assert store.cache.exists(key)
+    assert store.get(key) == store.cache.get(key) == "planted"
+    store.cache.evict(key)
+    assert store.get(key) == [1]
+
+
+def test_what_is_no_connector_is_refused() -> None:
+    with pytest.raises(TypeError, match="not a connector"):
+        Store("none", object())
+
+
 def test_batches(store: Store[Any]) -> None:
     keys = store.put_batch(["a", "b", np.arange(3)])
     assert [store.get(keys[0]), store.get(keys[1])] == ["a", "b"]

@@ -218,6 +218,36 @@ impl StoreBase {
         Ok(state.store.cache().contains(&state.key(key)?))
     }
 
+    /// The cached object of a key, else `default`.
+    fn _cache_get<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Bound<'py, PyAny>,
+        default: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        Ok(state.cached(py, &state.key(key)?).unwrap_or(default))
+    }
+
+    /// Caches an object that counts as `bytes`.
+    fn _cache_set(
+        &self,
+        key: &Bound<'_, PyAny>,
+        object: &Bound<'_, PyAny>,
+        bytes: usize,
+    ) -> PyResult<()> {
+        let state = self.state()?;
+        state.keep(&state.key(key)?, object, bytes);
+        Ok(())
+    }
+
+    /// Drops an object from the cache alone.
+    fn _cache_evict(&self, key: &Bound<'_, PyAny>) -> PyResult<()> {
+        let state = self.state()?;
+        state.store.cache().remove(&state.key(key)?);
+        Ok(())
+    }
+
     /// Removes an object from the channel and the cache; absent is fine.
     fn evict(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = self.state()?;

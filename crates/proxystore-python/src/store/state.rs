@@ -140,7 +140,7 @@ impl State {
         deserializer: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let total = self.metrics.start();
-        let cached = self.store.cache().get::<Cached>(key);
+        let cached = self.cached(py, key);
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
             let hit = if cached.is_some() { "cache_hits" } else { "cache_misses" };
@@ -149,8 +149,8 @@ impl State {
                 self.metrics.time(py, "store.get", &face, total)?;
             }
         }
-        if let Some(cached) = cached {
-            return Ok(Some(cached.0.bind(py).clone()));
+        if cached.is_some() {
+            return Ok(cached);
         }
         let fetching = self.metrics.start();
         let received = py
@@ -182,12 +182,22 @@ impl State {
         let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         let object = pickle::decode(py, received, deserializer.or(own), self.access)
             .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;
+        self.keep(key, &object, received.len());
+        Ok(object)
+    }
+
+    /// The cached object of a key.
+    pub(super) fn cached<'py>(&self, py: Python<'py>, key: &Key) -> Option<Bound<'py, PyAny>> {
+        self.store.cache().get::<Cached>(key).map(|cached| cached.0.bind(py).clone())
+    }
+
+    /// Caches an object that takes `bytes`.
+    pub(super) fn keep(&self, key: &Key, object: &Bound<'_, PyAny>, bytes: usize) {
         // A key without generation may mean a newer object tomorrow.
         if key.generation() != 0 {
             let cached = Arc::new(Cached(object.clone().unbind()));
-            self.store.cache().insert(key.clone(), cached, received.len());
+            self.store.cache().insert(key.clone(), cached, bytes);
         }
-        Ok(object)
     }
 
     /// The key as the connector's users know it.
