@@ -76,7 +76,7 @@ bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp 
 .PHONY: docs
 docs: $(STAMPS)/test $(STAMPS)/package ## build the Rust reference, run the code blocks of the pages
 	@RUSTDOCFLAGS="-D warnings" $(STEP) "Rust reference" \
-		cargo doc --workspace --no-deps --all-features
+		cargo doc -p proxystore --no-deps --all-features
 	@$(STEP) "Code blocks of the pages" $(BIN)/pytest python/tests/test_docs.py
 	@echo "The Rust reference is target/doc/proxystore/index.html, the guide is docs/guide/."
 

@@ -218,7 +218,11 @@ class Report:
         self.parts: list[str] = []
         self.data: dict[str, Any] = {
             "machine": machine(),
-            "options": {key: str(value) for key, value in vars(options).items()},
+            "options": {
+                key: str(value)
+                for key, value in vars(options).items()
+                if key not in ("output", "worker", "sides")
+            },
         }
         self.curves: list[dict[str, Any]] = []
 
@@ -296,10 +300,7 @@ class Report:
 
 def option_text(options: Mapping[str, str]) -> str:
     """The options that say how much was measured."""
-    shown = {
-        key: value for key, value in options.items() if key not in ("output", "worker", "sides")
-    }
-    return ", ".join(f"{key} {value}" for key, value in shown.items()) + "."
+    return ", ".join(f"{key} {value}" for key, value in options.items()) + "."
 
 
 def machine() -> dict[str, Any]:
