@@ -62,10 +62,12 @@ test: $(STAMPS)/test $(STAMPS)/package ## all tests: Rust, Python, examples, cod
 	@$(STEP) "Python tests, examples and code blocks" $(BIN)/pytest
 
 .PHONY: sanitize
-sanitize: ## the Rust tests under AddressSanitizer (needs a nightly toolchain)
+sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (needs a nightly toolchain and valgrind)
 	@RUSTFLAGS=-Zsanitizer=address $(STEP) "Rust tests under AddressSanitizer" \
 		cargo +nightly test --target x86_64-unknown-linux-gnu --target-dir target/sanitize \
 		-p proxystore --all-features --lib --test it
+	@$(STEP) "Python tests under valgrind" scripts/memcheck $(VENV) \
+		python/tests/proxy/test_behaviour.py python/tests/store/test_objects.py
 
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (minutes)

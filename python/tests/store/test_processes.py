@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -99,17 +98,24 @@ def test_a_process_pool_survives_references_of_a_newer_version(method: str) -> N
 
 
 def test_eight_threads_one_proxy_one_factory_call(store: Store[Any]) -> None:
-    gets = []
-    original = store.connector.get
+    evicting = store.proxy(list(range(1000)), evict=True, populate_target=False)
+    factory, calls = evicting.__proxy_factory__, []
 
-    def counted(key: Any) -> Any:
-        gets.append(key)
-        return original(key)
+    def counted() -> Any:
+        calls.append(1)
+        return factory()
 
-    proxy = store.proxy(list(range(1000)), evict=True, populate_target=False)
+    proxy: Proxy[Any] = Proxy(counted)
+    start = threading.Barrier(8)
+
+    def use(_: int) -> int:
+        start.wait()
+        return len(proxy)
+
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda _: len(proxy), range(8))) == [1000] * 8
-    assert not store.exists(proxy.__proxy_factory__.key)
+        assert list(pool.map(use, range(8))) == [1000] * 8
+    assert calls == [1]
+    assert not store.exists(factory.key)
 
 
 class Meeting:
@@ -142,17 +148,14 @@ def test_eight_keys_are_fetched_at_the_same_time() -> None:
         assert list(pool.map(lambda p: p[0], proxies)) == list(range(8))
 
 
-def test_threads_run_while_bytes_move(make_store: Callable[..., Store[Any]]) -> None:
-    """A fetch gives up the interpreter: another thread counts meanwhile."""
-    store = make_store("memory")
-    key = store.connector.new_key()
-    waiter = threading.Thread(target=store.connector.wait, args=(key, 30))
+def test_other_threads_run_during_a_wait(make_store: Callable[..., Store[Any]]) -> None:
+    connector = make_store("memory").connector
+    key, found = connector.new_key(), []
+    waiter = threading.Thread(target=lambda: found.append(connector.wait(key, 30)))
     waiter.start()
-    for _ in range(1000):
-        time.sleep(0)
-    store.connector.set(key, b"x")
-    waiter.join(30)
-    assert not waiter.is_alive()
+    connector.set(key, b"x")  # would come too late if the waiter kept the interpreter
+    waiter.join()
+    assert found == [True]
 
 
 def _run(code: str, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
