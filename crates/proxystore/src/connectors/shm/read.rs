@@ -22,6 +22,10 @@ const GET: &str = "get object";
 /// them, and keeps no segment pinned.
 pub(super) const COPIED_BELOW: usize = 64 * 1024;
 
+/// The same for private memory, which is mapped anew each time: up to here, what the allocator has
+/// at hand is quicker than fresh page tables and a fault a page.
+const PRIVATE_COPIED_BELOW: usize = 128 * 1024;
+
 /// An object, found and pinned for as long as this lives.
 pub(super) struct Found {
     file: OwnedFd,
@@ -144,7 +148,9 @@ impl Found {
         let len = usize::try_from(range.end - range.start)
             .map_err(|source| Error::io(GET, std::io::Error::other(source)))?;
         let failed = |errno| io(GET, errno).with("key", key);
-        if len < COPIED_BELOW {
+        let copied_below =
+            if access == Access::Private { PRIVATE_COPIED_BELOW } else { COPIED_BELOW };
+        if len < copied_below {
             let mut copy = Buffer::zeroed(len);
             if let Some(target) = copy.as_mut() {
                 self.read(start, target).map_err(failed)?;
