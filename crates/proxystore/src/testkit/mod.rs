@@ -31,6 +31,7 @@
 
 mod counting;
 mod lines;
+mod steps;
 
 use std::any::Any;
 use std::fmt;
