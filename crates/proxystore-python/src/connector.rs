@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use proxystore::connectors::{self, GetOptions, PutOptions, shm};
 use proxystore::payload::Parts;
 use proxystore::{Connector, ConnectorConfig, Key};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
@@ -102,21 +102,31 @@ impl NativeConnector {
     }
 
     /// Stores bytes under a new key, which is returned.
-    fn put<'py>(slf: &Bound<'py, Self>, obj: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        store(slf, obj, PutOptions::default())
+    ///
+    /// `ttl` is in seconds; the tags are for connectors that choose among channels.
+    #[pyo3(signature = (obj, **options))]
+    fn put<'py>(
+        slf: &Bound<'py, Self>,
+        obj: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        store(slf, obj, put_options(slf.as_any(), options)?)
     }
 
     /// `put` for many objects, keys in the same order.
+    #[pyo3(signature = (objs, **options))]
     fn put_batch<'py>(
         slf: &Bound<'py, Self>,
         objs: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
+        let options = put_options(slf.as_any(), options)?;
         let views: Vec<View> =
             objs.try_iter()?.map(|object| View::of(&object?)).collect::<PyResult<_>>()?;
         let parts: Vec<Parts<'_>> = views.iter().map(|view| Parts::from(view.bytes())).collect();
         let connector = slf.get().inner()?;
-        let keys = py.detach(|| connector.put_batch(&parts, &PutOptions::default())).py(py)?;
+        let keys = py.detach(|| connector.put_batch(&parts, &options)).py(py)?;
         let list = PyList::empty(py);
         for key in keys {
             list.append(key_to_python(slf, &key)?)?;
@@ -173,6 +183,14 @@ impl NativeConnector {
         py.detach(|| connector.evict(&key)).py(py)
     }
 
+    /// Lets objects vanish after `ttl` seconds from now, or only when evicted (`None`).
+    #[pyo3(signature = (keys, ttl))]
+    fn expire(&self, py: Python<'_>, keys: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<()> {
+        let keys: Vec<Key> = keys.try_iter()?.map(|key| key_of(&key?)).collect::<PyResult<_>>()?;
+        let (ttl, connector) = (ttl.map(seconds).transpose()?, self.inner()?);
+        py.detach(|| connector.expire(&keys, ttl)).py(py)
+    }
+
     /// Waits until there is an object under the key; false when `timeout` seconds pass first.
     #[pyo3(signature = (key, timeout = None))]
     fn wait(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
@@ -185,6 +203,39 @@ impl NativeConnector {
         let connector = self.inner()?;
         py.detach(|| connector.close(clear)).py(py)
     }
+}
+
+/// Seconds as a duration.
+pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|error| PyValueError::new_err(format!("{seconds} seconds: {error}")))
+}
+
+/// The keyword arguments of a native connector's `put`.
+pub(crate) fn put_options(
+    connector: &Bound<'_, PyAny>,
+    given: Option<&Bound<'_, PyDict>>,
+) -> PyResult<PutOptions> {
+    let mut options = PutOptions::default();
+    let Some(given) = given else {
+        return Ok(options);
+    };
+    for (name, value) in given {
+        let texts = || value.try_iter()?.map(|tag| tag?.extract()).collect::<PyResult<_>>();
+        match name.extract::<String>()?.as_str() {
+            "ttl" => options.ttl = value.extract::<Option<f64>>()?.map(seconds).transpose()?,
+            "subset_tags" => options.tags.subset = texts()?,
+            "superset_tags" => options.tags.superset = texts()?,
+            other => {
+                return Err(PyTypeError::new_err(format!(
+                    "{} takes no option {other:?} with an object; it takes ttl, subset_tags and \
+                     superset_tags",
+                    connector.get_type().name()?
+                )));
+            }
+        }
+    }
+    Ok(options)
 }
 
 /// Waits in short steps, so that Ctrl-C is noticed.

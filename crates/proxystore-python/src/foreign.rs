@@ -7,7 +7,7 @@ use std::fmt;
 
 use proxystore::connectors::{
     Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, Value, checked_range,
-    unsupported,
+    refuse_ttl, unsupported,
 };
 use proxystore::payload::Parts;
 use proxystore::{Buffer, Key, Result};
@@ -31,6 +31,7 @@ pub(crate) struct ForeignConnector {
     connector: Py<PyAny>,
     config: ConnectorConfig,
     cross_process: bool,
+    deferred: bool,
 }
 
 impl ForeignConnector {
@@ -40,7 +41,8 @@ impl ForeignConnector {
         let cross_process = connector
             .getattr_opt(intern!(connector.py(), "cross_process"))?
             .is_none_or(|said| said.extract().unwrap_or(true));
-        Ok(Self { connector: connector.clone().unbind(), config, cross_process })
+        let deferred = connector.hasattr(intern!(connector.py(), "new_key"))?;
+        Ok(Self { connector: connector.clone().unbind(), config, cross_process, deferred })
     }
 
     /// Calls into Python; a library that outlives the interpreter gets an error.
@@ -145,6 +147,7 @@ fn adopt(object: &Bound<'_, PyAny>, access: Access) -> PyResult<Buffer> {
 
 impl Connector for ForeignConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
+        refuse_ttl(options, &self.config)?;
         self.call("put object", |py, connector| {
             let bytes = joined(py, parts)?;
             match &options.key {
@@ -162,7 +165,7 @@ impl Connector for ForeignConnector {
     }
 
     fn put_batch(&self, objects: &[Parts<'_>], options: &PutOptions) -> Result<Vec<Key>> {
-        let _ = options;
+        refuse_ttl(options, &self.config)?;
         self.call("put objects", |_, connector| put_batch(connector, objects, None))
     }
 
@@ -195,13 +198,12 @@ impl Connector for ForeignConnector {
     }
 
     fn new_key(&self) -> Result<Key> {
-        let key = self.call("make a key", |py, connector| {
-            if !connector.hasattr(intern!(py, "new_key"))? {
-                return Ok(None);
-            }
-            foreign_key::from_python(&connector.call_method0(intern!(py, "new_key"))?, 0).map(Some)
-        })?;
-        key.ok_or_else(|| unsupported("make a key", &self.config))
+        if !self.deferred {
+            return Err(unsupported("make a key", &self.config));
+        }
+        self.call("make a key", |py, connector| {
+            foreign_key::from_python(&connector.call_method0(intern!(py, "new_key"))?, 0)
+        })
     }
 
     fn close(&self, clear: bool) -> Result<()> {
@@ -219,6 +221,8 @@ impl Connector for ForeignConnector {
             range_reads: false,
             zero_copy_get: false,
             allocate: false,
+            deferred_keys: self.deferred,
+            ttl: false,
             cross_process: self.cross_process,
             survives_process: self.cross_process,
         }

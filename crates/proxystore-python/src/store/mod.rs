@@ -26,7 +26,7 @@ pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restor
 pub(crate) use registry::stores;
 
 use crate::buffer::PyStoredBytes;
-use crate::connector::NativeConnector;
+use crate::connector::{self, NativeConnector};
 use crate::error::IntoPython;
 use crate::foreign::ForeignConnector;
 use metrics::Recorder;
@@ -252,6 +252,15 @@ impl StoreBase {
     fn evict(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
         let state = self.state()?;
         state.evict(py, &state.key(key)?)
+    }
+
+    /// Lets objects vanish after `ttl` seconds from now, or only when evicted (`None`).
+    #[pyo3(signature = (keys, ttl))]
+    fn expire(&self, py: Python<'_>, keys: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<()> {
+        let state = self.state()?;
+        let keys: Vec<_> = keys.try_iter()?.map(|key| state.key(&key?)).collect::<PyResult<_>>()?;
+        let ttl = ttl.map(connector::seconds).transpose()?;
+        py.detach(|| state.store.expire(&keys, ttl)).py(py)
     }
 
     /// Stores an object and returns a proxy of it.

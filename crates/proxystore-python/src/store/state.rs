@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use proxystore::connectors::PutOptions;
 use proxystore::payload::{Framed, Parts};
 use proxystore::{Access, Error, Key, Store};
-use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -72,10 +70,7 @@ impl State {
         let serialized = self.metrics.start();
         let framed = encoded.payload(py)?.frame().py(py)?;
         let size = framed.len();
-        let key = match options.filter(|options| !options.is_empty()) {
-            Some(options) => self.put_with_options(py, &framed, options)?,
-            None => py.detach(|| self.store.put_framed(&framed, &PutOptions::default())).py(py)?,
-        };
+        let key = self.put_framed(py, &framed, options)?;
         encoded.was_put(object)?;
         if self.metrics.is_on() {
             let face = self.key_to_python(py, &key)?;
@@ -87,49 +82,42 @@ impl State {
         Ok(key)
     }
 
-    /// Options that only the connector's own `put` understands.
-    fn put_with_options(
+    /// `put` with options; those of a connector written in Python are its own.
+    fn put_framed(
         &self,
         py: Python<'_>,
         framed: &Framed<'_>,
-        options: &Bound<'_, PyDict>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Key> {
-        self.check_options("put", py, options)?;
-        let bytes = foreign::joined(py, &framed.parts())?;
-        let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
-        foreign_key::from_python(&key, framed.len())
+        if let Some(options) = self.foreign_options(options) {
+            let bytes = foreign::joined(py, &framed.parts())?;
+            let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
+            return foreign_key::from_python(&key, framed.len());
+        }
+        let options = connector::put_options(self.connector.bind(py), options)?;
+        py.detach(|| self.store.put_framed(framed, &options)).py(py)
     }
 
-    /// `put` for many objects; options are those of the connector's own `put_batch`.
+    /// `put` for many objects, with options as `put_framed` has them.
     pub(super) fn put_batch(
         &self,
         py: Python<'_>,
         framed: &[Framed<'_>],
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Key>> {
-        let Some(options) = options.filter(|options| !options.is_empty()) else {
-            return py.detach(|| self.store.put_framed_batch(framed)).py(py);
-        };
-        self.check_options("put_batch", py, options)?;
-        let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
-        foreign::put_batch(self.connector.bind(py), &parts, Some(options))
+        if let Some(options) = self.foreign_options(options) {
+            let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+            return foreign::put_batch(self.connector.bind(py), &parts, Some(options));
+        }
+        let options = connector::put_options(self.connector.bind(py), options)?;
+        py.detach(|| self.store.put_framed_batch(framed, &options)).py(py)
     }
 
-    /// Refuses options for a connector that has none.
-    fn check_options(
+    fn foreign_options<'a, 'py>(
         &self,
-        method: &str,
-        py: Python<'_>,
-        options: &Bound<'_, PyDict>,
-    ) -> PyResult<()> {
-        if self.foreign {
-            return Ok(());
-        }
-        Err(PyTypeError::new_err(format!(
-            "{method}() of {} takes no options, got {}",
-            self.connector.bind(py).get_type().name()?,
-            options.keys().repr()?
-        )))
+        options: Option<&'a Bound<'py, PyDict>>,
+    ) -> Option<&'a Bound<'py, PyDict>> {
+        options.filter(|options| self.foreign && !options.is_empty())
     }
 
     /// The object under a key, from the cache or the channel.

@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, checked_range,
-    closed, known_options, wrong_length,
+    closed, known_options, refuse_ttl, wrong_length,
 };
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
@@ -92,6 +92,7 @@ impl MemoryConnector {
 impl Connector for MemoryConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         self.check_open("put object")?;
+        refuse_ttl(options, &self.config())?;
         let (id, generation): (Box<str>, u64) = match &options.key {
             None => (unique_id()?.into(), FIRST),
             Some(key) => {
@@ -185,6 +186,8 @@ impl Connector for MemoryConnector {
             range_reads: true,
             zero_copy_get: true,
             allocate: false,
+            deferred_keys: true,
+            ttl: false,
             cross_process: false,
             survives_process: false,
         }

@@ -30,6 +30,8 @@
 //!     connectors of the channel go on; `close` with `clear` removes the channel's objects.
 //! 17. All calls may come from many threads at once.
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
+//! 19. An object put with a time to live is absent when that has passed; `expire` gives it another,
+//!     or none. Evicted, replaced and expired objects alike leave their readers' buffers alone.
 
 pub mod file;
 pub mod memory;
@@ -42,7 +44,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +128,13 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
         keys.iter().map(|key| self.get(key, options)).collect()
     }
 
+    /// Lets the objects vanish `ttl` from now, or only when evicted (`None`); absent ones are passed
+    /// over.
+    fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+        let _ = (keys, ttl);
+        Err(unsupported("give objects a time to live", &self.config()))
+    }
+
     /// Memory inside the channel: putting a part that starts there copies nothing.
     ///
     /// The buffer starts on a page of its own. Once its bytes were put, they never change again:
@@ -143,6 +152,20 @@ pub struct PutOptions {
     pub key: Option<Key>,
     /// Give up with an error of kind `Timeout` after this time.
     pub deadline: Option<Instant>,
+    /// The object vanishes this long after it was put, unless [`Connector::expire`] says otherwise.
+    /// Channels without [`Capabilities::ttl`] refuse it.
+    pub ttl: Option<Duration>,
+    /// What the object is like, for connectors that choose among channels; others ignore it.
+    pub tags: Tags,
+}
+
+/// Words that describe an object to the policies of a connector that chooses among channels.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// All of these must be among those of the channel.
+    pub subset: Vec<String>,
+    /// These must contain all of those of the channel.
+    pub superset: Vec<String>,
 }
 
 /// What to get and how; start from `GetOptions::default()`.
@@ -179,6 +202,10 @@ pub struct Capabilities {
     pub zero_copy_get: bool,
     /// `allocate` gives memory inside the channel.
     pub allocate: bool,
+    /// `new_key` makes keys to be filled later.
+    pub deferred_keys: bool,
+    /// Objects can have a time to live.
+    pub ttl: bool,
     /// Other processes on this host reach the objects.
     pub cross_process: bool,
     /// Objects outlive the process that stored them.
@@ -258,6 +285,9 @@ macro_rules! forward {
             fn get_batch(&self, keys: &[Key], options: &GetOptions) -> Result<Vec<Option<Buffer>>> {
                 (**self).get_batch(keys, options)
             }
+            fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+                (**self).expire(keys, ttl)
+            }
             fn allocate(&self, len: usize) -> Result<Buffer> {
                 (**self).allocate(len)
             }
@@ -299,6 +329,17 @@ pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
 pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
     Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
         .with("channel", &config.url)
+}
+
+/// The error for a time to live on a channel that has none.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] when `options` ask for one.
+pub fn refuse_ttl(options: &PutOptions, config: &ConnectorConfig) -> Result<()> {
+    if options.ttl.is_some() {
+        return Err(unsupported("give an object a time to live", config));
+    }
+    Ok(())
 }
 
 /// The error for a destination that is not as long as the object.

@@ -10,13 +10,14 @@ pub(super) enum Operation {
     Exists,
     Evict,
     Wait,
+    Expire,
     Allocate,
     CacheHit,
     Missing,
 }
 
-const NAMES: [&str; 8] =
-    ["put", "get", "exists", "evict", "wait", "allocate", "cache_hit", "missing"];
+const NAMES: [&str; 9] =
+    ["put", "get", "exists", "evict", "wait", "expire", "allocate", "cache_hit", "missing"];
 
 /// What a store did so far. Counters only grow; they are exact under threads.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ struct Counters {
 /// Totals of one kind of operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperationStats {
-    /// `put`, `get`, `exists`, `evict`, `wait`, `allocate`, `cache_hit` or `missing`.
+    /// `put`, `get`, `exists`, `evict`, `wait`, `expire`, `allocate`, `cache_hit` or `missing`.
     pub name: &'static str,
     /// How often.
     pub count: u64,

@@ -116,7 +116,15 @@ impl Store {
     /// [`ErrorKind::Encode`] when the object has no representation, else what the channel fails
     /// with; nothing is left behind.
     pub fn put<T: Encode + ?Sized>(&self, object: &T) -> Result<Key> {
-        self.put_payload(object.encode()?, &PutOptions::default())
+        self.put_with(object, &PutOptions::default())
+    }
+
+    /// As [`put`](Self::put), under a key made before, with a time to live, or with tags.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`ErrorKind::Unsupported`] for what the channel does not have.
+    pub fn put_with<T: Encode + ?Sized>(&self, object: &T, options: &PutOptions) -> Result<Key> {
+        self.put_payload(object.encode()?, options)
     }
 
     /// Stores many objects at once; all or none.
@@ -126,7 +134,7 @@ impl Store {
     pub fn put_batch<T: Encode>(&self, objects: &[T]) -> Result<Vec<Key>> {
         let framed: Vec<Framed<'_>> =
             objects.iter().map(|object| object.encode()?.frame()).collect::<Result<_>>()?;
-        self.put_framed_batch(&framed)
+        self.put_framed_batch(&framed, &PutOptions::default())
     }
 
     /// The object under a key, `None` when there is none. Decoded objects are cached.
@@ -187,6 +195,14 @@ impl Store {
     pub fn evict(&self, key: &Key) -> Result<()> {
         self.inner.cache.remove(key);
         self.timed(Operation::Evict, 0, |connector| connector.evict(key))
+    }
+
+    /// Lets objects vanish `ttl` from now, or only when evicted (`None`); absent ones are fine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] on channels without [`ttl`](crate::connectors::Capabilities::ttl).
+    pub fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+        self.timed(Operation::Expire, 0, |connector| connector.expire(keys, ttl))
     }
 
     /// An array to fill in memory of the channel; storing it copies nothing.
@@ -307,12 +323,14 @@ impl Store {
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub fn put_framed_batch(&self, framed: &[Framed<'_>]) -> Result<Vec<Key>> {
+    pub fn put_framed_batch(
+        &self,
+        framed: &[Framed<'_>],
+        options: &PutOptions,
+    ) -> Result<Vec<Key>> {
         let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
         let bytes = parts.iter().map(Parts::len).sum();
-        self.timed(Operation::Put, bytes, |connector| {
-            connector.put_batch(&parts, &PutOptions::default())
-        })
+        self.timed(Operation::Put, bytes, |connector| connector.put_batch(&parts, options))
     }
 
     /// The stored bytes under a key, checked and split into parts.

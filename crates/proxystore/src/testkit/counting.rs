@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::buffer::Buffer;
 use crate::connectors::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions};
@@ -50,6 +50,8 @@ pub struct Counts {
     pub new_keys: u64,
     /// Calls to `allocate`.
     pub allocates: u64,
+    /// Objects passed to `expire`.
+    pub expires: u64,
     /// Calls to `close`.
     pub closes: u64,
     /// Bytes stored.
@@ -67,6 +69,7 @@ struct Tally {
     waits: AtomicU64,
     new_keys: AtomicU64,
     allocates: AtomicU64,
+    expires: AtomicU64,
     closes: AtomicU64,
     bytes_put: AtomicU64,
     bytes_got: AtomicU64,
@@ -100,6 +103,7 @@ impl<C> Counting<C> {
                 waits: read(&tally.waits),
                 new_keys: read(&tally.new_keys),
                 allocates: read(&tally.allocates),
+                expires: read(&tally.expires),
                 closes: read(&tally.closes),
                 bytes_put: read(&tally.bytes_put),
                 bytes_got: read(&tally.bytes_got),
@@ -176,6 +180,11 @@ impl<C: Connector> Connector for Counting<C> {
         let found = self.connector.get_batch(keys, options)?;
         add(&self.tally.bytes_got, found.iter().flatten().map(|bytes| bytes.len()).sum());
         Ok(found)
+    }
+
+    fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+        add(&self.tally.expires, keys.len());
+        self.connector.expire(keys, ttl)
     }
 
     fn allocate(&self, len: usize) -> Result<Buffer> {

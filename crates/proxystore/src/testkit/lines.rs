@@ -178,7 +178,8 @@ pub fn a_reader_never_sees_half_an_object(fixture: &dyn Fixture) -> Verdict {
     let Ok(key) = deferred(&*connector) else {
         return Verdict::Kept;
     };
-    let late = PutOptions { key: Some(key.clone()), deadline: Some(Instant::now()) };
+    let deadline = Some(Instant::now());
+    let late = PutOptions { key: Some(key.clone()), deadline, ..PutOptions::default() };
     let bytes = pattern(1, 1000);
     match connector.put(&Parts::from(&bytes[..]), &late) {
         Ok(_) => connector.evict(&key).expect("evict removes"),

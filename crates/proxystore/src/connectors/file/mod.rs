@@ -27,7 +27,7 @@ use self::write::{Current, Draft};
 use super::notify::{poll_for, wait_for};
 use super::{
     Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, Value, checked_range, closed,
-    known_options, wrong_length,
+    known_options, refuse_ttl, wrong_length,
 };
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
@@ -168,6 +168,7 @@ impl FileConnector {
 impl Connector for FileConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         self.check_open(PUT)?;
+        refuse_ttl(options, &self.config())?;
         if let Some(key) = &options.key {
             check_id(key.id())?;
         }
@@ -263,6 +264,8 @@ impl Connector for FileConnector {
             range_reads: true,
             zero_copy_get: self.place.is_local,
             allocate: false,
+            deferred_keys: true,
+            ttl: false,
             cross_process: true,
             survives_process: true,
         }

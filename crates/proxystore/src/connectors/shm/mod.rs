@@ -57,7 +57,7 @@ use self::pool::Pool;
 use self::read::Found;
 use self::session::{Session, io};
 use self::views::Views;
-use super::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, closed};
+use super::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, closed, refuse_ttl};
 use crate::buffer::Buffer;
 use crate::error::{ErrorKind, Result};
 use crate::fork::PerProcess;
@@ -256,6 +256,7 @@ fn own_name(key: &Key) -> Option<Name> {
 impl Connector for ShmConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         let attached = self.attached(PUT)?;
+        refuse_ttl(options, &self.config())?;
         let size = parts.len() as u64;
         let Some(key) = &options.key else {
             return Ok(Key::new(attached.store(parts)?.to_string(), OWN_GENERATION, size));
@@ -348,6 +349,8 @@ impl Connector for ShmConnector {
             range_reads: true,
             zero_copy_get: true,
             allocate: true,
+            deferred_keys: true,
+            ttl: false,
             cross_process: true,
             survives_process: true,
         }
