@@ -3,7 +3,9 @@
 
 mod conformance;
 mod file;
+mod future;
 mod memory;
+mod ownership;
 mod payload;
 mod process;
 #[cfg(target_os = "linux")]
