@@ -35,8 +35,10 @@
 
 pub mod file;
 pub mod memory;
+pub mod multi;
 mod notify;
 mod open;
+mod percent;
 pub mod shm;
 mod value;
 

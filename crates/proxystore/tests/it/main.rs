@@ -4,6 +4,8 @@
 mod conformance;
 mod file;
 mod memory;
+mod multi;
+mod multi_conformance;
 mod payload;
 mod process;
 #[cfg(target_os = "linux")]
