@@ -33,7 +33,7 @@ impl Pending {
     pub(super) fn start(self: &Arc<Self>, py: Python<'_>, inner: &State, key: Key) -> PyResult<()> {
         let (fetch, store, access) = (Arc::clone(self), inner.store.clone(), inner.access);
         let fetch = move || fetch.finish(store.get_payload(&key, access));
-        let started = if inner.foreign {
+        let started = if inner.keys.has_foreign() {
             start_python_thread(py, fetch)
         } else {
             let thread = std::thread::Builder::new().name(FETCH_THREAD.to_owned());
