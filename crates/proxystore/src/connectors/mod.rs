@@ -38,8 +38,10 @@
 mod expiry;
 pub mod file;
 pub mod memory;
+pub mod multi;
 mod notify;
 mod open;
+mod percent;
 pub mod shm;
 mod value;
 

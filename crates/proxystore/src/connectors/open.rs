@@ -11,7 +11,7 @@ const BUILT_IN: &[(&str, Opener)] = &[
     ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
     ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
     ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
-    ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
+    ("multi", |config| Ok(Arc::new(super::multi::MultiConnector::open(config)?))),
 ];
 
 /// Opens the connector of a configuration.
@@ -23,8 +23,13 @@ pub fn open(config: &ConnectorConfig) -> Result<Arc<dyn Connector>> {
     if let Some((_, opener)) = BUILT_IN.iter().find(|(name, _)| *name == kind) {
         return opener(config);
     }
-    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}://")).collect();
+    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}:")).collect();
     Err(Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
         .with("url", &config.url)
         .with_hint(format!("this build has {}", known.join(", "))))
+}
+
+/// Whether this build has channels of this kind.
+pub(super) fn is_known(kind: &str) -> bool {
+    BUILT_IN.iter().any(|(name, _)| *name == kind)
 }

@@ -5,6 +5,8 @@ mod conformance;
 mod file;
 mod future;
 mod memory;
+mod multi;
+mod multi_conformance;
 mod ownership;
 mod payload;
 mod process;
