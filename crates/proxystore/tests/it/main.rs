@@ -4,6 +4,7 @@
 mod conformance;
 mod file;
 mod future;
+mod lifetime;
 mod memory;
 mod multi;
 mod multi_conformance;
