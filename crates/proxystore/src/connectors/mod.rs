@@ -33,10 +33,13 @@
 //! 19. An object put with a time to live is absent when that has passed; `expire` gives it another,
 //!     or none. Evicted, replaced and expired objects alike leave their readers' buffers alone.
 
+mod credentials;
 pub mod file;
 pub mod memory;
 mod notify;
 mod open;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod shm;
 mod value;
 
@@ -53,6 +56,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;
 
+pub use credentials::without_credentials;
 pub use open::open;
 pub use value::Value;
 
@@ -215,7 +219,7 @@ pub struct Capabilities {
 /// From which a connector can be opened anywhere: where the bytes live, and local settings.
 ///
 /// The URL *identifies* the channel; `options` may differ between processes that use it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectorConfig {
     /// Scheme and place of the channel, such as `file:///scratch/run7`.
     pub url: String,
@@ -236,7 +240,7 @@ impl ConnectorConfig {
 
     /// Whether both lead to the same bytes.
     pub fn same_channel(&self, other: &Self) -> bool {
-        self.url == other.url
+        self.url == other.url || open::identity(&self.url) == open::identity(&other.url)
     }
 }
 

@@ -6,6 +6,10 @@ mod file;
 mod memory;
 mod payload;
 mod process;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod servers;
 #[cfg(target_os = "linux")]
 mod shm;
 #[cfg(target_os = "linux")]
