@@ -19,10 +19,12 @@ mod layout;
 mod link;
 mod parts;
 mod place;
+mod read;
 mod request;
 mod servers;
 mod settings;
 mod wait;
+mod write;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,19 +32,20 @@ use std::time::{Duration, Instant};
 
 use redis::Value as Answer;
 
-use self::fault::first_error;
-use self::layout::{Fault, HEAD, Head, key_of, pattern};
+use self::layout::{HEAD, Head, key_of};
 use self::parts::keys_of;
 use self::place::Place;
+use self::read::{Found, for_access};
 use self::request::Request;
 use self::servers::{Call, Servers};
 use self::settings::{OPEN, Settings};
+use self::write::{CLEANUP, SET_TTL, milliseconds, publish, set};
 use super::{
-    Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, checked_range,
-    closed, wrong_length,
+    Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, checked_range, closed,
+    wrong_length,
 };
 use crate::buffer::Buffer;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::key::{Key, check_id, fresh_generation, unique_id};
 use crate::payload::Parts;
 
@@ -56,20 +59,6 @@ const CLOSE: &str = "close a Redis connector";
 
 /// Generation of objects stored under a key of their own.
 const FIRST: u64 = 1;
-
-/// How long a put that failed may take to remove what it left.
-const CLEANUP: Duration = Duration::from_secs(1);
-
-/// Removes an object of a generation (any, if empty) and returns its head.
-const REMOVE: &[u8] = b"local head = redis.call('GETRANGE', KEYS[1], 0, 31) \
-    if ARGV[1] ~= '' and string.sub(head, 17, 24) ~= ARGV[1] then return '' end \
-    redis.call('UNLINK', KEYS[1]) return head";
-
-/// Gives the keys of an object of a generation a time to live in milliseconds, or none.
-const SET_TTL: &[u8] = b"if redis.call('GETRANGE', KEYS[1], 16, 23) ~= ARGV[1] then return 0 end \
-    for _, key in ipairs(KEYS) do \
-    if ARGV[2] == '' then redis.call('PERSIST', key) \
-    else redis.call('PEXPIRE', key, ARGV[2]) end end return 1";
 
 /// A connector to a Redis server or cluster.
 ///
@@ -95,12 +84,6 @@ pub struct RedisConnector {
 /// The URL of a place as all connectors to it write it; `None` when it is not one of Redis.
 pub(super) fn identity(url: &str) -> Option<String> {
     Place::parse(url).ok().map(|(place, _)| place.to_string())
-}
-
-/// A stored object, found.
-enum Found {
-    Whole(Buffer),
-    InParts(Head),
 }
 
 impl RedisConnector {
@@ -163,117 +146,6 @@ impl RedisConnector {
 
     fn new_id(&self) -> Result<String> {
         Ok(format!("{}.{}", self.settings.namespace, unique_id()?))
-    }
-
-    /// The object of a key, or a range of it.
-    fn find(&self, key: &Key, options: &GetOptions) -> Result<Option<Found>> {
-        let call = Call { deadline: options.deadline, ..Call::of(GET, key.id()) };
-        let name = key_of(key.id());
-        let mut request = Request::default();
-        let Some(range) = &options.range else {
-            request.command(&[b"GET", &name]);
-            return self.found(key, self.servers.call(call, &request)?.pop());
-        };
-        // What lies past the longest string is past the end of the object, too.
-        let limit = 1 << 40;
-        let first = (range.start.min(limit) + HEAD as u64).to_string();
-        let last = (range.end.min(limit) + HEAD as u64 - 1).to_string();
-        request.command(&[b"MULTI"]);
-        request.command(&[b"STRLEN", &name]);
-        request.command(&[b"GETRANGE", &name, b"0", b"31"]);
-        request.command(&[b"GETRANGE", &name, first.as_bytes(), last.as_bytes()]);
-        request.command(&[b"EXEC"]);
-        let mut answers = match self.servers.call(call, &request)?.pop() {
-            Some(Answer::Array(answers)) => answers.into_iter(),
-            _ => return Err(self.strange(GET)),
-        };
-        let len = answers.next().as_ref().and_then(number_of).unwrap_or_default();
-        let Some(head) = self.head_of(key, answers.next().as_ref())? else {
-            return Ok(None);
-        };
-        if head.part != 0 {
-            return Ok(Some(Found::InParts(head)));
-        }
-        if len != head.len + HEAD as u64 {
-            return Err(self.cut(key));
-        }
-        checked_range(key, Some(range), head.len)?;
-        match answers.next() {
-            Some(Answer::BulkString(bytes)) => Ok(Some(Found::Whole(bytes.into()))),
-            _ => Err(self.strange(GET)),
-        }
-    }
-
-    /// The object in the answer to a GET.
-    fn found(&self, key: &Key, answer: Option<Answer>) -> Result<Option<Found>> {
-        let Some(head) = self.head_of(key, answer.as_ref())? else {
-            return Ok(None);
-        };
-        match answer {
-            _ if head.part != 0 => Ok(Some(Found::InParts(head))),
-            Some(Answer::BulkString(bytes)) if bytes.len() as u64 == head.len + HEAD as u64 => {
-                let len = bytes.len();
-                Ok(Some(Found::Whole(Buffer::from(bytes).slice(HEAD..len))))
-            }
-            _ => Err(self.cut(key)),
-        }
-    }
-
-    /// The head at the start of an answer; `None` when the key means no object or another one.
-    fn head_of(&self, key: &Key, answer: Option<&Answer>) -> Result<Option<Head>> {
-        match answer {
-            Some(Answer::BulkString(bytes)) if !bytes.is_empty() => match Head::parse(bytes) {
-                Ok(head) => Ok(head.is_meant(key.generation()).then_some(head)),
-                Err(Fault::Damaged) => Err(self.cut(key)),
-                Err(Fault::Newer(version)) => {
-                    let newer = "the object was written by a newer version";
-                    Err(Error::new(ErrorKind::Incompatible, GET, newer)
-                        .with("key", key)
-                        .with("channel", &self.settings.url)
-                        .with("version", version)
-                        .with_hint("upgrade this program to the version that wrote the object"))
-                }
-            },
-            _ => Ok(None),
-        }
-    }
-
-    /// The head of the object that a key means.
-    fn head(&self, call: Call<'_>, key: &Key) -> Result<Option<Head>> {
-        let mut request = Request::default();
-        request.command(&[b"GETRANGE", &key_of(key.id()), b"0", b"31"]);
-        self.head_of(key, self.servers.call(call, &request)?.pop().as_ref())
-    }
-
-    /// Removes an object of a generation, 0 for any.
-    fn remove(&self, call: Call<'_>, generation: u64) -> Result<()> {
-        let wanted = generation.to_le_bytes();
-        let wanted: &[u8] = if generation == 0 { &[] } else { &wanted };
-        let mut request = Request::default();
-        request.command(&[b"EVAL", REMOVE, b"1", &key_of(call.id), wanted]);
-        match self.servers.call(call, &request)?.pop() {
-            Some(Answer::BulkString(bytes)) => match Head::parse(&bytes) {
-                Ok(head) => self.unlink_parts(call, &head),
-                Err(_) => Ok(()), // absent, of another generation, or damaged: then it had no parts
-            },
-            _ => Ok(()),
-        }
-    }
-
-    #[cold]
-    fn cut(&self, key: &Key) -> Error {
-        let cause = "the stored bytes are cut short, or are not an object";
-        Error::new(ErrorKind::Corrupt, GET, cause)
-            .with("key", key)
-            .with("channel", &self.settings.url)
-            .with_hint("another program changed them, or the server evicted a part; store it again")
-    }
-
-    #[cold]
-    fn strange(&self, operation: &'static str) -> Error {
-        Error::new(ErrorKind::Io, operation, "the server answers in a way Redis does not")
-            .with("channel", &self.settings.url)
-            .with_hint("check that it is a Redis server of version 6 or newer")
     }
 }
 
@@ -341,10 +213,7 @@ impl Connector for RedisConnector {
                 }
             }
         };
-        Ok(Some(match options.access {
-            Access::Private => bytes,
-            Access::ReadOnly => bytes.into_read_only(),
-        }))
+        Ok(Some(for_access(bytes, options.access)))
     }
 
     fn exists(&self, key: &Key) -> Result<bool> {
@@ -482,10 +351,7 @@ impl Connector for RedisConnector {
             .map(|(key, mut answers)| match self.found(key, answers.pop())? {
                 None => Ok(None),
                 Some(Found::InParts(_)) => self.get(key, options),
-                Some(Found::Whole(bytes)) => Ok(Some(match options.access {
-                    Access::Private => bytes,
-                    Access::ReadOnly => bytes.into_read_only(),
-                })),
+                Some(Found::Whole(bytes)) => Ok(Some(for_access(bytes, options.access))),
             })
             .collect()
     }
@@ -516,102 +382,5 @@ impl Connector for RedisConnector {
             changes.push((key.id(), request));
         }
         self.servers.call_all(call, &changes, |index| changes[index].1.len()).map(drop)
-    }
-}
-
-impl RedisConnector {
-    /// Removes the namespace's keys from every server.
-    fn clear(&self) -> Result<()> {
-        let pattern = pattern(&self.settings.namespace);
-        self.servers.on_every_primary(CLOSE, |link| {
-            let mut cursor = b"0".to_vec();
-            loop {
-                let mut request = Request::default();
-                request.command(&[b"SCAN", &cursor, b"MATCH", &pattern, b"COUNT", b"1000"]);
-                let mut answers = link.call(&request)?;
-                if let Some(error) = first_error(&answers) {
-                    return Err(error);
-                }
-                let Some(Answer::Array(answer)) = answers.pop() else { return Ok(()) };
-                let [Answer::BulkString(next), Answer::Array(found)] = &answer[..] else {
-                    return Ok(());
-                };
-                let mut unlink = Request::default();
-                for key in found {
-                    if let Answer::BulkString(key) = key {
-                        unlink.command(&[b"UNLINK", key]);
-                    }
-                }
-                if let Some(error) = first_error(&link.call(&unlink)?) {
-                    return Err(error);
-                }
-                if next == b"0" {
-                    return Ok(());
-                }
-                cursor.clone_from(next);
-            }
-        })
-    }
-
-    /// Removes what a batch that failed has stored; the first error is the one to report.
-    fn remove_all(&self, ids: &[String]) {
-        let unlink = |id: &String| {
-            let mut request = Request::default();
-            request.command(&[b"UNLINK", &key_of(id)]);
-            request
-        };
-        let requests: Vec<_> = ids.iter().map(|id| (id.as_str(), unlink(id))).collect();
-        let deadline = Some(Instant::now() + CLEANUP);
-        let call = Call { deadline, ..Call::of(PUT, "") };
-        let _ = self.servers.call_all(call, &requests, |_| HEAD);
-    }
-}
-
-/// Adds the SET of a string: head and object, with the time to live, if any.
-fn set<'a>(
-    request: &mut Request<'a>,
-    id: &str,
-    head: &Head,
-    object: &[&'a [u8]],
-    ttl: Option<Duration>,
-) {
-    request.begin(if ttl.is_some() { 5 } else { 3 }).argument(b"SET").argument(&key_of(id));
-    request.value(&head.to_bytes(), object);
-    if let Some(ttl) = ttl {
-        request.argument(b"PX").argument(milliseconds(ttl).as_bytes());
-    }
-}
-
-/// Adds what makes an object known under a key handed out before, to be done in one transaction:
-/// the head of the object it replaces is among the answers, and waiters are woken.
-fn publish<'a>(
-    request: &mut Request<'a>,
-    id: &str,
-    head: &Head,
-    object: &[&'a [u8]],
-    ttl: Option<Duration>,
-) {
-    request.command(&[b"GETRANGE", &key_of(id), b"0", b"31"]);
-    set(request, id, head, object, ttl);
-    request.command(&[b"PUBLISH", &key_of(id), b""]);
-}
-
-/// Adds the command that gives a key this time to live, or none.
-fn set_ttl(request: &mut Request<'_>, key: &[u8], ttl: Option<Duration>) {
-    match ttl {
-        None => request.command(&[b"PERSIST", key]),
-        Some(ttl) => request.command(&[b"PEXPIRE", key, milliseconds(ttl).as_bytes()]),
-    };
-}
-
-/// A time to live as Redis takes it: at least 1, and no more than it can add to the clock.
-fn milliseconds(ttl: Duration) -> String {
-    ttl.as_millis().clamp(1, 1 << 52).to_string()
-}
-
-fn number_of(answer: &Answer) -> Option<u64> {
-    match answer {
-        Answer::Int(number) => u64::try_from(*number).ok(),
-        _ => None,
     }
 }

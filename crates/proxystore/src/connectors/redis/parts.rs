@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::RedisConnector;
 use super::layout::{Head, key_of, part_key};
+use super::read::number_of;
 use super::request::Request;
 use super::servers::Call;
-use super::{RedisConnector, number_of, publish, set_ttl};
+use super::write::{publish, set_ttl};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;

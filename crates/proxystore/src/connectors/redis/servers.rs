@@ -36,7 +36,15 @@ pub(super) struct Servers {
 #[derive(Default)]
 struct State {
     idle: Mutex<HashMap<Node, Vec<Link>>>,
-    slots: Mutex<Option<Arc<Slots>>>,
+    slots: Mutex<Known>,
+}
+
+/// What is known of a cluster.
+#[derive(Default)]
+struct Known {
+    slots: Arc<Slots>,
+    /// It may be out of date, but its servers can still be asked.
+    is_old: bool,
 }
 
 /// Which server has which slots: first, last, server.
@@ -284,7 +292,7 @@ impl Servers {
     }
 
     fn forget_slots(&self) {
-        *lock(&self.state.get().slots) = None;
+        lock(&self.state.get().slots).is_old = true;
     }
 
     /// The server of an id.
@@ -303,11 +311,16 @@ impl Servers {
 
     /// Which server has which slots, asked of the first that answers.
     fn slots(&self) -> RedisResult<Arc<Slots>> {
-        if let Some(slots) = &*lock(&self.state.get().slots) {
-            return Ok(Arc::clone(slots));
-        }
+        let known = {
+            let known = lock(&self.state.get().slots);
+            if !known.is_old && !known.slots.is_empty() {
+                return Ok(Arc::clone(&known.slots));
+            }
+            Arc::clone(&known.slots)
+        };
         let mut failure = None;
-        for node in &self.place.nodes {
+        let others = known.iter().map(|(_, _, node)| node);
+        for node in self.place.nodes.iter().chain(others) {
             let asked = self.take(node.clone(), self.timeout).and_then(|mut taken| {
                 let answers =
                     taken.link.call(Request::default().command(&[b"CLUSTER", b"SLOTS"]))?;
@@ -320,7 +333,8 @@ impl Servers {
             match asked {
                 Ok(slots) => {
                     let slots = Arc::new(slots);
-                    *lock(&self.state.get().slots) = Some(Arc::clone(&slots));
+                    *lock(&self.state.get().slots) =
+                        Known { slots: Arc::clone(&slots), is_old: false };
                     return Ok(slots);
                 }
                 Err(error) => failure = Some(error),
