@@ -26,6 +26,11 @@ NATIVE_SCHEMES = {
     "memory": f"{_PACKAGE}memory.MemoryConnector",
     "file": f"{_PACKAGE}file.FileConnector",
     "shm": f"{_PACKAGE}shm.SharedMemoryConnector",
+    "redis": f"{_PACKAGE}redis.RedisConnector",
+    "rediss": f"{_PACKAGE}redis.RedisConnector",
+    "redis+unix": f"{_PACKAGE}redis.RedisConnector",
+    "redis+cluster": f"{_PACKAGE}redis.RedisConnector",
+    "rediss+cluster": f"{_PACKAGE}redis.RedisConnector",
 }
 """Paths of the native connectors by the scheme of their URLs."""
 

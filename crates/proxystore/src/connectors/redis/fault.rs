@@ -60,22 +60,25 @@ pub(super) fn report(
     place: &Place,
     node: Option<&Node>,
 ) -> Error {
-    let (kind, cause, hint): (_, String, _) = match error.code() {
-        _ if error.kind() == Kind::AuthenticationFailed => (
+    let text = error.to_string();
+    let is_refused = error.kind() == Kind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+        || text.contains("Authentication required");
+    let (kind, cause, hint) = match error.code() {
+        _ if is_refused => (
             ErrorKind::Permission,
-            "the server refuses user and password".to_owned(),
+            "the server refuses user and password, or wants them".to_owned(),
             "give the options username and password, or set PROXYSTORE_REDIS_USERNAME and \
              PROXYSTORE_REDIS_PASSWORD",
         ),
-        Some("NOAUTH" | "WRONGPASS") => (
-            ErrorKind::Permission,
-            "the server wants a password".to_owned(),
-            "give the options username and password, or set PROXYSTORE_REDIS_USERNAME and \
-             PROXYSTORE_REDIS_PASSWORD",
+        _ if text.contains("switch database") => (
+            ErrorKind::Config,
+            "the server has no such database".to_owned(),
+            "take one of those it has, by default 0 to 15",
         ),
         Some("NOPERM") => (
             ErrorKind::Permission,
-            error.to_string(),
+            text,
             "the user needs the keys and channels proxystore:* and the commands listed in \
              docs/protocol-redis.md",
         ),
@@ -99,7 +102,7 @@ pub(super) fn report(
             "the server is still loading its data".to_owned(),
             "try again in a while",
         ),
-        Some(_) => (ErrorKind::Io, error.to_string(), "look at the server's log"),
+        Some(_) => (ErrorKind::Io, text, "look at the server's log"),
         None if error.is_timeout() => (
             ErrorKind::Timeout,
             "the server does not answer in time".to_owned(),
@@ -108,17 +111,17 @@ pub(super) fn report(
         ),
         None if is_tls(&error) => (
             ErrorKind::Permission,
-            format!("no trusted connection can be made: {error}"),
+            format!("no trusted connection can be made: {text}"),
             "give the server's certificate authority as ca_file, or set \
              PROXYSTORE_REDIS_CA_FILE; the certificate must name the host of the URL",
         ),
         None if error.is_io_error() => (
             ErrorKind::Io,
-            format!("the server cannot be reached: {error}"),
+            format!("the server cannot be reached: {text}"),
             "start one (redis-server --port PORT), or check host, port, firewall, and whether it \
              wants TLS (rediss://)",
         ),
-        None => (ErrorKind::Io, error.to_string(), "check that this is a Redis server"),
+        None => (ErrorKind::Io, text, "check that this is a Redis server"),
     };
     let mut report = Error::new(kind, operation, cause).with("channel", place);
     if let Some(node) = node.filter(|_| place.is_cluster) {

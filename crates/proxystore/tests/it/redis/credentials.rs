@@ -62,9 +62,11 @@ fn nothing_that_is_shown_or_sent_has_the_password() {
 fn without_a_password_the_error_names_the_remedy() {
     needs_redis!();
     let server = locked();
-    let error = RedisConnector::new(&server.url()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
-    assert!(error.to_string().contains("PROXYSTORE_REDIS_PASSWORD"), "{error}");
+    for url in [server.url(), server.url().replace("/0", "/1")] {
+        let error = RedisConnector::new(&url).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+        assert!(error.to_string().contains("PROXYSTORE_REDIS_PASSWORD"), "{error}");
+    }
 }
 
 #[test]

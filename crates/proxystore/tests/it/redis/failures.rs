@@ -130,3 +130,13 @@ fn a_server_of_a_cluster_is_told_apart() {
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     assert!(error.to_string().contains("redis+cluster://"), "{error}");
 }
+
+#[test]
+fn a_database_that_is_not_there_is_named() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let config = ConnectorConfig::new(server.url().replace("/0", "/99"));
+    let error = RedisConnector::open(&config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("/99"), "{error}");
+}
