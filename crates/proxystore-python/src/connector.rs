@@ -170,7 +170,10 @@ impl NativeConnector {
         py: Python<'py>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-        keys.try_iter()?.map(|key| self.get(py, &key?)).collect()
+        let keys: Vec<Key> = keys.try_iter()?.map(|key| key_of(&key?)).collect::<PyResult<_>>()?;
+        let connector = self.inner()?;
+        let found = py.detach(|| connector.get_batch(&keys, &GetOptions::default())).py(py)?;
+        found.into_iter().map(|bytes| bytes.map(|bytes| memory(py, bytes)).transpose()).collect()
     }
 
     /// Whether there is an object under the key.

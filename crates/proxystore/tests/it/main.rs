@@ -11,6 +11,10 @@ mod multi_conformance;
 mod ownership;
 mod payload;
 mod process;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod servers;
 #[cfg(target_os = "linux")]
 mod shm;
 #[cfg(target_os = "linux")]
