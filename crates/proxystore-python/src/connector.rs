@@ -288,6 +288,7 @@ type Report = (Vec<String>, Vec<String>, Vec<String>, u64, u64);
 
 /// Removes the shared-memory sessions of this user that no process holds any more.
 #[pyfunction]
+#[pyo3(signature = (root = None))]
 pub(crate) fn sweep_shared_memory(py: Python<'_>, root: Option<PathBuf>) -> PyResult<Report> {
     let report = py.detach(|| shm::sweep(root.as_deref())).py(py)?;
     Ok((report.removed, report.held, report.persistent, report.objects, report.bytes))

@@ -173,7 +173,10 @@ fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
 #[pymethods]
 impl StoreFactory {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(key, store_config, *, evict=False, deserializer=None)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { state: OnceLock::new() }
     }
@@ -381,6 +384,7 @@ impl StoreFactory {
 
     /// `StoreFactory[ConnectorT, T]`: parameters are for type checkers alone.
     #[classmethod]
+    #[pyo3(signature = (parameters, /))]
     fn __class_getitem__<'py>(
         class: &Bound<'py, PyType>,
         parameters: &Bound<'py, PyAny>,
