@@ -300,12 +300,14 @@ impl Connector for RedisConnector {
         let is_plain = |object: &Parts<'_>| object.len() as u64 <= self.settings.whole_bytes;
         let ids = objects.iter().map(|_| self.new_id()).collect::<Result<Vec<_>>>()?;
         let ttl = options.ttl.or(self.settings.ttl);
+        let mut alone = Vec::new();
         let stored = (|| {
             let mut requests = Vec::with_capacity(objects.len());
             let mut keys = Vec::with_capacity(objects.len());
             for (id, object) in ids.iter().zip(objects) {
                 if options.key.is_some() || !is_plain(object) {
                     keys.push(self.put(object, options)?);
+                    alone.extend(keys.last().cloned());
                     continue;
                 }
                 let head = Head { len: object.len() as u64, generation: FIRST, part: 0 };
@@ -319,7 +321,7 @@ impl Connector for RedisConnector {
             Ok(keys)
         })();
         if stored.is_err() {
-            self.remove_all(&ids);
+            self.remove_all(&ids, &alone);
         }
         stored
     }

@@ -90,6 +90,10 @@ fn a_put_that_finds_no_room_leaves_nothing() {
     let error = connector.put_batch(&objects, &PutOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!(keys(&server), Vec::<String>::new());
+    let objects = [Parts::from(&bytes[..(2 << 20)]), Parts::from(&bytes[..])]; // each in parts
+    let error = connector.put_batch(&objects, &PutOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert_eq!(keys(&server), Vec::<String>::new());
     put(&connector, b"fits");
 }
 
