@@ -198,13 +198,19 @@ impl Connector for RedisConnector {
 
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         self.check(GET, key)?;
+        let call = Call { deadline: options.deadline, ..Call::of(GET, key.id()) };
+        if options.range.is_none() && self.is_large(key) {
+            let mut bytes = Buffer::zeroed(key.size() as usize);
+            if self.read_pieces(call, key, bytes.as_mut().unwrap_or_default())? {
+                return Ok(Some(for_access(bytes, options.access)));
+            }
+        }
         let bytes = loop {
             match self.find(key, options)? {
                 None => return Ok(None),
                 Some(Found::Whole(bytes)) => break bytes,
                 Some(Found::InParts(head)) => {
                     let range = checked_range(key, options.range.as_ref(), head.len)?;
-                    let call = Call { deadline: options.deadline, ..Call::of(GET, key.id()) };
                     let mut bytes = Buffer::zeroed((range.end - range.start) as usize);
                     let target = bytes.as_mut().unwrap_or_default();
                     if self.read_parts(call, key, &head, range, target)? {
@@ -267,6 +273,15 @@ impl Connector for RedisConnector {
 
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
         self.check(GET, key)?;
+        let call = Call::of(GET, key.id());
+        let is_as_long = key.size() == target.len() as u64;
+        if range.is_none()
+            && is_as_long
+            && self.is_large(key)
+            && self.read_pieces(call, key, target)?
+        {
+            return Ok(true);
+        }
         let options = GetOptions { range: range.clone(), ..GetOptions::default() };
         loop {
             match self.find(key, &options)? {
@@ -284,7 +299,7 @@ impl Connector for RedisConnector {
                     if len != target.len() {
                         return Err(wrong_length(key, len, target.len()));
                     }
-                    if self.read_parts(Call::of(GET, key.id()), key, &head, range, target)? {
+                    if self.read_parts(call, key, &head, range, target)? {
                         return Ok(true);
                     }
                 }
