@@ -78,6 +78,27 @@ class ConnectorConfig(_model.Model):
         """
         return self.get_connector_type().from_config(dict(self.options))
 
+    def _native(self) -> tuple[str, dict[str, Any]]:
+        """Return URL and options: what the native code knows the channel by."""
+        connector: Any = self.get_connector_type()
+        path = get_object_path(connector)
+        scheme = getattr(connector, "_scheme", None)
+        if scheme is None or _kinds.NATIVE_SCHEMES.get(scheme) != path:
+            return f"python:{path}", dict(self.options)
+        url, options = connector._to_url(dict(self.options))
+        return url, options
+
+    @classmethod
+    def _from_native(cls, url: str, options: dict[str, Any]) -> Self:
+        """Return the configuration that `_native` said this of."""
+        scheme, _, place = url.partition(":")
+        if scheme == "python":
+            return cls(kind=place, options=options)
+        connector = cls(kind=_kinds.native_path(scheme))
+        native: Any = connector.get_connector_type()
+        connector.options = native._from_url(url, options)
+        return connector
+
 
 class StoreConfig(_model.Model):
     """Configuration of a store.
@@ -166,13 +187,7 @@ class StoreConfig(_model.Model):
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:
         """Return name, URL, options of the connector, settings that differ, and pickled rest."""
-        connector: Any = self.connector.get_connector_type()
-        path = get_object_path(connector)
-        scheme = getattr(connector, "_scheme", None)
-        if scheme is not None and _kinds.NATIVE_SCHEMES.get(scheme) == path:
-            url, options = connector._to_url(dict(self.connector.options))
-        else:
-            url, options = f"python:{path}", dict(self.connector.options)
+        url, options = self.connector._native()
         settings = {
             native: getattr(self, field)
             for field, native in self._SETTINGS.items()
@@ -193,18 +208,10 @@ class StoreConfig(_model.Model):
         extension: bytes | None,
     ) -> Self:
         """Return the configuration that `_native` said this of."""
-        scheme = url.partition(":")[0]
-        if scheme == "python":
-            connector = ConnectorConfig(kind=url.partition(":")[2], options=options)
-        elif scheme in _kinds.NATIVE_SCHEMES:
-            connector = ConnectorConfig(kind=_kinds.NATIVE_SCHEMES[scheme])
-            native: Any = connector.get_connector_type()
-            connector.options = native._from_url(url, options)
-        else:
-            raise StoreConfigError(
-                f"store {name!r} is on a channel of kind {scheme!r}, which is unknown here; known "
-                f"are {', '.join(_kinds.NATIVE_SCHEMES)} and connectors written in Python"
-            )
+        try:
+            connector = ConnectorConfig._from_native(url, options)
+        except StoreConfigError as error:
+            raise StoreConfigError(f"store {name!r}: {error}") from error
         fields = {
             field: settings[native] for field, native in cls._SETTINGS.items() if native in settings
         }

@@ -39,8 +39,10 @@ mod credentials;
 mod expiry;
 pub mod file;
 pub mod memory;
+pub mod multi;
 mod notify;
 mod open;
+mod percent;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod shm;

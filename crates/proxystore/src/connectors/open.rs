@@ -12,6 +12,7 @@ const BUILT_IN: &[(&str, Opener)] = &[
     ("memory", |config| Ok(Arc::new(super::memory::MemoryConnector::open(config)?))),
     ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
     ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
+    ("multi", |config| Ok(Arc::new(super::multi::MultiConnector::open(config)?))),
     #[cfg(feature = "redis")]
     ("redis", open_redis),
     #[cfg(feature = "redis")]
@@ -38,10 +39,15 @@ pub fn open(config: &ConnectorConfig) -> Result<Arc<dyn Connector>> {
     if let Some((_, opener)) = BUILT_IN.iter().find(|(name, _)| *name == kind) {
         return opener(config);
     }
-    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}://")).collect();
+    let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| format!("{name}:")).collect();
     Err(Error::new(ErrorKind::Config, "open a channel", "its kind is unknown")
         .with("url", super::without_credentials(&config.url))
         .with_hint(format!("this build has {}", known.join(", "))))
+}
+
+/// Whether this build has channels of this kind.
+pub(super) fn is_known(kind: &str) -> bool {
+    BUILT_IN.iter().any(|(name, _)| *name == kind)
 }
 
 /// The URL as the connector of its kind writes it, where that may differ.

@@ -216,6 +216,9 @@ impl Store {
 
     /// Lets objects vanish `ttl` from now, or only when evicted (`None`); absent ones are fine.
     ///
+    /// They vanish from the channel; a decoded copy in a process's cache stays until it is evicted
+    /// there.
+    ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] on channels without [`ttl`](crate::connectors::Capabilities::ttl).
     pub fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {

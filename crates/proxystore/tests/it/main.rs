@@ -4,7 +4,10 @@
 mod conformance;
 mod file;
 mod future;
+mod lifetime;
 mod memory;
+mod multi;
+mod multi_conformance;
 mod ownership;
 mod payload;
 mod process;
