@@ -33,6 +33,7 @@ __all__ = [
     "FutureTimeoutError",
     "IncompatibleVersionError",
     "LifetimeEndedError",
+    "MultiConnectorError",
     "NonProxiableTypeError",
     "ObjectNotFoundError",
     "ProxyResolveMissingKeyError",
@@ -195,6 +196,14 @@ class UnsupportedOperationError(ProxyStoreError, NotImplementedError):
     """The channel cannot do this.
 
     Remedy: use a connector that can; the text names the capability that is missing.
+    """
+
+
+class MultiConnectorError(ProxyStoreError):
+    """No part of a multi connector takes an object, or a key is of a part that is not there.
+
+    Remedy: the text has each part's reason. Add a part whose policy takes what the others do not;
+    use objects of a dormant part on a host that its policy is for.
     """
 
 

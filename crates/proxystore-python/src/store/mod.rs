@@ -12,9 +12,8 @@ mod proxies;
 mod registry;
 mod state;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use proxystore::connectors::Connector;
 use proxystore::payload::Framed;
 use proxystore::store::CacheLimits;
 use proxystore::{Access, Store};
@@ -29,9 +28,10 @@ pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease,
 pub(crate) use registry::stores;
 
 use crate::buffer::PyStoredBytes;
-use crate::connector::{self, NativeConnector};
+use crate::connector;
 use crate::error::IntoPython;
-use crate::foreign::ForeignConnector;
+use crate::keys::Keys;
+use crate::multi;
 use metrics::Recorder;
 use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
@@ -76,23 +76,19 @@ impl StoreBase {
         let entries = usize::try_from(cache_entries).map_err(|_| {
             PyValueError::new_err(format!("Cache size must be non-negative, got {cache_entries}"))
         })?;
-        let native = connector.cast::<NativeConnector>().ok();
-        let inner: Arc<dyn Connector> = match native {
-            Some(native) => Arc::clone(native.get().inner()?),
-            None => Arc::new(ForeignConnector::new(&connector)?),
-        };
+        let (inner, keys) = multi::inner_of(&connector)?;
         let settings = crate::value::settings(settings)
             .ok_or_else(|| PyTypeError::new_err("settings must be plain values"))?;
         let store = Store::builder(name, inner)
             .cache(CacheLimits { entries, bytes: cache_bytes })
             .settings(settings)
             .build();
-        let foreign = native.is_none();
         let access = if read_only { Access::ReadOnly } else { Access::Private };
         let state = State {
             store,
             connector: connector.unbind(),
-            foreign,
+            foreign: matches!(*keys, Keys::Foreign),
+            keys,
             serializer,
             deserializer,
             populate_target,
