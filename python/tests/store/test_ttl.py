@@ -12,7 +12,7 @@ from proxystore_rs.exceptions import UnsupportedOperationError
 from proxystore_rs.store import Store
 from proxystore_rs.store.utils import get_key
 
-NATIVE = ("memory", "file", "shm")
+NATIVE = ("memory", "file", "shm", "multi")
 LONG = 3600
 
 
