@@ -358,6 +358,7 @@ class StoreFactory(Generic[_S, _T]):
     def resolve(self) -> _T: ...
     def resolve_async(self) -> None: ...
 
+@final
 class Lease:
     """Keeps an object, or the record of a future, alive as long as it lives."""
 
