@@ -3,9 +3,11 @@
 
 mod conformance;
 mod file;
+mod future;
 mod memory;
 mod multi;
 mod multi_conformance;
+mod ownership;
 mod payload;
 mod process;
 #[cfg(target_os = "linux")]
