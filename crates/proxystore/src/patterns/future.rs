@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use crate::codec::{Decode, Encode, FAILURE, Failure};
 use crate::connectors::{Access, GetOptions, PutOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
 use crate::patterns::Lease;
-use crate::payload::{PRELUDE, is_payload_of};
+use crate::payload::{Framed, PRELUDE, is_payload_of};
 use crate::proxy::{Factory, Proxy};
 use crate::reference::{Reference, Wait};
 use crate::store::{Store, StoreFactory, lease_record};
@@ -71,28 +72,19 @@ impl Store {
         let mut reference = Reference::new(Arc::clone(self.config()), key);
         reference.evict = options.evict;
         reference.wait = Some(Wait { timeout: options.timeout, lease: options.lease });
-        if let Some(ttl) = options.lease {
-            self.put_lease_record(&reference.key, ttl)?;
-        }
         Future::new(StoreFactory::of(self, reference.clone()), reference)
     }
 
-    /// Writes the record that says that the future of this key may still be set.
+    /// Says that the future of this key may still be set, until the lease is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] on channels without a time to live.
-    pub fn put_lease_record(&self, key: &crate::Key, ttl: Duration) -> Result<()> {
-        let record =
-            PutOptions { key: Some(lease_record(key)), ttl: Some(ttl), ..PutOptions::default() };
-        self.put_with("lease", &record).map(drop)
-    }
-
-    /// Renews the record of a future until the lease is dropped.
-    ///
-    /// # Errors
-    /// What the channel fails with.
-    pub fn renew_lease_record(&self, key: &crate::Key, ttl: Duration) -> Result<Lease> {
-        Lease::new(self, [lease_record(key)], ttl)
+    pub fn hold_future(&self, key: &Key, ttl: Duration) -> Result<Lease> {
+        let record = lease_record(key);
+        let options =
+            PutOptions { key: Some(record.clone()), ttl: Some(ttl), ..PutOptions::default() };
+        self.put_with("lease", &options)?;
+        Lease::new(self, [record], ttl)
     }
 
     /// The failure stored under a key; `None` for an object, or for nothing. Reads no more of an
@@ -100,7 +92,7 @@ impl Store {
     ///
     /// # Errors
     /// What the channel fails with.
-    pub fn failure(&self, key: &crate::Key) -> Result<Option<Failure>> {
+    pub fn failure(&self, key: &Key) -> Result<Option<Failure>> {
         let range = Some(0..PRELUDE as u64);
         let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
         match self.connector().get(key, &options) {
@@ -115,22 +107,19 @@ impl Store {
     /// Stores the result of a future, or its failure, and drops the record of its lease.
     ///
     /// # Errors
-    /// As [`put`](Self::put); [`ErrorKind::Cancelled`] when the future was cancelled.
+    /// As [`put`](Self::put).
     pub fn settle<T: Encode + ?Sized>(&self, reference: &Reference, object: &T) -> Result<()> {
-        self.settle_payload(reference, object.encode()?)
+        self.settle_framed(reference, &object.encode()?.frame()?)
     }
 
-    /// As [`settle`](Self::settle), with an encoded object.
+    /// As [`settle`](Self::settle), with a framed payload.
     ///
     /// # Errors
     /// As [`settle`](Self::settle).
-    pub fn settle_payload(
-        &self,
-        reference: &Reference,
-        payload: crate::payload::Payload<'_>,
-    ) -> Result<()> {
+    pub fn settle_framed(&self, reference: &Reference, framed: &Framed<'_>) -> Result<()> {
         let options = PutOptions { key: Some(reference.key.clone()), ..PutOptions::default() };
-        self.put_payload(payload, &options)?;
+        self.put_framed(framed, &options)?;
+        self.cache().remove(&reference.key); // keys of some connectors have no generations
         if reference.wait.is_some_and(|wait| wait.lease.is_some()) {
             self.evict(&lease_record(&reference.key))?;
         }
@@ -141,7 +130,7 @@ impl Store {
 impl<T: 'static> Future<T> {
     fn new(factory: StoreFactory, reference: Reference) -> Result<Self> {
         let lease = match reference.wait.and_then(|wait| wait.lease) {
-            Some(ttl) => Some(factory.store()?.renew_lease_record(&reference.key, ttl)?),
+            Some(ttl) => Some(factory.store()?.hold_future(&reference.key, ttl)?),
             None => None,
         };
         Ok(Self { factory, reference, lease, result: PhantomData })

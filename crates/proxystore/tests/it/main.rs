@@ -15,3 +15,5 @@ mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+#[cfg(target_os = "linux")]
+mod ttl;
