@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from proxystore_rs.connectors.multi import MultiKey
 from proxystore_rs.exceptions import (
     FutureAbandonedError,
     FutureCancelledError,
@@ -210,6 +211,13 @@ time.sleep(600)
 """
 
 
+def _record(key: Any) -> Any:
+    """The key of the record of a future's lease."""
+    if isinstance(key, MultiKey):
+        return key._replace(connector_key=_record(key.connector_key))
+    return key._replace(**{key._fields[0]: key[0] + ".lease"})
+
+
 def test_a_dead_producer_is_noticed(shared_store: Store[Any]) -> None:
     future: Future[int] = shared_store.future(lease=0.4)
     command = [sys.executable, "-c", _HOLD, pickle.dumps(future).hex()]
@@ -221,7 +229,7 @@ def test_a_dead_producer_is_noticed(shared_store: Store[Any]) -> None:
         with pytest.raises(ProxyResolveError) as caught:
             pickle.loads(pickle.dumps(shared_store.future(polling_timeout=1.0).proxy())) + 1
         assert isinstance(caught.value.cause, FutureTimeoutError)
-        assert shared_store.exists(key._replace(**{key._fields[0]: key[0] + ".lease"}))
+        assert shared_store.exists(_record(key))
         producer.send_signal(signal.SIGKILL)
         with pytest.raises(ProxyResolveError) as caught:
             resolve(proxy)
