@@ -32,6 +32,7 @@ __all__ = [
     "FutureFailedError",
     "FutureTimeoutError",
     "IncompatibleVersionError",
+    "LifetimeEndedError",
     "MultiConnectorError",
     "NonProxiableTypeError",
     "ObjectNotFoundError",
@@ -82,6 +83,13 @@ class ProxyStoreFactoryError(StoreError):
     """The proxy does not come from a store, so it has no key and no store.
 
     Remedy: make the proxy by `store.proxy(obj)`, or use functions that take any proxy.
+    """
+
+
+class LifetimeEndedError(StoreError, RuntimeError):
+    """The lifetime has ended, and takes no more objects.
+
+    Remedy: add objects while it lasts, extend a lease before it ends, or make another lifetime.
     """
 
 

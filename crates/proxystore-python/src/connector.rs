@@ -170,7 +170,11 @@ impl NativeConnector {
         py: Python<'py>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-        keys.try_iter()?.map(|key| self.get(py, &key?)).collect()
+        let (connector, faces) = self.opened()?;
+        let keys = keys.try_iter()?.map(|key| faces.key_of(&key?));
+        let keys: Vec<Key> = keys.collect::<PyResult<_>>()?;
+        let found = py.detach(|| connector.get_batch(&keys, &GetOptions::default())).py(py)?;
+        found.into_iter().map(|bytes| bytes.map(|bytes| memory(py, bytes)).transpose()).collect()
     }
 
     /// Whether there is an object under the key.
@@ -285,6 +289,7 @@ type Report = (Vec<String>, Vec<String>, Vec<String>, u64, u64);
 
 /// Removes the shared-memory sessions of this user that no process holds any more.
 #[pyfunction]
+#[pyo3(signature = (root = None))]
 pub(crate) fn sweep_shared_memory(py: Python<'_>, root: Option<PathBuf>) -> PyResult<Report> {
     let report = py.detach(|| shm::sweep(root.as_deref())).py(py)?;
     Ok((report.removed, report.held, report.persistent, report.objects, report.bytes))

@@ -27,6 +27,11 @@ NATIVE_SCHEMES = {
     "file": f"{_PACKAGE}file.FileConnector",
     "shm": f"{_PACKAGE}shm.SharedMemoryConnector",
     "multi": f"{_PACKAGE}multi.MultiConnector",
+    "redis": f"{_PACKAGE}redis.RedisConnector",
+    "rediss": f"{_PACKAGE}redis.RedisConnector",
+    "redis+unix": f"{_PACKAGE}redis.RedisConnector",
+    "redis+cluster": f"{_PACKAGE}redis.RedisConnector",
+    "rediss+cluster": f"{_PACKAGE}redis.RedisConnector",
 }
 """Paths of the native connectors by the scheme of their URLs."""
 

@@ -237,6 +237,11 @@ class Store(StoreBase, Generic[ConnectorT]):
         self,
         obj: T,
         *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
         **kwargs: Any,
     ) -> ProxyLocker[T] | T:
@@ -244,7 +249,16 @@ class Store(StoreBase, Generic[ConnectorT]):
 
         Takes the keyword arguments of `proxy`; `None` and `bool` are returned as they are.
         """
-        proxy = self.proxy(obj, skip_nonproxiable=skip_nonproxiable, **kwargs)
+        proxy = self.proxy(
+            obj,
+            evict=evict,
+            lifetime=lifetime,
+            serializer=serializer,
+            deserializer=deserializer,
+            populate_target=populate_target,
+            skip_nonproxiable=skip_nonproxiable,
+            **kwargs,
+        )
         if proxy is obj:
             return obj
         return ProxyLocker(proxy)

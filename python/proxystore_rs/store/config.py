@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["ConnectorConfig", "StoreConfig"]
 
 
+_SECRET = ("password",)
+"""Options that are never shown."""
+
+
 class ConnectorConfig(_model.Model):
     """Configuration of a connector.
 
@@ -52,6 +56,10 @@ class ConnectorConfig(_model.Model):
     options: dict[str, Any] = {}  # noqa: RUF012 (each instance copies it)
 
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
+
+    def __repr__(self) -> str:
+        options = {name: "***" if name in _SECRET else self.options[name] for name in self.options}
+        return f"ConnectorConfig(kind={self.kind!r}, options={options!r})"
 
     def get_connector_type(self) -> type[Connector[Any]]:
         """Return the class of the connector.

@@ -16,9 +16,10 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
 use super::{StoreBase, future, overrides, registry};
+use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
-use crate::{connector, proxy};
+use crate::proxy;
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -172,7 +173,10 @@ fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
 #[pymethods]
 impl StoreFactory {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(key, store_config, *, evict=False, deserializer=None)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { state: OnceLock::new() }
     }
@@ -302,7 +306,7 @@ impl StoreFactory {
     fn _result<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let mut wait = self.state()?.reference.wait;
         if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
-            wait.timeout = Some(connector::seconds(timeout.max(0.0))?);
+            wait.timeout = Some(seconds(timeout.max(0.0))?);
         }
         self.fetch(py, wait)
     }
@@ -352,7 +356,7 @@ impl StoreFactory {
         if state.reference.inline.is_some() || inner.store.cache().contains(&key) {
             return Ok(());
         }
-        if inner.foreign && wait.is_some() {
+        if inner.keys.has_foreign() && wait.is_some() {
             return Ok(()); // its thread could wait for ever, and the interpreter for the thread
         }
         let started = Arc::new(Pending::new());
@@ -380,6 +384,7 @@ impl StoreFactory {
 
     /// `StoreFactory[ConnectorT, T]`: parameters are for type checkers alone.
     #[classmethod]
+    #[pyo3(signature = (parameters, /))]
     fn __class_getitem__<'py>(
         class: &Bound<'py, PyType>,
         parameters: &Bound<'py, PyAny>,
@@ -420,8 +425,8 @@ fn get_through<'py>(
 
 /// Seconds to wait and seconds of the producer's lease.
 pub(super) fn wait_of((timeout, lease): (Option<f64>, Option<f64>)) -> PyResult<Wait> {
-    let timeout = timeout.map(connector::seconds).transpose()?;
-    Ok(Wait { timeout, lease: lease.map(connector::seconds).transpose()? })
+    let timeout = timeout.map(seconds).transpose()?;
+    Ok(Wait { timeout, lease: lease.map(seconds).transpose()? })
 }
 
 /// The error for an object that is not there.

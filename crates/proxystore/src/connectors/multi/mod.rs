@@ -150,7 +150,7 @@ impl MultiConnector {
     /// # Errors
     /// [`ErrorKind::Config`] as [`parts_of`] has it, else what opening a part fails with.
     pub fn open(config: &ConnectorConfig) -> Result<Self> {
-        let part = |config: PartConfig| {
+        let part = |mut config: PartConfig| {
             let here = || -> Result<_> {
                 if let Some(off) = off_here(&config.policy)? {
                     return Ok((None, Some(off)));
@@ -165,6 +165,9 @@ impl MultiConnector {
                 Ok((Some(open(&config.channel)?), None))
             };
             let (connector, off) = here().map_err(|error| error.with("part", &config.name))?;
+            if let Some(connector) = &connector {
+                config.channel = connector.config(); // without what shall not travel
+            }
             Ok(Part { config, connector, off })
         };
         Self::of(parts_of(config)?.into_iter().map(part).collect::<Result<_>>()?)
