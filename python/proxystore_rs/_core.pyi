@@ -31,14 +31,20 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Buffer",
+    "Lease",
     "NativeConnector",
     "Proxy",
     "StoreBase",
     "StoreFactory",
+    "_copy",
     "_count_guards",
     "_factory",
+    "_fail",
+    "_failure",
+    "_hold_lease",
     "_proxy",
     "_restore",
+    "_settle",
     "stores",
     "sweep_shared_memory",
 ]
@@ -357,6 +363,7 @@ class StoreFactory(Generic[_S, _T]):
     def resolve(self) -> _T: ...
     def resolve_async(self) -> None: ...
 
+@final
 class Lease:
     """Keeps an object, or the record of a future, alive as long as it lives."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from proxystore_rs._core import NativeConnector, StoreBase
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ConnectorT = TypeVar("ConnectorT")
 T = TypeVar("T")
+NonProxiableT = TypeVar("NonProxiableT", bound=bool | None)
+"""What has no proxies, since programs compare it by identity."""
 
 Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
 Deserializer = Callable[[Any], Any]
@@ -233,6 +235,21 @@ class Store(StoreBase, Generic[ConnectorT]):
             inline_bytes=config.inline_bytes,
         )
 
+    @overload
+    def locked_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
+    @overload
+    def locked_proxy(
+        self,
+        obj: T,
+        *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        **kwargs: Any,
+    ) -> ProxyLocker[T]: ...
     def locked_proxy(
         self,
         obj: T,
@@ -305,6 +322,20 @@ class Store(StoreBase, Generic[ConnectorT]):
             lease=lease,
         )
 
+    @overload
+    def owned_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
+    @overload
+    def owned_proxy(
+        self,
+        obj: T,
+        *,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        lease: float | None = None,
+        **kwargs: Any,
+    ) -> OwnedProxy[T]: ...
     def owned_proxy(
         self,
         obj: T,
