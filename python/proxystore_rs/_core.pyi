@@ -29,26 +29,6 @@ from typing import (
 
 from typing_extensions import disjoint_base
 
-__all__ = [
-    "Buffer",
-    "Lease",
-    "NativeConnector",
-    "Proxy",
-    "StoreBase",
-    "StoreFactory",
-    "_copy",
-    "_count_guards",
-    "_factory",
-    "_fail",
-    "_failure",
-    "_hold_lease",
-    "_proxy",
-    "_restore",
-    "_settle",
-    "stores",
-    "sweep_shared_memory",
-]
-
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _S = TypeVar("_S")
