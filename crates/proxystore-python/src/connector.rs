@@ -170,7 +170,9 @@ impl NativeConnector {
         py: Python<'py>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-        let keys: Vec<Key> = keys.try_iter()?.map(|key| key_of(&key?)).collect::<PyResult<_>>()?;
+        let kind = self.keys()?;
+        let keys: Vec<Key> =
+            keys.try_iter()?.map(|key| kind.key_of(&key?)).collect::<PyResult<_>>()?;
         let connector = self.inner()?;
         let found = py.detach(|| connector.get_batch(&keys, &GetOptions::default())).py(py)?;
         found.into_iter().map(|bytes| bytes.map(|bytes| memory(py, bytes)).transpose()).collect()
