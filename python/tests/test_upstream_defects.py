@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from proxystore_rs.connectors.file import FileConnector
 from proxystore_rs.connectors.local import LocalConnector, LocalKey
+from proxystore_rs.connectors.multi import MultiConnector, Policy
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import Proxy, ProxyResolveError, is_resolved
 from proxystore_rs.serialize import deserialize, serialize
@@ -276,3 +278,30 @@ def test_an_empty_batch_is_no_error(store: Store[Any]) -> None:
     """It is one of the Redis server."""
     assert store.put_batch([]) == []
     assert store.proxy_batch([]) == []
+
+
+def test_a_store_on_several_channels_is_opened_elsewhere(tmp_path: Path) -> None:
+    """Its configuration is given to the constructor, which wants something else (TypeError)."""
+    parts: dict[str, Any] = {"files": (FileConnector(str(tmp_path / "files")), Policy())}
+    with (
+        Store("defect-multi", MultiConnector(parts), register=True) as store,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
+        found = pool.submit(use, store.proxy([1, 2], populate_target=False))
+        assert found.result(timeout=60) == "[1, 2]"
+
+
+# Lifetimes
+
+
+def test_a_lease_keeps_no_interpreter_from_ending() -> None:
+    """Its timer is no daemon: the program ends when the lease does."""
+    code = """if True:
+        from proxystore_rs.connectors.local import LocalConnector
+        from proxystore_rs.store import Store
+        from proxystore_rs.store.lifetimes import LeaseLifetime
+        store = Store("defect-lease", LocalConnector(), register=True)
+        lease = LeaseLifetime(store, 3600)
+        store.proxy([1, 2], lifetime=lease)
+    """
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
