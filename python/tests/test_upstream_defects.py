@@ -62,10 +62,19 @@ def test_threads_that_resolve_one_proxy_call_its_factory_once() -> None:
     assert calls == [1]
 
 
-def test_threads_may_share_a_proxy_that_evicts(store: Store[Any]) -> None:
+class Slow(LocalConnector):
+    """Takes a moment, in which other threads come."""
+
+    def get(self, key: LocalKey) -> Any:
+        threading.Event().wait(0.1)
+        return super().get(key)
+
+
+def test_threads_may_share_a_proxy_that_evicts() -> None:
     """All but one of them raise, since the object is gone when they fetch it once more."""
-    proxy = store.proxy([1, 2], evict=True, populate_target=False)
-    assert together(8, lambda _: sum(proxy)) == [3] * 8
+    with Store("defect-evict", Slow(), register=True) as store:
+        proxy = store.proxy([1, 2], evict=True, populate_target=False)
+        assert together(8, lambda _: sum(proxy)) == [3] * 8
 
 
 def test_a_hash_is_the_same_before_and_after_resolving_elsewhere() -> None:
