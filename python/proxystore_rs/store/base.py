@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -313,7 +314,8 @@ class Store(StoreBase, Generic[ConnectorT]):
         del polling_interval, polling_backoff_factor, polling_interval_limit
         from proxystore_rs.store.future import Future
 
-        return Future._of(
+        started = time.perf_counter()
+        future: Future[Any] = Future._of(
             self,
             evict=evict,
             serializer=serializer,
@@ -321,6 +323,10 @@ class Store(StoreBase, Generic[ConnectorT]):
             timeout=polling_timeout,
             lease=lease,
         )
+        if self._metrics is not None:
+            elapsed = (time.perf_counter() - started) * 1000
+            self._metrics.add_time("store.future", future._factory.key, elapsed)
+        return future
 
     @overload
     def owned_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
