@@ -6,6 +6,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -79,10 +80,13 @@ def _parsl(workers: int, stack: contextlib.ExitStack) -> Submit:
     from parsl.providers import LocalProvider
 
     folder = stack.enter_context(tempfile.TemporaryDirectory())
+    scripts = os.path.dirname(sys.executable)  # it starts some of them
+    os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     executor = HighThroughputExecutor(
         label="local",
         address="127.0.0.1",
         max_workers_per_node=workers,
+        cores_per_worker=0.01,  # they sleep
         provider=LocalProvider(init_blocks=1, max_blocks=1),
         heartbeat_period=1,
         heartbeat_threshold=5,

@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import pickle
 import statistics
 import time
 from collections.abc import Mapping
@@ -36,25 +37,29 @@ FRACTIONS = (0.0, 0.2, 0.5, 0.9)
 
 
 class Sealed:
-    """Holds a proxy on its way: engines look into what they carry, and would resolve it."""
+    """A proxy on its way: engines look at what they carry, and would resolve it."""
 
-    def __init__(self, item: Any) -> None:
-        self.item = item
+    def __init__(self, proxy: Any) -> None:
+        self.data = pickle.dumps(proxy)
+
+    def open(self) -> Any:
+        return pickle.loads(self.data)
 
 
 def work(array: Any, start_up: float, compute: float, package: str) -> Any:
     """Be a task: take the predecessor's output after a while, return one of the same size."""
     time.sleep(start_up)
-    if isinstance(array, Sealed):
-        array = importlib.import_module(f"{package}.proxy").extract(array.item)
+    if type(array) is not np.ndarray:  # a proxy
+        array = importlib.import_module(f"{package}.proxy").extract(array)
     time.sleep(compute)
     return array + 1
 
 
 def work_by_proxy(sealed: Sealed, start_up: float, compute: float, package: str) -> Sealed:
     """Put the output into the store that the input came from."""
-    output = work(sealed, start_up, compute, package)
-    store = importlib.import_module(f"{package}.store").get_store(sealed.item)
+    proxy = sealed.open()
+    output = work(proxy, start_up, compute, package)
+    store = importlib.import_module(f"{package}.store").get_store(proxy)
     return Sealed(store.proxy(output, evict=True, populate_target=False))
 
 
@@ -62,7 +67,17 @@ def work_for_future(
     sealed: Sealed, start_up: float, compute: float, package: str, future: Any
 ) -> None:
     """Set the future to the output."""
-    future.set_result(work(sealed, start_up, compute, package))
+    future.set_result(work(sealed.open(), start_up, compute, package))
+
+
+def meet(sealed: list[Sealed], package: str, future: Any) -> None:
+    """Return when all that were called with these futures are up, and have used the store."""
+    proxies = [one.open() for one in sealed]
+    future.set_result(np.zeros(1000))
+    for proxy in proxies:
+        work(proxy, 0, 0, package)
+    store = importlib.import_module(f"{package}.store").get_store(proxies[0])
+    work(store.proxy(np.zeros(1000), evict=True, populate_target=False), 0, 0, package)
 
 
 class Pipeline:
@@ -83,10 +98,16 @@ class Pipeline:
         self.stack.callback(self.store.close)
 
     def start(self, workers: int) -> None:
-        """Start the engine; all workers are up, and have made a step in every mode."""
+        """Start the engine; all its workers are up, and have opened the store."""
         self.submit = engines.start(self.engine, workers, self.stack)
-        for mode in MODES:
-            self.run(mode, workers, 0.3, 0.5, 8000)
+        futures = [self.store.future(**self.options) for _ in range(workers)]
+        proxies = [future.proxy() for future in futures]
+        sealed = [self.tasks.Sealed(proxy) for proxy in proxies]
+        tasks = [self.submit(self.tasks.meet, sealed, self.package, one) for one in futures]
+        for task in tasks:
+            task.result()
+        for proxy in proxies:
+            self.store.evict(proxy.__proxy_factory__.key)
 
     def run(self, mode: str, tasks: int, seconds: float, fraction: float, size: int) -> float:
         """Seconds from the first submission until the last output is here."""
@@ -114,7 +135,7 @@ class Pipeline:
         for _ in range(tasks):
             function = self.tasks.work_by_proxy
             sealed = self.submit(function, sealed, *times, self.package).result()
-        return self.extract(sealed.item)
+        return self.extract(sealed.open())
 
     def by_future(self, array: Any, tasks: int, times: tuple[float, float]) -> Any:
         proxy = self.store.proxy(array, evict=True)
