@@ -30,7 +30,6 @@ NOT_YET = {
     "proxystore.connectors.redis",
     "proxystore.store.executor",
     "proxystore.store.future",
-    "proxystore.store.lifetimes",
     "proxystore.store.ref",
     "proxystore.store.scopes",
     "proxystore.store.base.Store.future",
