@@ -39,6 +39,7 @@
 //! | `memory://NAME` | this process | this process |
 //! | `file:///DIR` | files in a directory | wherever the directory is mounted |
 //! | `shm://NAME` | shared memory, mapped and not copied | this host |
+//! | `multi:NAME=URL;NAME=URL` | several channels, chosen by [policies](connectors::multi) | as they are |
 //!
 //! # Features
 //!
