@@ -53,7 +53,7 @@ lint: check ## the same as check
 
 .PHONY: test
 test: $(STAMPS)/test $(STAMPS)/package ## all tests: Rust, Python, examples, code blocks of the pages
-	@$(STEP) "Servers for tests" scripts/servers
+	@scripts/servers
 	@$(STEP) "Rust tests" cargo test --workspace --all-features --no-fail-fast
 	@for source in crates/*/examples/*.rs; do \
 		[ -e "$$source" ] || continue; \

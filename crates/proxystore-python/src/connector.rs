@@ -246,19 +246,20 @@ pub(crate) fn put_options(
     Ok(options)
 }
 
-/// Waits in short steps, so that Ctrl-C is noticed.
+/// Waits in steps, short at first, so that Ctrl-C is noticed.
 pub(crate) fn wait_interruptibly(
     py: Python<'_>,
     timeout: Option<f64>,
     wait: impl Fn(Instant) -> proxystore::Result<bool> + Sync,
 ) -> PyResult<bool> {
-    const STEP: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_millis(400);
+    let mut step = Duration::from_millis(50);
     let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
     let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
-        let step = Instant::now() + STEP;
-        let last = end.is_some_and(|end| end <= step);
-        let deadline = if last { end.unwrap_or(step) } else { step };
+        let pause = Instant::now() + step;
+        let last = end.is_some_and(|end| end <= pause);
+        let deadline = if last { end.unwrap_or(pause) } else { pause };
         if py.detach(|| wait(deadline)).py(py)? {
             return Ok(true);
         }
@@ -266,6 +267,7 @@ pub(crate) fn wait_interruptibly(
             return Ok(false);
         }
         py.check_signals()?;
+        step = LONGEST.min(step * 2);
     }
 }
 

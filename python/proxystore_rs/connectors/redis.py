@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -94,7 +93,7 @@ class RedisConnector(NativeConnector):
         self.tls = tls
         self.unix_socket = None if unix_socket is None else os.path.abspath(unix_socket)
         self.cluster = None if cluster is None else list(cluster)
-        self.namespace = namespace or secrets.token_hex(6)
+        self.namespace = namespace or os.urandom(6).hex()
         self.share_credentials = share_credentials
         paths = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
         self._settings: dict[str, Any] = {
@@ -136,11 +135,9 @@ class RedisConnector(NativeConnector):
         User and password are among them with `share_credentials` only; without, the equal connector
         takes them from the environment.
         """
-        where: dict[str, Any] = {"hostname": self.hostname, "port": self.port}
-        if self.unix_socket is not None:
-            where = {"unix_socket": self.unix_socket}
-        elif self.cluster is not None:
-            where = {"cluster": list(self.cluster)}
+        where = _given({"unix_socket": self.unix_socket, "cluster": self.cluster})
+        if not where:
+            where = {"hostname": self.hostname, "port": self.port}
         if self.database:
             where["database"] = self.database
         if self.tls:
@@ -168,6 +165,10 @@ class RedisConnector(NativeConnector):
         hostname, port = native.pop("hostname", "localhost"), native.pop("port", _PORT)
         unix_socket, cluster = native.pop("unix_socket", None), native.pop("cluster", None)
         native.pop("clear", None)
+        if cluster is not None and (database or unix_socket is not None):
+            raise StoreConfigError("a cluster of Redis has neither databases nor a socket")
+        if unix_socket is not None and tls:
+            raise StoreConfigError("a socket of Redis is on this host, and has no TLS")
         if unix_socket is not None:
             path = quote(os.fsencode(os.path.abspath(unix_socket)))
             return f"redis+unix://{path}" + (f"?db={database}" if database else ""), _given(native)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from proxystore_rs._core import NativeConnector, StoreBase
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 ConnectorT = TypeVar("ConnectorT")
 T = TypeVar("T")
+NonProxiableT = TypeVar("NonProxiableT", bound=bool | None)
+"""What has no proxies, since programs compare it by identity."""
 
 Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
 Deserializer = Callable[[Any], Any]
@@ -235,6 +238,21 @@ class Store(StoreBase, Generic[ConnectorT]):
             inline_bytes=config.inline_bytes,
         )
 
+    @overload
+    def locked_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
+    @overload
+    def locked_proxy(
+        self,
+        obj: T,
+        *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        **kwargs: Any,
+    ) -> ProxyLocker[T]: ...
     def locked_proxy(
         self,
         obj: T,
@@ -298,7 +316,8 @@ class Store(StoreBase, Generic[ConnectorT]):
         del polling_interval, polling_backoff_factor, polling_interval_limit
         from proxystore_rs.store.future import Future
 
-        return Future._of(
+        started = time.perf_counter()
+        future: Future[Any] = Future._of(
             self,
             evict=evict,
             serializer=serializer,
@@ -306,7 +325,25 @@ class Store(StoreBase, Generic[ConnectorT]):
             timeout=polling_timeout,
             lease=lease,
         )
+        if self._metrics is not None:
+            elapsed = (time.perf_counter() - started) * 1000
+            self._metrics.add_time("store.future", future._factory.key, elapsed)
+        return future
 
+    @overload
+    def owned_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
+    @overload
+    def owned_proxy(
+        self,
+        obj: T,
+        *,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        lease: float | None = None,
+        **kwargs: Any,
+    ) -> OwnedProxy[T]: ...
     def owned_proxy(
         self,
         obj: T,

@@ -140,6 +140,22 @@ def test_arguments_and_urls_say_the_same(arguments: dict[str, Any], options: Any
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cluster": ["a"], "database": 1},
+        {"cluster": ["a"], "unix_socket": "/a"},
+        {"unix_socket": "/a", "tls": True},
+        {"cluster": ["a:b"]},
+        {"namespace": "a.b"},
+        {"timeout": -1},
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(StoreConfigError):
+        RedisConnector(**arguments)
+
+
+@pytest.mark.parametrize(
     "url", ["redis://", "redis://a:b", "redis://a/x", "redis+cluster://a/1", "http://a"]
 )
 def test_other_urls_are_refused(url: str) -> None:

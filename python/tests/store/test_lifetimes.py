@@ -321,30 +321,17 @@ def test_threads_that_add_while_it_ends_leak_nothing(
 LASTING = {
     "file": lambda folder: f"file://{folder}",
     "shm": lambda folder: f"shm://killed-{folder.name}",
+    "multi": lambda folder: f"multi:a=shm://killed-{folder.name};b=file://{folder}",
 }
 
 
 @pytest.mark.parametrize("channel", LASTING)
 def test_a_killed_process_leaks_nothing(channel: str, tmp_path: Path) -> None:
-    code = """
-import pickle, sys, time
-from datetime import datetime, timedelta
-from proxystore_rs.store import open_store
-from proxystore_rs.store.lifetimes import LeaseLifetime
-store = open_store(sys.argv[1])
-lease = LeaseLifetime(store, 3600)
-keys = [store.put('x', lifetime=lease), *store.put_batch(['y', bytes(300_000)], lifetime=lease)]
-keys.append(store.put('added'))
-lease.add_key(keys[-1])
-lease.extend(datetime.now() + timedelta(seconds=1))
-print(pickle.dumps(keys).hex(), flush=True)
-time.sleep(600)
-"""
     from proxystore_rs.store import open_store
 
     url = LASTING[channel](tmp_path)
     store = open_store(url)
-    command = [sys.executable, "-c", code, url]
+    command = [sys.executable, Path(__file__).parents[1] / "leased.py", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -102,6 +102,11 @@ pub(super) fn report(
             "the server is still loading its data".to_owned(),
             "try again in a while",
         ),
+        Some("READONLY") => (
+            ErrorKind::Io,
+            "the server is a replica, which takes no objects".to_owned(),
+            "name the primary, or try again when it has taken over",
+        ),
         Some(_) => (ErrorKind::Io, text, "look at the server's log"),
         None if error.is_timeout() => (
             ErrorKind::Timeout,

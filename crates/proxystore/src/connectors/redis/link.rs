@@ -120,6 +120,26 @@ impl Link {
         (0..request.commands()).map(|_| self.connection.recv_response()).collect()
     }
 
+    /// Sends requests of one command each, at most `ahead` before their answers, which `take` gets.
+    pub(super) fn stream(
+        &mut self,
+        requests: &[Request<'_>],
+        ahead: usize,
+        mut take: impl FnMut(usize, Value),
+    ) -> RedisResult<()> {
+        let mut unsent = requests.iter();
+        for request in unsent.by_ref().take(ahead) {
+            request.send(&mut self.connection)?;
+        }
+        for index in 0..requests.len() {
+            take(index, self.connection.recv_response()?);
+            if let Some(request) = unsent.next() {
+                request.send(&mut self.connection)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Listens on a channel while `listen` runs; the link is as before when this succeeds.
     ///
     /// `listen` is given a function that sleeps up to a time, and says whether there was a message.

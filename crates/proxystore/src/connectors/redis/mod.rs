@@ -198,13 +198,19 @@ impl Connector for RedisConnector {
 
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         self.check(GET, key)?;
+        let call = Call { deadline: options.deadline, ..Call::of(GET, key.id()) };
+        if options.range.is_none() && self.is_large(key) {
+            let mut bytes = Buffer::zeroed(key.size() as usize);
+            if self.read_pieces(call, key, bytes.as_mut().unwrap_or_default())? {
+                return Ok(Some(for_access(bytes, options.access)));
+            }
+        }
         let bytes = loop {
             match self.find(key, options)? {
                 None => return Ok(None),
                 Some(Found::Whole(bytes)) => break bytes,
                 Some(Found::InParts(head)) => {
                     let range = checked_range(key, options.range.as_ref(), head.len)?;
-                    let call = Call { deadline: options.deadline, ..Call::of(GET, key.id()) };
                     let mut bytes = Buffer::zeroed((range.end - range.start) as usize);
                     let target = bytes.as_mut().unwrap_or_default();
                     if self.read_parts(call, key, &head, range, target)? {
@@ -267,6 +273,15 @@ impl Connector for RedisConnector {
 
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
         self.check(GET, key)?;
+        let call = Call::of(GET, key.id());
+        let is_as_long = key.size() == target.len() as u64;
+        if range.is_none()
+            && is_as_long
+            && self.is_large(key)
+            && self.read_pieces(call, key, target)?
+        {
+            return Ok(true);
+        }
         let options = GetOptions { range: range.clone(), ..GetOptions::default() };
         loop {
             match self.find(key, &options)? {
@@ -284,7 +299,7 @@ impl Connector for RedisConnector {
                     if len != target.len() {
                         return Err(wrong_length(key, len, target.len()));
                     }
-                    if self.read_parts(Call::of(GET, key.id()), key, &head, range, target)? {
+                    if self.read_parts(call, key, &head, range, target)? {
                         return Ok(true);
                     }
                 }
@@ -300,12 +315,14 @@ impl Connector for RedisConnector {
         let is_plain = |object: &Parts<'_>| object.len() as u64 <= self.settings.whole_bytes;
         let ids = objects.iter().map(|_| self.new_id()).collect::<Result<Vec<_>>>()?;
         let ttl = options.ttl.or(self.settings.ttl);
+        let mut alone = Vec::new();
         let stored = (|| {
             let mut requests = Vec::with_capacity(objects.len());
             let mut keys = Vec::with_capacity(objects.len());
             for (id, object) in ids.iter().zip(objects) {
                 if options.key.is_some() || !is_plain(object) {
                     keys.push(self.put(object, options)?);
+                    alone.extend(keys.last().cloned());
                     continue;
                 }
                 let head = Head { len: object.len() as u64, generation: FIRST, part: 0 };
@@ -319,7 +336,7 @@ impl Connector for RedisConnector {
             Ok(keys)
         })();
         if stored.is_err() {
-            self.remove_all(&ids);
+            self.remove_all(&ids, &alone);
         }
         stored
     }

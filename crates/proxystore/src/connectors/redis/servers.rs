@@ -225,7 +225,8 @@ impl Servers {
         Ok(())
     }
 
-    /// Calls `work` with a connection to each server that holds keys of its own.
+    /// Calls `work` with a connection to each server that holds keys of its own, again if it
+    /// fails.
     pub(super) fn on_every_primary(
         &self,
         operation: &'static str,
@@ -241,10 +242,16 @@ impl Servers {
         nodes.sort();
         nodes.dedup();
         for node in nodes {
-            let outcome = self.take(node.clone(), self.timeout).and_then(|mut taken| {
+            let mut attempt = || {
+                let mut taken = self.take(node.clone(), self.timeout)?;
                 work(&mut taken.link)?;
                 self.give_back(taken);
                 Ok(())
+            };
+            // An idle connection may have broken unnoticed; a new one has not.
+            let outcome = attempt().or_else(|_: RedisError| {
+                self.forget_links(Some(&node));
+                attempt()
             });
             outcome.map_err(|error| fail(error, Some(&node)))?;
         }

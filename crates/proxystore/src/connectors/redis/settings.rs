@@ -90,12 +90,12 @@ impl Settings {
         let from_environment = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
         let username = given.text("username")?.or(user_info.username);
         let password = given.text("password")?.or(user_info.password);
-        let (username, password) = match (username, password) {
-            (None, None) => (
-                from_environment("PROXYSTORE_REDIS_USERNAME"),
+        let (username, password) = match password {
+            Some(_) => (username, password),
+            None => (
+                username.or_else(|| from_environment("PROXYSTORE_REDIS_USERNAME")),
                 from_environment("PROXYSTORE_REDIS_PASSWORD"),
             ),
-            (username, password) => (username, password),
         };
         let path = |option, variable| -> Result<Option<PathBuf>> {
             let path = given.text(option)?.or_else(|| from_environment(variable));

@@ -10,6 +10,7 @@ use super::request::Request;
 use super::servers::Call;
 use super::{CLOSE, PUT, RedisConnector};
 use crate::error::Result;
+use crate::key::Key;
 
 /// How long a put that failed may take to remove what it left.
 pub(super) const CLEANUP: Duration = Duration::from_secs(1);
@@ -75,8 +76,9 @@ impl RedisConnector {
         })
     }
 
-    /// Removes what a batch that failed has stored; the first error is the one to report.
-    pub(super) fn remove_all(&self, ids: &[String]) {
+    /// Removes what a batch that failed has stored, together or one by one; the first error is the
+    /// one to report.
+    pub(super) fn remove_all(&self, ids: &[String], alone: &[Key]) {
         let unlink = |id: &String| {
             let mut request = Request::default();
             request.command(&[b"UNLINK", &key_of(id)]);
@@ -86,6 +88,9 @@ impl RedisConnector {
         let deadline = Some(Instant::now() + CLEANUP);
         let call = Call { deadline, ..Call::of(PUT, "") };
         let _ = self.servers.call_all(call, &requests, |_| HEAD);
+        for key in alone {
+            let _ = self.remove(Call { id: key.id(), ..call }, key.generation());
+        }
     }
 }
 

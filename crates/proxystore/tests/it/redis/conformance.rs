@@ -1,6 +1,6 @@
 //! The contract, line by line, on every kind of server and through wrappers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use proxystore::connectors::redis::RedisConnector;
 use proxystore::connectors::{Connector, ConnectorConfig, Value};
@@ -60,9 +60,22 @@ impl Fixture for Server {
     }
 }
 
-impl Fixture for Cluster {
+/// A cluster that the tests which run at one time share: it takes a while to come together.
+struct Shared(Arc<Cluster>);
+
+impl Shared {
+    fn new() -> Self {
+        static LATEST: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+        let mut latest = LATEST.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = latest.upgrade().unwrap_or_else(|| Arc::new(Cluster::start()));
+        *latest = Arc::downgrade(&cluster);
+        Self(cluster)
+    }
+}
+
+impl Fixture for Shared {
     fn open(&self) -> Box<dyn Connector> {
-        Box::new(RedisConnector::new(&self.url()).unwrap())
+        Box::new(RedisConnector::new(&self.0.url()).unwrap())
     }
 
     fn reopen(&self, config: &ConnectorConfig) -> Option<Box<dyn Connector>> {
@@ -113,4 +126,4 @@ conformance!(
     in_parts,
     Server::new(Kind::default()).with(&[("whole_bytes", 4096), ("part_bytes", 50_000)])
 );
-conformance!(cluster, Cluster::start());
+conformance!(cluster, Shared::new());

@@ -84,7 +84,7 @@ fn operations_wait_for_a_server_that_is_about_to_start() {
 fn a_server_that_hangs_is_an_error_and_not_a_hang() {
     needs_redis!();
     let server = Redis::start(Kind::default());
-    let connector = open(&server, &[("timeout", Value::Float(0.2))]);
+    let connector = open(&server, &[("timeout", Value::Float(2.0))]);
     let patient = open(&server, &[]);
     let key = put(&connector, b"before");
     server.freeze();
@@ -100,6 +100,42 @@ fn a_server_that_hangs_is_an_error_and_not_a_hang() {
     for connector in [&connector, &patient] {
         assert_eq!(&get(connector, &key).unwrap()[..], b"before", "no answer of another question");
     }
+}
+
+#[test]
+fn a_replica_is_tried_again_and_named() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let connector = open(&server, &[("retries", Value::Int(1))]);
+    let role = |host: &str, port: &str| {
+        cmd("REPLICAOF").arg(host).arg(port).exec(&mut server.connect()).unwrap();
+    };
+    role("127.0.0.1", "1");
+    let error = try_put(&connector, b"x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().contains("primary"), "{error}");
+    let patient = open(&server, &[("retries", Value::Int(100))]);
+    thread::scope(|scope| {
+        let putting = scope.spawn(|| put(&patient, b"patient"));
+        thread::sleep(Duration::from_millis(100));
+        role("NO", "ONE");
+        let key = putting.join().unwrap();
+        assert_eq!(&get(&connector, &key).unwrap()[..], b"patient");
+    });
+}
+
+#[test]
+fn clear_works_after_a_restart() {
+    needs_redis!();
+    let mut server = Redis::start(Kind::default());
+    let connector = open(&server, &[]);
+    put(&connector, b"before");
+    server.kill();
+    assert!(server.restart());
+    let other = open(&server, &[("namespace", super::text(connector.namespace()))]);
+    put(&other, b"after");
+    connector.close(true).unwrap();
+    assert_eq!(keys(&server), Vec::<String>::new());
 }
 
 #[test]

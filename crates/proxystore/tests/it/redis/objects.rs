@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proxystore::ErrorKind;
+use proxystore::Key;
 use proxystore::connectors::{Connector, GetOptions, PutOptions, Value};
 use proxystore::payload::Parts;
 use redis::cmd;
@@ -76,6 +77,51 @@ fn a_range_reads_only_the_parts_it_needs() {
 }
 
 #[test]
+fn large_objects_arrive_whole_or_not_at_all() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let connector = open(&server, &[]);
+    let stored = |seed: u8, len: usize| -> Vec<u8> {
+        (0..len).map(|at| (at / 1000) as u8 ^ at as u8 ^ seed).collect()
+    };
+    for len in [(2 << 20) - 1, 2 << 20, (2 << 20) + 1, 5_000_000, 20 << 20] {
+        let bytes = stored(1, len);
+        let key = put(&connector, &bytes);
+        assert!(get(&connector, &key).unwrap()[..] == bytes);
+        let mut target = vec![0; len];
+        assert!(connector.get_into(&key, None, &mut target).unwrap());
+        assert!(target == bytes);
+        let wrong = Key::new(key.id(), 1, 3 << 20); // a size is a hint
+        assert!(get(&connector, &wrong).unwrap()[..] == bytes);
+        assert!(get(&connector, &Key::new(key.id(), 7, key.size())).is_none());
+        let name = format!("proxystore:{{{}}}", key.id());
+        cmd("APPEND").arg(&name).arg("x").exec(&mut server.connect()).unwrap();
+        let error = connector.get(&key, &GetOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        connector.evict(&key).unwrap();
+        assert!(get(&connector, &key).is_none());
+    }
+
+    // One key filled again and again: what a reader gets is one of the objects.
+    let key = connector.new_key().unwrap();
+    let len = 4 << 20;
+    let objects = [stored(1, len), stored(2, len)];
+    fill(&connector, &key, &objects[0]);
+    let known = Key::new(key.id(), 0, len as u64);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 0..40 {
+                fill(&connector, &key, &objects[round % 2]);
+            }
+        });
+        while !writer.is_finished() {
+            let found = get(&connector, &known).unwrap();
+            assert!(objects.iter().any(|object| found[..] == object[..]), "a mixed object");
+        }
+    });
+}
+
+#[test]
 fn a_put_that_finds_no_room_leaves_nothing() {
     needs_redis!();
     let arguments = &["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"];
@@ -87,6 +133,10 @@ fn a_put_that_finds_no_room_leaves_nothing() {
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!(keys(&server), Vec::<String>::new());
     let objects: Vec<_> = bytes.chunks(1 << 19).map(Parts::from).collect();
+    let error = connector.put_batch(&objects, &PutOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert_eq!(keys(&server), Vec::<String>::new());
+    let objects = [Parts::from(&bytes[..(2 << 20)]), Parts::from(&bytes[..])]; // each in parts
     let error = connector.put_batch(&objects, &PutOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!(keys(&server), Vec::<String>::new());

@@ -1,6 +1,5 @@
 //! Waiting for objects that others store.
 
-use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -71,19 +70,25 @@ fn waiters_do_not_ask_again_and_again() {
     let server = Redis::start(Kind::default());
     let connector = open(&server, &[]);
     let key = connector.new_key().unwrap();
-    let deadline = Some(Instant::now() + Duration::from_secs(1));
-    assert!(!connector.wait(&key, deadline).unwrap());
-    let mut control = server.connect();
-    let stats: String = cmd("INFO").arg("commandstats").query(&mut control).unwrap();
-    let calls: HashMap<&str, usize> = stats
-        .lines()
-        .filter_map(|line| {
-            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-            Some((name, rest.split(',').next()?.parse().ok()?))
-        })
-        .collect();
-    assert_eq!(calls["getrange"], 2, "before and after it subscribes");
-    assert_eq!(calls["subscribe"], 1);
+    let calls = |command: &str| -> usize {
+        let mut info = cmd("INFO");
+        let stats: String = info.arg("commandstats").query(&mut server.connect()).unwrap();
+        let start = format!("cmdstat_{command}:calls=");
+        let rest = stats.lines().find_map(|line| line.strip_prefix(&start));
+        rest.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+    };
+    thread::scope(|scope| {
+        let waiter = scope.spawn(|| connector.wait(&key, None).unwrap());
+        while calls("getrange") < 2 {
+            thread::yield_now(); // before and after it subscribes
+        }
+        thread::sleep(Duration::from_secs(1));
+        assert_eq!((calls("getrange"), calls("subscribe")), (2, 1));
+        fill(&connector, &key, b"x");
+        assert!(waiter.join().unwrap());
+    });
+    let soon = Some(Instant::now() + Duration::from_millis(300));
+    assert!(!connector.wait(&connector.new_key().unwrap(), soon).unwrap());
 }
 
 #[test]
