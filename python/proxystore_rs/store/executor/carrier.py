@@ -1,0 +1,122 @@
+"""What hides a proxy from an engine on its way.
+
+Engines look at what they carry: Dask descends into what says it is a list and computes a token of
+it, Ray ships what says it is `bytes` raw, Parsl looks for files, and cloudpickle asks `isinstance`.
+A carrier answers for itself alone. Its pickle holds the proxy as bytes, made by plain `pickle`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from proxystore_rs.proxy import Proxy
+
+__all__ = ["Carrier", "Result", "is_proxy", "open_carrier", "replace_items"]
+
+
+class Carrier:
+    """Holds the proxy of an argument.
+
+    `stored` says that the executor made the proxy: the function was given a value, and what it
+    returns of it is a value too.
+    """
+
+    __slots__ = ("_data", "_proxy", "stored")
+
+    def __init__(self, proxy: Any, stored: bool = False) -> None:
+        self._proxy: Any = proxy
+        self._data: bytes | None = None
+        self.stored = stored
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of a proxy>"
+
+    def __reduce__(self) -> Any:
+        return _arrived, (type(self), self.data(), self.stored)
+
+    def __dask_tokenize__(self) -> Any:
+        return type(self).__name__, self.data()
+
+    def data(self) -> bytes:
+        """Return the pickled proxy; made once, for pickling a reference gives it away."""
+        if self._data is None:
+            self._data = _dumps(self._proxy)
+        return self._data
+
+    def open(self) -> Any:
+        """Return the proxy."""
+        if self._proxy is None:
+            assert self._data is not None
+            self._proxy = pickle.loads(self._data)
+        return self._proxy
+
+
+class Result(Carrier):
+    """Holds the proxy of a result; `stored` says that whoever receives it owns it."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> Any:
+        return _result_arrived, (self.data(), self.stored)
+
+
+def _arrived(kind: type[Carrier], data: bytes, stored: bool) -> Carrier:
+    carrier = kind(None, stored)
+    carrier._data = data
+    return carrier
+
+
+def _result_arrived(data: bytes, stored: bool) -> Any:
+    carrier = _arrived(Result, data, stored)
+    return carrier
+
+
+def _dumps(proxy: Any) -> bytes:
+    try:
+        return pickle.dumps(proxy, protocol=5)
+    except Exception:  # a factory that is a lambda, say
+        if "cloudpickle" not in sys.modules:
+            raise
+        data: bytes = importlib.import_module("cloudpickle").dumps(proxy, protocol=5)
+        return data
+
+
+def is_proxy(item: Any) -> bool:
+    """Return whether the object is a proxy. `isinstance` would make a proxy of nothing resolve."""
+    return issubclass(type(item), Proxy)
+
+
+def open_carrier(item: Any) -> Any:
+    """Return what a carrier holds; anything else as it is."""
+    return item.open() if issubclass(type(item), Carrier) else item
+
+
+_CONTAINERS = (list, tuple, set, frozenset)
+_PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
+
+
+def replace_items(container: Any, replace: Callable[[Any], Any]) -> Any:
+    """Return the container with its items replaced, at any depth.
+
+    Lists, tuples, sets, and the values of dictionaries are looked at; a container where nothing
+    changes is returned as it is, and anything else goes through `replace`.
+    """
+    kind = type(container)
+    if kind is dict:
+        if _PLAIN.issuperset(map(type, container.values())):
+            return container
+        found = {key: replace_items(value, replace) for key, value in container.items()}
+        changed = any(found[key] is not value for key, value in container.items())
+        return found if changed else container
+    if kind in _CONTAINERS:
+        if _PLAIN.issuperset(map(type, container)):
+            return container
+        old = list(container)
+        items = [replace_items(item, replace) for item in old]
+        changed = any(new is not item for new, item in zip(items, old, strict=True))
+        return kind(items) if changed else container
+    return replace(container)
