@@ -26,6 +26,11 @@ __all__ = [
     "ChannelPermissionError",
     "ChannelTimeoutError",
     "CorruptObjectError",
+    "FutureAbandonedError",
+    "FutureCancelledError",
+    "FutureError",
+    "FutureFailedError",
+    "FutureTimeoutError",
     "IncompatibleVersionError",
     "NonProxiableTypeError",
     "ObjectNotFoundError",
@@ -124,6 +129,47 @@ class ProxyResolveMissingKeyError(ProxyStoreError):
         own = ("key", "store_type", "store_name")
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         return type(self), (self.key, self.store_type, self.store_name), state
+
+
+class FutureError(ProxyStoreError):
+    """Base of the exceptions about futures that have no result."""
+
+
+class FutureFailedError(FutureError):
+    """The producer of a future failed with an exception that cannot be rebuilt here.
+
+    An exception that can is raised itself. Remedy: look at the producer; the text has the type and
+    message of its exception.
+    """
+
+
+class FutureCancelledError(FutureError):
+    """A future was cancelled.
+
+    Remedy: whoever cancelled it knows why; do not wait for it.
+    """
+
+
+class FutureAbandonedError(FutureError):
+    """A future can never be set: the lease of its producer ended.
+
+    Remedy: the producing process died or was cut off; run its task again.
+    """
+
+
+class FutureTimeoutError(FutureError, ProxyResolveMissingKeyError, TimeoutError):
+    """The result of a future was not set in time.
+
+    Remedy: wait longer, or find out why the producer is late; a proxy that failed to resolve may be
+    used again.
+    """
+
+    def __init__(self, key: Any, store_type: type[Any], store_name: str) -> None:
+        super().__init__(key, store_type, store_name)
+        self.args = (
+            f"the result of a future was not set in time: {store_type.__name__} {store_name!r} has "
+            f"no object for {key!r} yet. Wait longer, or find out why its producer is late",
+        )
 
 
 class ObjectNotFoundError(ProxyStoreError, KeyError):

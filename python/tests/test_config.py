@@ -55,6 +55,7 @@ def test_defaults() -> None:
         "auto_register": False,
         "cache_bytes": 1 << 30,
         "read_only": False,
+        "inline_bytes": 0,
     }
 
 

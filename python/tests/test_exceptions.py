@@ -11,7 +11,7 @@ from proxystore_rs import exceptions
 from proxystore_rs.connectors.local import LocalConnector, LocalKey
 
 ALL = [getattr(exceptions, name) for name in exceptions.__all__]
-PLAIN = [kind for kind in ALL if kind is not exceptions.ProxyResolveMissingKeyError]
+PLAIN = [kind for kind in ALL if not issubclass(kind, exceptions.ProxyResolveMissingKeyError)]
 
 
 @pytest.mark.parametrize("kind", ALL)

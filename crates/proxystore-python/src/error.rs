@@ -16,6 +16,9 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Full => "ChannelFullError",
         ErrorKind::Permission => "ChannelPermissionError",
         ErrorKind::Timeout => "ChannelTimeoutError",
+        ErrorKind::Failed => "FutureFailedError",
+        ErrorKind::Cancelled => "FutureCancelledError",
+        ErrorKind::Abandoned => "FutureAbandonedError",
         _ => "ChannelError",
     }
 }

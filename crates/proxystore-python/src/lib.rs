@@ -32,7 +32,10 @@ mod _core {
     #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
     #[pymodule_export]
-    use crate::store::{StoreBase, StoreFactory, restore_factory, restore_proxy};
+    use crate::store::{
+        Lease, StoreBase, StoreFactory, copy_object, fail_future, failure_of, hold_lease,
+        restore_factory, restore_proxy, settle_future,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

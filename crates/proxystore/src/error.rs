@@ -41,6 +41,14 @@ pub enum ErrorKind {
     Io,
     /// A factory failed while resolving a proxy.
     Resolve,
+    /// The producer of a future failed, and said so.
+    Failed,
+    /// A future was cancelled.
+    Cancelled,
+    /// A future can never be set: its producer is gone.
+    Abandoned,
+    /// A rule of ownership was broken: one owner, many shared borrows or one exclusive.
+    Borrow,
 }
 
 impl ErrorKind {

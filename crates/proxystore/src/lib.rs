@@ -54,6 +54,7 @@ pub mod connectors;
 pub mod error;
 pub mod fork;
 pub mod key;
+pub mod patterns;
 pub mod payload;
 pub mod proxy;
 pub mod reference;

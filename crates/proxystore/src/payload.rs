@@ -312,6 +312,11 @@ impl Received {
     }
 }
 
+/// Whether bytes start like a payload of that codec.
+pub(crate) fn is_payload_of(head: &[u8], codec: u16) -> bool {
+    head.len() >= PRELUDE && head[..8] == MAGIC && le_u16(&head[10..]) == codec
+}
+
 fn le_u16(bytes: &[u8]) -> u16 {
     u16::from_le_bytes([bytes[0], bytes[1]])
 }

@@ -1,7 +1,11 @@
 //! References: the serialized form of a proxy (format in `docs/protocol.md`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::connectors::{ConnectorConfig, Value};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +29,8 @@ const SIZE: u8 = 7;
 const EVICT: u8 = CRITICAL | 8;
 const CLASS: u8 = 9;
 const EXTENSION: u8 = CRITICAL | 0x0a;
+const WAIT: u8 = CRITICAL | 0x0b;
+const INLINE: u8 = CRITICAL | 0x0c;
 
 /// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +45,33 @@ pub struct Reference {
     pub class: Option<String>,
     /// What only the language that made it understands, such as a deserializer function.
     pub extension: Option<Vec<u8>>,
+    /// The object may not exist yet: wait for it.
+    pub wait: Option<Wait>,
+    /// The payload itself, of an object too small to be worth a channel.
+    pub inline: Option<Arc<[u8]>>,
+}
+
+/// How to wait for the object of a future.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// How long at most, in whole milliseconds; as long as it takes when `None`.
+    pub timeout: Option<Duration>,
+    /// The producer renews a lease of this length, in whole milliseconds; when it ends, waiting does.
+    pub lease: Option<Duration>,
 }
 
 impl Reference {
     /// A reference to an object of a store.
     pub fn new(store: impl Into<Arc<StoreConfig>>, key: Key) -> Self {
-        Self { store: store.into(), key, evict: false, class: None, extension: None }
+        Self {
+            store: store.into(),
+            key,
+            evict: false,
+            class: None,
+            extension: None,
+            wait: None,
+            inline: None,
+        }
     }
 
     /// The serialized form, some hundred bytes.
@@ -88,6 +115,15 @@ impl Reference {
         if let Some(extension) = &self.extension {
             field(&mut out, EXTENSION, extension);
         }
+        if let Some(wait) = &self.wait {
+            let mut bytes = Vec::with_capacity(8);
+            varint(&mut bytes, wait.timeout.map_or(0, |time| milliseconds(time).saturating_add(1)));
+            varint(&mut bytes, wait.lease.map_or(0, milliseconds));
+            field(&mut out, WAIT, &bytes);
+        }
+        if let Some(payload) = &self.inline {
+            field(&mut out, INLINE, payload);
+        }
         Ok(out)
     }
 
@@ -107,7 +143,7 @@ impl Reference {
         }
         let (mut name, mut url, mut id) = (None, None, None);
         let (mut generation, mut size, mut evict) = (0, 0, false);
-        let (mut class, mut extension) = (None, None);
+        let (mut class, mut extension, mut wait, mut inline) = (None, None, None, None);
         let (mut options, mut settings) = (BTreeMap::new(), BTreeMap::new());
         while let Some((&tag, after)) = rest.split_first() {
             let (value, after) = take_value(after)?;
@@ -123,6 +159,8 @@ impl Reference {
                 EVICT => evict = true,
                 CLASS => class = Some(text(value)?),
                 EXTENSION => extension = Some(value.to_vec()),
+                WAIT => wait = Some(Wait::decode(value)?),
+                INLINE => inline = Some(Arc::from(value)),
                 unknown if unknown & CRITICAL != 0 => return Err(newer("field", unknown)),
                 _ => {} // a newer version's field that older readers may ignore
             }
@@ -141,7 +179,62 @@ impl Reference {
             evict,
             class,
             extension,
+            wait,
+            inline,
         })
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Wait {
+    fn decode(value: &[u8]) -> Result<Self> {
+        let (timeout, rest) = take_varint(value)?;
+        let lease = Some(whole_varint(rest)?).filter(|lease| *lease != 0);
+        let timeout = timeout.checked_sub(1).map(Duration::from_millis);
+        Ok(Self { timeout, lease: lease.map(Duration::from_millis) })
+    }
+}
+
+impl Serialize for Reference {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.encode().map_err(ser::Error::custom)?)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reference {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let bytes = from.deserialize_byte_buf(BytesVisitor)?;
+        Self::decode(&bytes).map_err(de::Error::custom)
+    }
+}
+
+struct BytesVisitor;
+
+impl<'de> de::Visitor<'de> for BytesVisitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the bytes of a reference")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+        Ok(bytes)
+    }
+
+    // Formats without bytes of their own, such as JSON, write a list of numbers.
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u8>, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = list.next_element()? {
+            bytes.push(byte);
+        }
+        Ok(bytes)
     }
 }
 
@@ -235,6 +328,22 @@ mod tests {
     }
 
     #[test]
+    fn waiting_and_inline_payloads_are_as_documented() {
+        let mut reference = Reference::new(
+            StoreConfig::new("memory://a", ConnectorConfig::new("memory://a")),
+            Key::latest("k"),
+        );
+        reference.wait = Some(Wait {
+            timeout: Some(Duration::from_millis(300)),
+            lease: Some(Duration::from_secs(10)),
+        });
+        reference.inline = Some(Arc::from(*b"xyz"));
+        let expected = b"PXR\x01\x81\x0amemory://a\x85\x01k\x8b\x04\xad\x02\x90\x4e\x8c\x03xyz";
+        assert_eq!(reference.encode().unwrap(), expected);
+        assert_eq!(Reference::decode(expected).unwrap(), reference);
+    }
+
+    #[test]
     fn bytes_are_as_documented() {
         let expected = [
             b"PXR\x01".as_slice(),
@@ -283,13 +392,22 @@ mod tests {
             (generation, size, evict) in (any::<u64>(), any::<u64>(), any::<bool>()),
             class in proptest::option::of(".{0,20}"),
             extension in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
+            wait in proptest::option::of((
+                proptest::option::of(0_u64..1 << 50), proptest::option::of(1_u64..1 << 50),
+            )),
+            inline in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
             options in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
             settings in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
         ) {
             let connector = ConnectorConfig { url, options };
             let store = Arc::new(StoreConfig { name, connector, settings });
             let key = Key::new(id, generation, size);
-            let reference = Reference { store, key, evict, class, extension };
+            let wait = wait.map(|(timeout, lease)| Wait {
+                timeout: timeout.map(Duration::from_millis),
+                lease: lease.map(Duration::from_millis),
+            });
+            let inline = inline.map(Arc::from);
+            let reference = Reference { store, key, evict, class, extension, wait, inline };
             let read = Reference::decode(&reference.encode().unwrap()).unwrap();
             prop_assert_eq!(read.key.size(), reference.key.size());
             prop_assert_eq!(read, reference);

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from proxystore_rs._core import StoreBase
+from proxystore_rs._core import NativeConnector, StoreBase
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import ProxyLocker
 from proxystore_rs.store.config import ConnectorConfig, StoreConfig, pickle_functions
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import numpy
 
     from proxystore_rs.store.cache import StoreCache
+    from proxystore_rs.store.future import Future
     from proxystore_rs.store.metrics import StoreMetrics
+    from proxystore_rs.store.ref import OwnedProxy
 
 ConnectorT = TypeVar("ConnectorT")
 T = TypeVar("T")
@@ -47,6 +49,8 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: how many bytes of decoded objects this process keeps.
         read_only: objects come out in memory shared with others, which cannot be written to and
             is the fastest; by default their memory is private.
+        inline_bytes: proxied objects that take at most this many bytes as stored travel inside
+            their references: no channel, nothing to evict; 0 turns it off.
 
     >>> from proxystore_rs.connectors.memory import MemoryConnector
     >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
@@ -68,6 +72,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         register: bool = False,
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
+        inline_bytes: int = 0,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
         if missing:
@@ -81,6 +86,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._cache_bytes = cache_bytes
         self._populate_target = populate_target
         self._read_only = read_only
+        self._inline_bytes = inline_bytes
         self._auto_register = register
         self._metrics = None
         if metrics:
@@ -93,8 +99,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("populate_target", populate_target, True),
             ("auto_register", register, False),
             ("read_only", read_only, False),
+            ("inline_bytes", inline_bytes, 0),
         ):
-            if value is not default:
+            if value != default:
                 settings[setting] = value
         functions = {"serializer": serializer, "deserializer": deserializer}
         functions = {name: function for name, function in functions.items() if function}
@@ -205,6 +212,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             auto_register=self._auto_register,
             cache_bytes=self._cache_bytes,
             read_only=self._read_only,
+            inline_bytes=self._inline_bytes,
         )
 
     @classmethod
@@ -222,6 +230,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             register=config.auto_register,
             cache_bytes=config.cache_bytes,
             read_only=config.read_only,
+            inline_bytes=config.inline_bytes,
         )
 
     def locked_proxy(
@@ -239,6 +248,83 @@ class Store(StoreBase, Generic[ConnectorT]):
         if proxy is obj:
             return obj
         return ProxyLocker(proxy)
+
+    def future(
+        self,
+        *,
+        evict: bool = False,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        polling_interval: float = 1,
+        polling_backoff_factor: float = 1,
+        polling_interval_limit: float | None = None,
+        polling_timeout: float | None = None,
+        lease: float | None = None,
+    ) -> Future[Any]:
+        """Return a future: a key now, its object later, perhaps from another process.
+
+        Args:
+            evict: the result is evicted when it is first resolved.
+            serializer: turns the result into bytes, instead of the store's own.
+            deserializer: the inverse of `serializer`.
+            polling_interval: has no effect, like the next two: waiting is driven by events where
+                the channel has them.
+            polling_backoff_factor: has no effect.
+            polling_interval_limit: has no effect.
+            polling_timeout: seconds that proxies wait at most; as long as it takes when `None`.
+            lease: consumers stop waiting, with a `FutureAbandonedError`, when no process has held
+                the future for this many seconds: its producer died.
+
+        Raises:
+            UnsupportedOperationError: the connector cannot make keys in advance; also a
+                `NotImplementedError`.
+        """
+        del polling_interval, polling_backoff_factor, polling_interval_limit
+        from proxystore_rs.store.future import Future
+
+        return Future._of(
+            self,
+            evict=evict,
+            serializer=serializer,
+            deserializer=deserializer,
+            timeout=polling_timeout,
+            lease=lease,
+        )
+
+    def owned_proxy(
+        self,
+        obj: T,
+        *,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        lease: float | None = None,
+        **kwargs: Any,
+    ) -> OwnedProxy[T] | T:
+        """Store an object and return its owner, which evicts it when it dies.
+
+        Takes the keyword arguments of `proxy`; `None` and `bool` are returned as they are.
+
+        Args:
+            lease: the owner renews the object's time to live, so that the object goes away this
+                many seconds after the owner's process was killed.
+        """
+        from proxystore_rs.store.ref import _own
+
+        if lease is not None and isinstance(self.connector, NativeConnector):
+            kwargs["ttl"] = lease  # from the first moment on
+        proxy: Any = self.proxy(
+            obj,
+            serializer=serializer,
+            deserializer=deserializer,
+            populate_target=populate_target,
+            skip_nonproxiable=skip_nonproxiable,
+            **kwargs,
+        )
+        if proxy is obj:
+            return obj
+        return _own(proxy, lease=lease)
 
     def empty(
         self,

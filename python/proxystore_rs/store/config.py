@@ -100,6 +100,7 @@ class StoreConfig(_model.Model):
     auto_register: bool = False
     cache_bytes: int = 1 << 30
     read_only: bool = False
+    inline_bytes: int = 0
 
     _checks: ClassVar[dict[str, _model.Check]] = {
         "name": _model.text,
@@ -112,6 +113,7 @@ class StoreConfig(_model.Model):
         "auto_register": _model.flag,
         "cache_bytes": _model.size,
         "read_only": _model.flag,
+        "inline_bytes": _model.size,
     }
 
     @classmethod
@@ -151,6 +153,7 @@ class StoreConfig(_model.Model):
         "populate_target": "populate_target",
         "auto_register": "auto_register",
         "read_only": "read_only",
+        "inline_bytes": "inline_bytes",
     }
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:

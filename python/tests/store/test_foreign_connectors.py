@@ -63,7 +63,7 @@ def test_errors_of_a_batch_name_the_store(make_store: Callable[..., Store[Any]])
     from proxystore_rs.exceptions import StoreClosedError
 
     store = make_store("memory")
-    with pytest.raises(TypeError, match="takes no options"):
+    with pytest.raises(TypeError, match="takes no option"):
         store.put_batch(["a"], color="red")
     store.close()
     with pytest.raises(StoreClosedError, match=store.name):

@@ -21,7 +21,8 @@ pub type Reducer =
 static REDUCER: OnceLock<(Py<PyType>, Reducer)> = OnceLock::new();
 static TRAMPOLINE: OnceLock<Py<PyAny>> = OnceLock::new();
 
-/// Has proxies whose factory is exactly of the type `kind` reduced by `reducer(py, factory, proxy)`.
+/// Has proxies whose factory is of the type `kind`, or of a subclass, reduced by
+/// `reducer(py, factory, proxy)`.
 ///
 /// There is one such type, the native store factory; a second registration changes nothing and
 /// returns false. The reducer must not resolve the proxy.
@@ -70,7 +71,7 @@ pub(super) unsafe extern "C" fn reduce(object: *mut PyObject, _: *mut PyObject) 
         return null_mut();
     }
     if let Some((kind, reducer)) = REDUCER.get()
-        && ffi::Py_TYPE(factory) == kind.as_ptr().cast::<PyTypeObject>()
+        && ffi::PyType_IsSubtype(ffi::Py_TYPE(factory), kind.as_ptr().cast::<PyTypeObject>()) != 0
         && let Some(reduced) =
             Python::try_attach(|py| custom(py, *reducer, factory, object)).unwrap_or(None)
     {

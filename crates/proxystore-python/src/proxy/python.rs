@@ -98,6 +98,11 @@ pub(super) unsafe fn take_exception() -> *mut PyObject {
 pub(super) unsafe fn wrap_error(message: &str) {
     Python::try_attach(|py| {
         let Some(cause) = PyErr::take(py) else { return };
+        // Misuse of the proxy itself, which is no failure to produce the target.
+        if cause.get_type(py).hasattr(pyo3::intern!(py, "_passes_through_proxies")).unwrap_or(false)
+        {
+            return cause.restore(py);
+        }
         let class = imported(&RESOLVE_ERROR);
         if class.is_null() {
             // Late in the interpreter's life there is nothing to import: the cause has to do.

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use proxystore::{Key, Reference, StoreConfig};
+use proxystore::payload::Received;
+use proxystore::reference::Wait;
+use proxystore::{Buffer, Key, Reference, StoreConfig};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -12,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
-use super::{StoreBase, overrides, registry};
+use super::{StoreBase, future, overrides, registry};
 use crate::error::IntoPython;
 use crate::{connector, foreign, foreign_key, proxy};
 
@@ -37,17 +40,15 @@ impl StoreFactory {
         Bound::new(py, Self { state: OnceLock::from(state) })
     }
 
-    /// A factory for an object of a store at hand.
+    /// A factory for what a reference to a store at hand names.
     pub(super) fn local<'py>(
         store: &Bound<'py, StoreBase>,
-        key: Key,
+        mut reference: Reference,
         evict: bool,
         deserializer: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = store.py();
-        let made_by = store.get().state()?;
-        let mut reference = Reference::new(Arc::clone(made_by.store.config()), key);
-        reference.extension.clone_from(&made_by.extension);
+        reference.extension.clone_from(&store.get().state()?.extension);
         let state = State {
             store: Some(store.clone().unbind()),
             reference,
@@ -56,6 +57,43 @@ impl StoreFactory {
             pending: Mutex::new(None),
         };
         Self::with(py, state)
+    }
+
+    fn fetch<'py>(&self, py: Python<'py>, wait: Option<Wait>) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        let store = self.get_store(py)?;
+        let inner = store.get().state()?;
+        let key = &state.reference.key;
+        let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
+        if let Some(payload) = &state.reference.inline {
+            let received = Received::parse(Buffer::copy_of(payload)).py(py)?;
+            return inner.decode(py, key, &received, deserializer);
+        }
+        let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut object = match pending.filter(Pending::is_ours) {
+            Some(pending) => {
+                match pending.wait(py)?.map_err(|error| inner.with_readable_key(py, error, key))? {
+                    Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
+                    None => None,
+                }
+            }
+            None => get_through(&store, inner, key, deserializer)?,
+        };
+        if let (None, Some(wait)) = (&object, wait) {
+            future::wait(&store, inner, key, wait)?;
+            object = get_through(&store, inner, key, deserializer)?;
+        }
+        let Some(object) = object else {
+            return Err(missing(&store, inner, key));
+        };
+        if state.evict.load(Ordering::Relaxed) {
+            inner.evict(py, key)?;
+        }
+        Ok(object)
+    }
+
+    pub(super) fn reference(&self) -> PyResult<&Reference> {
+        Ok(&self.state()?.reference)
     }
 
     fn state(&self) -> PyResult<&State> {
@@ -139,7 +177,7 @@ impl StoreFactory {
     }
 
     /// `store_config` is asked for its parts; what it is otherwise does not matter.
-    #[pyo3(signature = (key, store_config, *, evict = false, deserializer = None))]
+    #[pyo3(signature = (key, store_config, *, evict = false, deserializer = None, wait = None))]
     fn __init__(
         &self,
         py: Python<'_>,
@@ -147,6 +185,7 @@ impl StoreFactory {
         store_config: &Bound<'_, PyAny>,
         evict: bool,
         deserializer: Option<Py<PyAny>>,
+        wait: Option<(Option<f64>, Option<f64>)>,
     ) -> PyResult<()> {
         let Some(native) = store_config.getattr_opt(intern!(py, "_native"))? else {
             return Err(PyTypeError::new_err(format!(
@@ -171,6 +210,7 @@ impl StoreFactory {
         let config = StoreConfig { name, connector: channel, settings: plain(&settings)? };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
+        reference.wait = wait.map(wait_of).transpose()?;
         let state = State {
             store: None,
             reference,
@@ -235,6 +275,18 @@ impl StoreFactory {
         Ok(self.state()?.deserializer.as_ref().map(|deserializer| deserializer.clone_ref(py)))
     }
 
+    /// The store, if it is open: the one at hand, else one registered under its name.
+    #[getter]
+    fn _open_store<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let state = self.state()?;
+        if let Some(store) = &state.store
+            && !store.get().state()?.store.is_closed()
+        {
+            return Ok(Some(store.bind(py).clone().into_any()));
+        }
+        registry::stores(py).get_item(&state.reference.store.name)
+    }
+
     /// The store: the one at hand, else found or opened by name and configuration.
     fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
@@ -248,37 +300,46 @@ impl StoreFactory {
 
     /// Fetches the object, and evicts it if that was asked for.
     fn resolve<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let state = self.state()?;
-        let store = self.get_store(py)?;
-        let inner = store.get().state()?;
-        let key = &state.reference.key;
-        let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
-        let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let object = match pending.filter(Pending::is_ours) {
-            Some(pending) => {
-                match pending.wait(py)?.map_err(|error| inner.with_readable_key(py, error, key))? {
-                    Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
-                    None => None,
-                }
-            }
-            None if overrides(&store, intern!(py, "get"))? => {
-                let absent = inner.connector.bind(py); // an object that no store holds
-                let options = PyDict::new(py);
-                options.set_item(intern!(py, "deserializer"), deserializer)?;
-                options.set_item(intern!(py, "default"), absent)?;
-                let face = inner.key_to_python(py, key)?;
-                let found = store.call_method(intern!(py, "get"), (face,), Some(&options))?;
-                (!found.is(absent)).then_some(found)
-            }
-            None => inner.get(py, key, deserializer)?,
-        };
-        let Some(object) = object else {
-            return Err(missing(&store, inner, key));
-        };
-        if state.evict.load(Ordering::Relaxed) {
-            inner.evict(py, key)?;
+        self.fetch(py, self.state()?.reference.wait)
+    }
+
+    /// As `resolve`, waiting `timeout` seconds at most for the object of a future.
+    #[pyo3(signature = (timeout))]
+    fn _result<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        let mut wait = self.state()?.reference.wait;
+        if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
+            wait.timeout = Some(connector::seconds(timeout.max(0.0))?);
         }
-        Ok(object)
+        self.fetch(py, wait)
+    }
+
+    /// How a future's proxies wait: seconds to wait, seconds of the producer's lease.
+    #[getter]
+    fn _wait(&self) -> PyResult<Option<(Option<f64>, Option<f64>)>> {
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
+        Ok(self.state()?.reference.wait.map(|wait| (seconds(wait.timeout), seconds(wait.lease))))
+    }
+
+    /// A factory for whichever object is current under the key, which evicts nothing.
+    fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
+        let state = self.state()?;
+        let mut reference = state.reference.clone();
+        reference.key = Key::latest(reference.key.id());
+        reference.wait = None;
+        let state = State {
+            store: state.store.as_ref().map(|store| store.clone_ref(py)),
+            reference,
+            evict: AtomicBool::new(false),
+            deserializer: state.deserializer.as_ref().map(|function| function.clone_ref(py)),
+            pending: Mutex::new(None),
+        };
+        Self::with(py, state)
+    }
+
+    /// Whether the object travels inside the reference, so that there is nothing to free.
+    #[getter]
+    fn _is_inline(&self) -> PyResult<bool> {
+        Ok(self.state()?.reference.inline.is_some())
     }
 
     fn __call__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -293,9 +354,12 @@ impl StoreFactory {
         let state = self.state()?;
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
-        let key = state.reference.key.clone();
-        if inner.store.cache().contains(&key) {
+        let (key, wait) = (state.reference.key.clone(), state.reference.wait);
+        if state.reference.inline.is_some() || inner.store.cache().contains(&key) {
             return Ok(());
+        }
+        if inner.foreign && wait.is_some() {
+            return Ok(()); // its thread could wait for ever, and the interpreter for the thread
         }
         let started = Arc::new(Pending::new());
         let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -305,7 +369,7 @@ impl StoreFactory {
         let inherited = pending.replace(Arc::clone(&started));
         drop(pending); // starting a thread may run other threads, which may ask for it
         drop(inherited);
-        started.start(py, inner, key)
+        started.start(py, inner, key, wait)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -343,6 +407,32 @@ impl StoreFactory {
     }
 }
 
+/// The object under a key, by the store's own `get` if a subclass has one.
+fn get_through<'py>(
+    store: &Bound<'py, StoreBase>,
+    inner: &super::State,
+    key: &Key,
+    deserializer: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = store.py();
+    if !overrides(store, intern!(py, "get"))? {
+        return inner.get(py, key, deserializer);
+    }
+    let absent = inner.connector.bind(py); // an object that no store holds
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "deserializer"), deserializer)?;
+    options.set_item(intern!(py, "default"), absent)?;
+    let face = inner.key_to_python(py, key)?;
+    let found = store.call_method(intern!(py, "get"), (face,), Some(&options))?;
+    Ok((!found.is(absent)).then_some(found))
+}
+
+/// Seconds to wait and seconds of the producer's lease.
+pub(super) fn wait_of((timeout, lease): (Option<f64>, Option<f64>)) -> PyResult<Wait> {
+    let timeout = timeout.map(connector::seconds).transpose()?;
+    Ok(Wait { timeout, lease: lease.map(connector::seconds).transpose()? })
+}
+
 /// The error for an object that is not there.
 fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
     let py = store.py();
@@ -374,6 +464,10 @@ fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
 /// Tells the proxy type how proxies of stores are pickled: by reference.
 pub(crate) fn register_reducer(py: Python<'_>) {
     proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
+        let kind = factory.get_type();
+        if !kind.is(py.get_type::<StoreFactory>()) && !kind.is(polling(py)?) {
+            return Ok(None); // a class of the user's: it travels as it is
+        }
         let factory = factory.cast::<StoreFactory>()?;
         let class = match proxy::resolved_target(proxy) {
             Some(target) => class_name(&target.get_type()),
@@ -387,6 +481,12 @@ pub(crate) fn register_reducer(py: Python<'_>) {
 }
 
 static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static POLLING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// The class of the factories of futures.
+fn polling(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    POLLING.import(py, "proxystore_rs.store.factory", "PollingStoreFactory")
+}
 
 /// The proxy of a reference. One that cannot be read gives a proxy that says why when it is used: an
 /// error while unpickling would end the process of a pool that was sent it, and with it the pool.
@@ -402,7 +502,19 @@ pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<
         Err(error) => return Err(error),
     };
     let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
-    proxy::new(py, StoreFactory::with(py, state)?.into_any(), class, None)
+    let factory = if state.reference.wait.is_some() {
+        with_class(state, polling(py)?)?
+    } else {
+        StoreFactory::with(py, state)?.into_any()
+    };
+    proxy::new(py, factory, class, None)
+}
+
+fn with_class<'py>(state: State, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let factory = class.call_method1(intern!(class.py(), "__new__"), (class,))?;
+    let factory = factory.cast_into::<StoreFactory>()?;
+    let _ = factory.get().state.set(state); // new by construction
+    Ok(factory.into_any())
 }
 
 /// The factory of a reference.
@@ -412,9 +524,5 @@ pub(crate) fn restore_factory<'py>(
     reference: &[u8],
     class: &Bound<'py, PyType>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let state = StoreFactory::decode(py, reference)?;
-    let factory = class.call_method1(intern!(py, "__new__"), (class,))?;
-    let factory = factory.cast_into::<StoreFactory>()?;
-    let _ = factory.get().state.set(state); // new by construction
-    Ok(factory.into_any())
+    with_class(StoreFactory::decode(py, reference)?, class.as_any())
 }

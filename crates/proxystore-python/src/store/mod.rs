@@ -4,6 +4,7 @@
 //! Python subclass.
 
 mod factory;
+mod future;
 mod metrics;
 mod pending;
 mod proxies;
@@ -23,6 +24,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
+pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease, settle_future};
 pub(crate) use registry::stores;
 
 use crate::buffer::PyStoredBytes;
@@ -284,21 +286,22 @@ impl StoreBase {
             return if skip_nonproxiable { Ok(obj.clone()) } else { Err(nonproxiable(obj)) };
         }
         let started = state.metrics.start();
-        let key = if overrides(slf, intern!(slf.py(), "put"))? {
+        let reference = if overrides(slf, intern!(slf.py(), "put"))? {
             let options = match kwargs {
                 Some(kwargs) => kwargs.copy()?,
                 None => PyDict::new(slf.py()),
             };
             options.set_item(intern!(slf.py(), "serializer"), serializer)?;
-            state.key(&slf.call_method(intern!(slf.py(), "put"), (obj,), Some(&options))?)?
+            let key = slf.call_method(intern!(slf.py(), "put"), (obj,), Some(&options))?;
+            state.reference(state.key(&key)?)
         } else {
-            state.put(obj, serializer, kwargs)?
+            state.refer(obj, serializer, kwargs)?
         };
         if state.metrics.is_on() {
-            let face = state.key_to_python(slf.py(), &key)?;
+            let face = state.key_to_python(slf.py(), &reference.key)?;
             state.metrics.time(slf.py(), "store.proxy", &face, started)?;
         }
-        make(slf, key, Some(obj), &wish)
+        make(slf, reference, Some(obj), &wish)
     }
 
     /// Proxies of many objects, stored at once; positions are kept.
@@ -339,7 +342,8 @@ impl StoreBase {
             if is_nonproxiable(object) {
                 proxies.append(object)?;
             } else if let Some(key) = keys.next() {
-                proxies.append(make(slf, state.key(&key?)?, Some(object), &wish)?)?;
+                let reference = state.reference(state.key(&key?)?);
+                proxies.append(make(slf, reference, Some(object), &wish)?)?;
             }
         }
         Ok(proxies)
@@ -356,7 +360,7 @@ impl StoreBase {
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = slf.get().state()?;
         let wish = Wish::new(state, evict, lifetime, deserializer, None)?;
-        make(slf, state.key(key)?, None, &wish)
+        make(slf, state.reference(state.key(key)?), None, &wish)
     }
 
     /// Writable memory of the channel for `nbytes`, or ordinary memory where it has none.

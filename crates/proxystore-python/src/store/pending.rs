@@ -4,6 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use proxystore::payload::Received;
+use proxystore::reference::Wait;
 use proxystore::{Key, fork};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -30,9 +31,18 @@ impl Pending {
     }
 
     /// Starts to fetch.
-    pub(super) fn start(self: &Arc<Self>, py: Python<'_>, inner: &State, key: Key) -> PyResult<()> {
+    pub(super) fn start(
+        self: &Arc<Self>,
+        py: Python<'_>,
+        inner: &State,
+        key: Key,
+        wait: Option<Wait>,
+    ) -> PyResult<()> {
         let (fetch, store, access) = (Arc::clone(self), inner.store.clone(), inner.access);
-        let fetch = move || fetch.finish(store.get_payload(&key, access));
+        let fetch = move || {
+            let ready = wait.map_or(Ok(()), |wait| store.wait_for_result(&key, wait));
+            fetch.finish(ready.and_then(|()| store.get_payload(&key, access)));
+        };
         let started = if inner.foreign {
             start_python_thread(py, fetch)
         } else {

@@ -1,6 +1,6 @@
 //! Making proxies of stored objects.
 
-use proxystore::Key;
+use proxystore::Reference;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -51,19 +51,19 @@ pub(super) fn nonproxiable(object: &Bound<'_, PyAny>) -> PyErr {
     )
 }
 
-/// A proxy of what is stored under `key`; it holds `object` already if that is wished.
+/// A proxy of what a reference names; it holds `object` already if that is wished.
 pub(super) fn make<'py>(
     store: &Bound<'py, StoreBase>,
-    key: Key,
+    reference: Reference,
     object: Option<&Bound<'py, PyAny>>,
     wish: &Wish<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = store.py();
-    if wish.lifetime.is_some() {
-        let face = store.get().state()?.key_to_python(py, &key)?;
+    if wish.lifetime.is_some() && reference.inline.is_none() {
+        let face = store.get().state()?.key_to_python(py, &reference.key)?;
         attach_to(store, wish.lifetime, &face)?;
     }
-    let factory = StoreFactory::local(store, key, wish.evict, wish.deserializer)?;
+    let factory = StoreFactory::local(store, reference, wish.evict, wish.deserializer)?;
     let target = object.filter(|_| wish.populate_target).cloned();
     // So that a scheduler which asks what this is does not make it resolve.
     let plain = |object: &&Bound<'_, _>| wish.deserializer.is_none() && !proxy::is_proxy(object);

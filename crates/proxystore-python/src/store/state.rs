@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use proxystore::codec::Failure;
 use proxystore::payload::{Framed, Parts};
-use proxystore::{Access, Error, Key, Store};
+use proxystore::{Access, Error, Key, Reference, Store};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::future;
 use super::metrics::Recorder;
 use crate::error::{IntoPython, to_python};
 use crate::{connector, foreign, foreign_key, pickle};
@@ -58,28 +60,78 @@ impl State {
         pickle::encode(object, serializer.or(own))
     }
 
+    /// A reference to an object of this store.
+    pub(super) fn reference(&self, key: Key) -> Reference {
+        Reference::new(Arc::clone(self.store.config()), key)
+    }
+
     pub(super) fn put(
         &self,
         object: &Bound<'_, PyAny>,
         serializer: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Key> {
+        let store = |framed: &Framed<'_>| self.put_framed(object.py(), framed, options);
+        self.timed_put(object, serializer, "put", store, Key::clone)
+    }
+
+    /// `put`, or the payload inside the reference if it is small enough.
+    pub(super) fn refer(
+        &self,
+        object: &Bound<'_, PyAny>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Reference> {
+        let py = object.py();
+        let store = |framed: &Framed<'_>| {
+            if self.foreign_options(options).is_some() {
+                return self.put_framed(py, framed, options).map(|key| self.reference(key));
+            }
+            let options = connector::put_options(self.connector.bind(py), options)?;
+            py.detach(|| self.store.refer(framed, &options)).py(py)
+        };
+        self.timed_put(object, serializer, "put", store, |reference| reference.key.clone())
+    }
+
+    /// Sets a future, or replaces the object under a key.
+    pub(super) fn set(
+        &self,
+        reference: &Reference,
+        object: &Bound<'_, PyAny>,
+        serializer: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let py = object.py();
+        let store =
+            |framed: &Framed<'_>| py.detach(|| self.store.settle_framed(reference, framed)).py(py);
+        self.timed_put(object, serializer, "set", store, |()| reference.key.clone())
+    }
+
+    /// Encodes an object and hands it to `store`, measuring both under the name of `operation`.
+    fn timed_put<R>(
+        &self,
+        object: &Bound<'_, PyAny>,
+        serializer: Option<&Bound<'_, PyAny>>,
+        operation: &str,
+        store: impl FnOnce(&Framed<'_>) -> PyResult<R>,
+        key_of: impl FnOnce(&R) -> Key,
+    ) -> PyResult<R> {
         let py = object.py();
         let total = self.metrics.start();
         let encoded = self.encode(object, serializer)?;
         let serialized = self.metrics.start();
         let framed = encoded.payload(py)?.frame().py(py)?;
         let size = framed.len();
-        let key = self.put_framed(py, &framed, options)?;
+        let stored = store(&framed)?;
         encoded.was_put(object)?;
         if self.metrics.is_on() {
-            let face = self.key_to_python(py, &key)?;
-            self.metrics.time_between(py, "store.put.serialize", &face, total, serialized)?;
-            self.metrics.time(py, "store.put.connector", &face, serialized)?;
-            self.metrics.time(py, "store.put", &face, total)?;
-            self.metrics.attribute(py, "store.put.object_size", &face, size)?;
+            let face = self.key_to_python(py, &key_of(&stored))?;
+            let name = |step| format!("store.{operation}{step}");
+            self.metrics.time_between(py, &name(".serialize"), &face, total, serialized)?;
+            self.metrics.time(py, &name(".connector"), &face, serialized)?;
+            self.metrics.time(py, &name(""), &face, total)?;
+            self.metrics.attribute(py, &name(".object_size"), &face, size)?;
         }
-        Ok(key)
+        Ok(stored)
     }
 
     /// `put` with options; those of a connector written in Python are its own.
@@ -167,6 +219,9 @@ impl State {
         received: &proxystore::payload::Received,
         deserializer: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(failure) = Failure::of(received).py(py)? {
+            return Err(future::raised(py, &failure));
+        }
         let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         let object = pickle::decode(py, received, deserializer.or(own), self.access)
             .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;

@@ -12,11 +12,13 @@
 //! Codec numbers are part of the payload format (`docs/protocol.md`).
 
 mod array;
+mod failure;
 mod message_pack;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
 pub use array::{Array, ArrayMut, Element, Order, array_meta, read_array_meta};
+pub use failure::Failure;
 pub use message_pack::MessagePack;
 #[doc(hidden)]
 pub use message_pack::{decode as message_pack_decode, encode as message_pack_encode};
@@ -34,6 +36,8 @@ pub const UTF8: u16 = 2;
 pub const MESSAGE_PACK: u16 = 3;
 /// Number of the n-dimensional array codec.
 pub const ARRAY: u16 = 4;
+/// Number of the [`Failure`] codec.
+pub const FAILURE: u16 = 5;
 /// Number of Python's pickle with out-of-band buffers; only the Python package reads it.
 pub const PICKLE: u16 = 16;
 /// Number of bytes made by a serializer function of the user's; only the Python package reads it.
@@ -68,6 +72,7 @@ pub fn name(codec: u16) -> &'static str {
         UTF8 => "UTF-8",
         MESSAGE_PACK => "MessagePack",
         ARRAY => "array",
+        FAILURE => "failure",
         PICKLE => "Python pickle",
         CUSTOM => "custom serializer",
         _ => "unknown",

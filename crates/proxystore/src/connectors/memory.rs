@@ -2,7 +2,7 @@
 //!
 //! Channels are global to the process and told apart by name, so a connector opened from
 //! `config()` finds the objects. They stay when connectors are closed, the last one too, until
-//! they are evicted, a connector is closed with `clear`, or the process ends. A process forked
+//! they are evicted or expire, a connector is closed with `clear`, or the process ends. A process forked
 //! from this one starts with the objects stored so far; after that each has its own.
 #![expect(unsafe_code, reason = "registers handlers with pthread_atfork")]
 #![expect(clippy::cast_possible_truncation, reason = "offsets into memory that exists")]
@@ -13,13 +13,14 @@ use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::expiry::Expiry;
 use super::{
     Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, checked_range,
-    closed, known_options, refuse_ttl, wrong_length,
+    closed, known_options, wrong_length,
 };
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,6 +61,7 @@ impl MemoryConnector {
     pub fn new(name: &str) -> Result<Self> {
         check_id(name)?;
         watch_forks();
+        sweep();
         Ok(Self { channel: name.into(), closed: AtomicBool::new(false) })
     }
 
@@ -92,7 +94,6 @@ impl MemoryConnector {
 impl Connector for MemoryConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         self.check_open("put object")?;
-        refuse_ttl(options, &self.config())?;
         let (id, generation): (Box<str>, u64) = match &options.key {
             None => (unique_id()?.into(), FIRST),
             Some(key) => {
@@ -108,14 +109,16 @@ impl Connector for MemoryConnector {
             Some(objects) => objects,
             None => state.channels.entry(Arc::clone(&self.channel)).or_default(),
         };
-        let stored = Stored { generation, bytes };
-        let replaced = objects.insert(id, stored);
+        let expiry = Expiry::after(options.ttl);
+        let replaced = objects.insert(id, Stored { generation, expiry, bytes });
         let wake = state.waiting > 0;
         drop(state);
         if wake {
             shard.filled.notify_all();
         }
         drop(replaced); // its memory is given back outside the lock
+        sweep_at(expiry);
+        sweep();
         Ok(key)
     }
 
@@ -144,8 +147,8 @@ impl Connector for MemoryConnector {
         check_id(key.id())?;
         let mut state = shard_of(key.id()).lock();
         let mut removed = None;
-        if state.find(&self.channel, key).is_some()
-            && let Some(objects) = state.channels.get_mut(&self.channel)
+        if let Some(objects) = state.channels.get_mut(&self.channel)
+            && objects.get(key.id()).is_some_and(|stored| stored.is_meant(key))
         {
             removed = objects.remove(key.id());
         }
@@ -187,7 +190,7 @@ impl Connector for MemoryConnector {
             zero_copy_get: true,
             allocate: false,
             deferred_keys: true,
-            ttl: false,
+            ttl: true,
             cross_process: false,
             survives_process: false,
         }
@@ -232,6 +235,23 @@ impl Connector for MemoryConnector {
         target.copy_from_slice(part);
         Ok(true)
     }
+
+    fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+        self.check_open("expire objects")?;
+        keys.iter().try_for_each(|key| check_id(key.id()))?;
+        let expiry = Expiry::after(ttl);
+        for key in keys {
+            let mut state = shard_of(key.id()).lock();
+            let objects = state.channels.get_mut(&self.channel);
+            if let Some(stored) = objects.and_then(|objects| objects.get_mut(key.id()))
+                && stored.is_there(key)
+            {
+                stored.expiry = expiry;
+            }
+        }
+        sweep_at(expiry);
+        Ok(())
+    }
 }
 
 /// Hash maps that can be made in a constant.
@@ -239,7 +259,18 @@ type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 struct Stored {
     generation: u64,
+    expiry: Expiry,
     bytes: Buffer,
+}
+
+impl Stored {
+    fn is_meant(&self, key: &Key) -> bool {
+        [0, self.generation].contains(&key.generation())
+    }
+
+    fn is_there(&self, key: &Key) -> bool {
+        self.is_meant(key) && !self.expiry.is_past()
+    }
 }
 
 /// A fixed share of all objects of the process, by id.
@@ -270,12 +301,50 @@ impl Shard {
 impl State {
     fn find(&self, channel: &str, key: &Key) -> Option<&Stored> {
         let stored = self.channels.get(channel)?.get(key.id())?;
-        (key.generation() == 0 || key.generation() == stored.generation).then_some(stored)
+        stored.is_there(key).then_some(stored)
     }
 }
 
 fn shard_of(id: &str) -> &'static Shard {
     &SHARDS[(xxh3_64(id.as_bytes()) % SHARDS.len() as u64) as usize]
+}
+
+/// When the first of all objects expires, or one that was since evicted.
+static FIRST_TO_GO: AtomicU64 = AtomicU64::new(Expiry::NEVER.word());
+
+/// Makes sure that there is a sweep for an object that expires then.
+fn sweep_at(expiry: Expiry) {
+    if expiry == Expiry::NEVER {
+        return;
+    }
+    let _ = FIRST_TO_GO.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |first| {
+        let first = Expiry::from_word(first);
+        (first == Expiry::NEVER || expiry < first).then_some(expiry.word())
+    });
+}
+
+/// Gives back the memory of expired objects, at most once a second.
+fn sweep() {
+    let due = FIRST_TO_GO.load(Ordering::Acquire);
+    let (never, order) = (Expiry::NEVER.word(), Ordering::AcqRel);
+    if !Expiry::from_word(due).is_past()
+        || FIRST_TO_GO.compare_exchange(due, never, order, Ordering::Relaxed).is_err()
+    {
+        return;
+    }
+    let in_a_second = Expiry::after(Some(Duration::from_secs(1)));
+    for shard in &SHARDS {
+        let mut state = shard.lock();
+        let objects = state.channels.values_mut();
+        let gone: Vec<_> = objects
+            .flat_map(|objects| objects.extract_if(|_, stored| stored.expiry.is_past()))
+            .collect();
+        let left = state.channels.values().flat_map(HashMap::values).map(|stored| stored.expiry);
+        let next = left.filter(|expiry| *expiry != Expiry::NEVER).min();
+        drop(state);
+        drop(gone); // their memory is given back outside the lock
+        sweep_at(next.map_or(Expiry::NEVER, |next| next.max(in_a_second)));
+    }
 }
 
 thread_local! {
@@ -298,4 +367,28 @@ fn watch_forks() {
     // SAFETY: the handlers do not unwind, and in the child they only release locks that the one
     // surviving thread took itself. A failure (no memory) leaves forks as they were before.
     let _ = unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_expired_objects_is_given_back() {
+        let connector = MemoryConnector::new("unit-test-of-ttl").unwrap();
+        let options = PutOptions { ttl: Some(Duration::ZERO), ..PutOptions::default() };
+        let keys: Vec<_> =
+            (0..40).map(|_| connector.put(&b"x"[..].into(), &options).unwrap()).collect();
+        let is_stored = |key: &Key| {
+            let state = shard_of(key.id()).lock();
+            state.channels.get("unit-test-of-ttl").is_some_and(|all| all.contains_key(key.id()))
+        };
+        let start = Instant::now();
+        while keys.iter().any(is_stored) {
+            assert!(start.elapsed() < Duration::from_secs(30), "never swept");
+            std::thread::sleep(Duration::from_millis(10));
+            MemoryConnector::new("another").unwrap();
+        }
+        connector.close(true).unwrap();
+    }
 }

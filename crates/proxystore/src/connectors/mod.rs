@@ -30,9 +30,12 @@
 //!     connectors of the channel go on; `close` with `clear` removes the channel's objects.
 //! 17. All calls may come from many threads at once.
 //! 18. A key whose id is not usable as a name is refused with an error of kind `Config`.
-//! 19. An object put with a time to live is absent when that has passed; `expire` gives it another,
-//!     or none. Evicted, replaced and expired objects alike leave their readers' buffers alone.
+//! 19. An object put with a time to live is absent when that has passed, for every process; `expire`
+//!     gives it another, or none, and gives it to that generation alone. An expired object does not
+//!     come back. Evicted, replaced and expired objects alike leave their readers' buffers alone.
+//!     A channel that has no times to live says so with an error of kind `Unsupported`.
 
+mod expiry;
 pub mod file;
 pub mod memory;
 mod notify;
@@ -128,8 +131,8 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
         keys.iter().map(|key| self.get(key, options)).collect()
     }
 
-    /// Lets the objects vanish `ttl` from now, or only when evicted (`None`); absent ones are passed
-    /// over.
+    /// Lets the objects vanish `ttl` from now, or only when evicted (`None`); absent ones, and those
+    /// that expired, are passed over.
     fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
         let _ = (keys, ttl);
         Err(unsupported("give objects a time to live", &self.config()))
@@ -150,10 +153,14 @@ pub trait Connector: fmt::Debug + Send + Sync + 'static {
 pub struct PutOptions {
     /// Store under this key, made by `new_key`, instead of a key of its own.
     pub key: Option<Key>,
-    /// Give up with an error of kind `Timeout` after this time.
+    /// Give up with an error of kind `Timeout` after this time. Channels that have nobody to wait
+    /// for (`memory`, `shm`) store at once and do not look at it.
     pub deadline: Option<Instant>,
-    /// The object vanishes this long after it was put, unless [`Connector::expire`] says otherwise.
-    /// Channels without [`Capabilities::ttl`] refuse it.
+    /// The object vanishes this long after it was put, unless [`Connector::expire`] says otherwise;
+    /// a hundred years are for ever. Channels without [`Capabilities::ttl`] refuse it.
+    ///
+    /// The channel's clock counts: the system's for `memory`, `file` and `shm`, so that setting it
+    /// moves the end as well, and hosts that share files had better agree on the time.
     pub ttl: Option<Duration>,
     /// What the object is like, for connectors that choose among channels; others ignore it.
     pub tags: Tags,
@@ -175,7 +182,8 @@ pub struct GetOptions {
     pub access: Access,
     /// Only these bytes of the object, counted from its first.
     pub range: Option<Range<u64>>,
-    /// Give up with an error of kind `Timeout` after this time.
+    /// Give up with an error of kind `Timeout` after this time. `memory` and `shm` answer at once
+    /// and do not look at it.
     pub deadline: Option<Instant>,
 }
 

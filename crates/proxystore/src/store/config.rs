@@ -12,6 +12,7 @@ use crate::store::{CacheLimits, Store};
 const CACHE_ENTRIES: &str = "cache_entries";
 const CACHE_BYTES: &str = "cache_bytes";
 const METRICS: &str = "metrics";
+const INLINE_BYTES: &str = "inline_bytes";
 
 /// Name, channel and local settings of a store.
 ///
@@ -36,14 +37,22 @@ impl StoreConfig {
 
     /// How much the cache may hold.
     pub fn cache_limits(&self) -> CacheLimits {
-        let size = |name, default| match self.settings.get(name) {
-            Some(Value::Int(size)) => usize::try_from(*size).unwrap_or(default),
-            _ => default,
-        };
         let default = CacheLimits::default();
         CacheLimits {
-            entries: size(CACHE_ENTRIES, default.entries),
-            bytes: size(CACHE_BYTES, default.bytes),
+            entries: self.size(CACHE_ENTRIES, default.entries),
+            bytes: self.size(CACHE_BYTES, default.bytes),
+        }
+    }
+
+    /// Payloads up to this size travel in references instead of the channel.
+    pub fn inline_bytes(&self) -> usize {
+        self.size(INLINE_BYTES, 0)
+    }
+
+    fn size(&self, name: &str, default: usize) -> usize {
+        match self.settings.get(name) {
+            Some(Value::Int(size)) => usize::try_from(*size).unwrap_or(default),
+            _ => default,
         }
     }
 
@@ -86,18 +95,28 @@ impl StoreBuilder {
 
     /// How much the cache may hold; `entries: 0` turns it off.
     #[must_use]
-    pub fn cache(mut self, limits: CacheLimits) -> Self {
+    pub fn cache(self, limits: CacheLimits) -> Self {
         let default = CacheLimits::default();
-        for (name, value, default) in [
-            (CACHE_ENTRIES, limits.entries, default.entries),
-            (CACHE_BYTES, limits.bytes, default.bytes),
-        ] {
-            if value == default {
-                self.config.settings.remove(name);
-            } else {
-                let value = i64::try_from(value).unwrap_or(i64::MAX);
-                self.config.settings.insert(name.to_owned(), Value::Int(value));
-            }
+        self.size(CACHE_ENTRIES, limits.entries, default.entries).size(
+            CACHE_BYTES,
+            limits.bytes,
+            default.bytes,
+        )
+    }
+
+    /// Proxied objects whose payload (with its head of 80 bytes and more) is at most `bytes` long
+    /// travel in their references: no channel, nothing to evict. 0 turns it off.
+    #[must_use]
+    pub fn inline_bytes(self, bytes: usize) -> Self {
+        self.size(INLINE_BYTES, bytes, 0)
+    }
+
+    fn size(mut self, name: &str, value: usize, default: usize) -> Self {
+        if value == default {
+            self.config.settings.remove(name);
+        } else {
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            self.config.settings.insert(name.to_owned(), Value::Int(value));
         }
         self
     }

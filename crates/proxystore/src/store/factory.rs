@@ -1,13 +1,14 @@
 //! The factory that fetches a target from a store, and the proxies that travel by it.
 
-use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
+use crate::buffer::Buffer;
 use crate::codec::Decode;
 use crate::error::Result;
 use crate::key::Key;
+use crate::payload::Received;
 use crate::proxy::{Factory, Proxy};
 use crate::reference::Reference;
 use crate::store::{Store, registry};
@@ -23,7 +24,11 @@ pub struct StoreFactory {
 impl StoreFactory {
     /// A factory for an object of a store at hand.
     pub fn new(store: &Store, key: Key) -> Self {
-        let reference = Reference::new(Arc::clone(store.config()), key);
+        Self::of(store, Reference::new(Arc::clone(store.config()), key))
+    }
+
+    /// A factory for what a reference to a store at hand names.
+    pub fn of(store: &Store, reference: Reference) -> Self {
         Self { store: Some(store.clone()), ..Self::from_reference(reference) }
     }
 
@@ -39,7 +44,11 @@ impl StoreFactory {
         self
     }
 
-    fn store(&self) -> Result<Store> {
+    /// The store, opened if need be.
+    ///
+    /// # Errors
+    /// What opening it fails with.
+    pub fn store(&self) -> Result<Store> {
         match &self.store {
             Some(store) if !store.is_closed() => Ok(store.clone()),
             _ => registry::get_or_open(&self.reference.store),
@@ -49,9 +58,18 @@ impl StoreFactory {
 
 impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     fn resolve(&self) -> Result<Arc<T>> {
+        if let Some(payload) = &self.reference.inline {
+            let received = Received::parse(Buffer::copy_of(payload))?;
+            return T::decode(&received).map(Arc::new);
+        }
         let store = self.store()?;
         let key = &self.reference.key;
-        let target = store.get_shared(key)?.ok_or_else(|| store.missing(key))?;
+        let mut target = store.get_shared(key)?;
+        if let (None, Some(wait)) = (&target, self.reference.wait) {
+            store.wait_for_result(key, wait)?;
+            target = store.get_shared(key)?;
+        }
+        let target = target.ok_or_else(|| store.missing(key))?;
         if self.reference.evict {
             store.evict(key)?;
         }
@@ -72,41 +90,12 @@ impl<T: Decode + Send + Sync + 'static> Proxy<T> {
 
 impl<T: 'static> Serialize for Proxy<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let bytes = self.reference().and_then(|reference| reference.encode());
-        to.serialize_bytes(&bytes.map_err(ser::Error::custom)?)
+        self.reference().map_err(ser::Error::custom)?.serialize(to)
     }
 }
 
 impl<'de, T: Decode + Send + Sync + 'static> Deserialize<'de> for Proxy<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let bytes = from.deserialize_byte_buf(BytesVisitor)?;
-        Reference::decode(&bytes).map(Self::from_reference).map_err(de::Error::custom)
-    }
-}
-
-struct BytesVisitor;
-
-impl<'de> de::Visitor<'de> for BytesVisitor {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the bytes of a reference")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
-    }
-
-    fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
-        Ok(bytes)
-    }
-
-    // Formats without bytes of their own, such as JSON, write a list of numbers.
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u8>, A::Error> {
-        let mut bytes = Vec::new();
-        while let Some(byte) = list.next_element()? {
-            bytes.push(byte);
-        }
-        Ok(bytes)
+        Reference::deserialize(from).map(Self::from_reference)
     }
 }

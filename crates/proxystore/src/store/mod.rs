@@ -5,6 +5,7 @@ mod config;
 mod factory;
 mod metrics;
 pub mod registry;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +15,16 @@ pub use cache::{Cache, CacheLimits};
 pub use config::{StoreBuilder, StoreConfig};
 pub use factory::StoreFactory;
 pub use metrics::{Metrics, OperationStats};
+pub use waiting::Waiting;
+pub(crate) use waiting::lease_record;
 
-use crate::codec::{Array, ArrayMut, Decode, Element, Encode};
+use crate::codec::{Array, ArrayMut, Decode, Element, Encode, Failure};
 use crate::connectors::{Access, Connector, GetOptions, PutOptions};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Key;
+use crate::key::{Key, unique_id};
 use crate::payload::{Framed, Parts, Payload, Received};
 use crate::proxy::{Locked, Proxy};
+use crate::reference::Reference;
 use metrics::Operation;
 
 /// A place for objects: puts them into a channel and hands out keys and proxies.
@@ -49,6 +53,7 @@ struct Inner {
     connector: Arc<dyn Connector>,
     cache: Cache,
     metrics: Option<Metrics>,
+    inline_bytes: usize,
     closed: AtomicBool,
 }
 
@@ -78,9 +83,11 @@ impl Store {
     fn assemble(config: StoreConfig, connector: Arc<dyn Connector>) -> Self {
         let cache = Cache::new(config.cache_limits());
         let metrics = config.has_metrics().then(Metrics::default);
+        let inline_bytes = config.inline_bytes();
         let closed = AtomicBool::new(false);
         let config = Arc::new(config);
-        Self { inner: Arc::new(Inner { config, connector, cache, metrics, closed }) }
+        let inner = Inner { config, connector, cache, metrics, inline_bytes, closed };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The name.
@@ -163,6 +170,9 @@ impl Store {
         let Some(received) = self.get_payload(key, T::ACCESS)? else {
             return Ok(None);
         };
+        if let Some(failure) = Failure::of(&received)? {
+            return Err(self.about(failure.to_error(), key));
+        }
         let object = Arc::new(T::decode(&received).map_err(|error| self.about(error, key))?);
         if cachable {
             self.inner.cache.insert(key.clone(), Arc::clone(&object), received.len());
@@ -237,8 +247,8 @@ impl Store {
     where
         T: Encode + Decode + Send + Sync + 'static,
     {
-        let key = self.put(&object)?;
-        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
+        let reference = self.refer(&object.encode()?.frame()?, &PutOptions::default())?;
+        Ok(Proxy::with_target(StoreFactory::of(self, reference), Arc::new(object)))
     }
 
     /// Stores an array made by [`empty`](Self::empty) and returns a proxy of it: no copy.
@@ -317,6 +327,36 @@ impl Store {
     pub fn put_framed(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Key> {
         let parts = framed.parts();
         self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, options))
+    }
+
+    /// A reference to the payload, which is stored unless it is small enough to travel inside (see
+    /// [`StoreBuilder::inline_bytes`]).
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn refer(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Reference> {
+        let config = Arc::clone(self.config());
+        if framed.len() <= self.inner.inline_bytes && options.key.is_none() {
+            let key = Key::new(unique_id()?, 0, framed.len() as u64);
+            let mut reference = Reference::new(config, key);
+            reference.inline = Some(Arc::from(&*framed.parts().to_buffer()));
+            return Ok(reference);
+        }
+        Ok(Reference::new(config, self.put_framed(framed, options)?))
+    }
+
+    /// Copies the stored bytes of an object to a new key; `None` when there is none.
+    ///
+    /// # Errors
+    /// What the channel fails with.
+    pub fn copy(&self, key: &Key) -> Result<Option<Key>> {
+        let options = GetOptions { access: Access::ReadOnly, ..GetOptions::default() };
+        let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, &options))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let parts = Parts::from(&*bytes);
+        let options = PutOptions::default();
+        self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, &options))
+            .map(Some)
     }
 
     /// Stores many framed payloads at once; all or none.

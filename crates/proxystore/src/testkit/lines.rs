@@ -488,6 +488,9 @@ pub fn a_closed_connector_refuses_every_call(fixture: &dyn Fixture) -> Verdict {
     if connector.capabilities().allocate {
         assert_kind(connector.allocate(10), closed, "allocate");
     }
+    if connector.capabilities().ttl {
+        assert_kind(connector.expire(std::slice::from_ref(&key), None), closed, "expire");
+    }
     assert_eq!(connector.config(), config, "the configuration is still known");
     connector.close(true).expect("closing again is fine");
 
@@ -563,6 +566,9 @@ pub fn an_unusable_id_is_refused(fixture: &dyn Fixture) -> Verdict {
         assert_kind(connector.get_into(&key, None, &mut [0]), config, "get_into");
         let keys = [key.clone()];
         assert_kind(connector.get_batch(&keys, &GetOptions::default()), config, "get_batch");
+        if connector.capabilities().ttl {
+            assert_kind(connector.expire(&keys, None), config, "expire");
+        }
         let options = PutOptions { key: Some(key), ..PutOptions::default() };
         let answer = connector.put(&Parts::from(&b"x"[..]), &options);
         assert_kind(answer, config, "put");

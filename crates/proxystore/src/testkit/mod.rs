@@ -32,6 +32,7 @@
 mod counting;
 mod lines;
 mod steps;
+mod ttl;
 
 use std::any::Any;
 use std::fmt;
@@ -39,6 +40,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use counting::{Counting, Counts};
 pub use lines::*;
+pub use ttl::*;
 
 use crate::connectors::{Connector, ConnectorConfig};
 use crate::key::Key;
@@ -223,6 +225,9 @@ macro_rules! __with_contract_lines {
             16 a_closed_connector_refuses_every_call,
             17 all_calls_may_come_from_many_threads,
             18 an_unusable_id_is_refused,
+            19 an_object_vanishes_when_its_time_has_passed,
+            19 expire_renews_shortens_and_ends_times_to_live,
+            19 times_to_live_may_change_while_readers_read,
         }
     };
 }
@@ -231,7 +236,7 @@ macro_rules! list {
     ($($number:literal $name:ident,)*) => {
         /// All lines, in the order of the contract.
         pub static LINES: &[Line] = &[$(
-            Line { number: $number, name: stringify!($name), check: lines::$name },
+            Line { number: $number, name: stringify!($name), check: $name },
         )*];
     };
 }

@@ -3,7 +3,9 @@
 
 mod conformance;
 mod file;
+mod future;
 mod memory;
+mod ownership;
 mod payload;
 mod process;
 #[cfg(target_os = "linux")]
@@ -11,3 +13,5 @@ mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+#[cfg(target_os = "linux")]
+mod ttl;

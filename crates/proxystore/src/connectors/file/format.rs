@@ -2,6 +2,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::key::Key;
+
 /// Length of the trailer in bytes.
 pub(super) const LEN: usize = 32;
 
@@ -27,6 +29,11 @@ pub(super) enum Fault {
 }
 
 impl Trailer {
+    /// Whether it is this object that the key means.
+    pub(super) fn is_of(&self, key: &Key) -> bool {
+        [0, self.generation].contains(&key.generation())
+    }
+
     pub(super) fn to_bytes(self) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         bytes[..6].copy_from_slice(&MAGIC);

@@ -8,6 +8,7 @@
 //! Objects outlive the processes that stored them, but are not forced to disk: after a power cut
 //! an object may be missing, or an error of kind `Corrupt`.
 
+mod expiry;
 mod format;
 mod place;
 mod read;
@@ -19,15 +20,16 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::format::{Fault, Trailer};
 use self::place::Place;
 use self::write::{Current, Draft};
+use super::expiry::{Expiry, InPassing};
 use super::notify::{poll_for, wait_for};
 use super::{
     Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, Value, checked_range, closed,
-    known_options, refuse_ttl, wrong_length,
+    known_options, wrong_length,
 };
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +40,8 @@ const PUT: &str = "put object";
 const GET: &str = "get object";
 const EXISTS: &str = "look for object";
 const EVICT: &str = "evict object";
+const EXPIRE: &str = "expire objects";
+const OWNERS_ONLY: &str = "only the user who stored an object can change its time to live";
 const CLOSE: &str = "close a file connector";
 
 /// Generation of objects stored under a key of their own.
@@ -63,12 +67,13 @@ pub struct FileConnector {
     place: Place,
     options: BTreeMap<String, Value>,
     closed: AtomicBool,
+    sweeps: InPassing,
 }
 
 impl FileConnector {
     /// A connector to a directory, created if need be; a relative path is made absolute now.
     ///
-    /// What writers that died left unfinished there is removed.
+    /// What writers that died left unfinished there is removed, and so are expired objects.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] when the path is not a directory, [`ErrorKind::Permission`] when it
@@ -99,7 +104,7 @@ impl FileConnector {
     }
 
     fn at(place: Place, options: BTreeMap<String, Value>) -> Self {
-        Self { place, options, closed: AtomicBool::new(false) }
+        Self { place, options, closed: AtomicBool::new(false), sweeps: InPassing::new() }
     }
 
     /// The directory, absolute.
@@ -128,13 +133,11 @@ impl FileConnector {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.place.error(GET, error).with("key", key)),
         };
-        match read::trailer_of(&file) {
-            Ok(Ok(trailer)) => {
-                let is_meant = [0, trailer.generation].contains(&key.generation());
-                Ok(is_meant.then_some((file, trailer)))
-            }
-            Ok(Err(Fault::Cut)) => Err(self.cut(key)),
-            Ok(Err(Fault::Newer(version))) => {
+        match read::live_trailer_of(&file) {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(trailer))) => Ok(trailer.is_of(key).then_some((file, trailer))),
+            Ok(Some(Err(Fault::Cut))) => Err(self.cut(key)),
+            Ok(Some(Err(Fault::Newer(version)))) => {
                 let newer = "the file was written by a newer version";
                 Err(Error::new(ErrorKind::Incompatible, GET, newer)
                     .with("key", key)
@@ -168,13 +171,18 @@ impl FileConnector {
 impl Connector for FileConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         self.check_open(PUT)?;
-        refuse_ttl(options, &self.config())?;
         if let Some(key) = &options.key {
             check_id(key.id())?;
         }
-        let len = parts.len() as u64;
+        self.sweeps.now_and_then(|| {
+            let _ = expiry::sweep(&self.place); // what is left is absent anyway
+        });
+        let (len, expiry) = (parts.len() as u64, Expiry::after(options.ttl));
         let stored = (|| -> Result<Key, io::Error> {
-            let mut draft = Draft::create(&self.place)?;
+            let mut draft = Draft::create(&self.place, expiry)?;
+            if expiry != Expiry::NEVER {
+                expiry::mark(&self.place)?;
+            }
             let (is_local, deadline) = (self.place.is_local, options.deadline);
             let Some(key) = &options.key else {
                 let id = unique_id().map_err(io::Error::other)?;
@@ -209,7 +217,7 @@ impl Connector for FileConnector {
             };
         }
         match fs::metadata(path) {
-            Ok(_) => Ok(true),
+            Ok(about) => Ok(!expiry::of(&about).is_past()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(self.place.error(EXISTS, error).with("key", key)),
         }
@@ -265,7 +273,7 @@ impl Connector for FileConnector {
             zero_copy_get: self.place.is_local,
             allocate: false,
             deferred_keys: true,
-            ttl: false,
+            ttl: true,
             cross_process: true,
             survives_process: true,
         }
@@ -293,6 +301,27 @@ impl Connector for FileConnector {
         read::read_into(&file, range.start, target, None)
             .map(|()| true)
             .map_err(|error| self.unread(key, error))
+    }
+
+    fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+        self.check_open(EXPIRE)?;
+        keys.iter().try_for_each(|key| check_id(key.id()))?;
+        let expiry = Expiry::after(ttl);
+        let failed = |error: io::Error| self.place.error(EXPIRE, error);
+        if expiry != Expiry::NEVER {
+            expiry::mark(&self.place).map_err(failed)?;
+        }
+        for key in keys {
+            let expired = Current::lock(&self.place.file(key.id())).and_then(|current| {
+                current.map_or(Ok(()), |current| expiry::renew(&current, key, expiry))
+            });
+            expired.map_err(|error| {
+                let is_refused = error.kind() == io::ErrorKind::PermissionDenied;
+                let error = failed(error).with("key", key);
+                if is_refused { error.with_hint(OWNERS_ONLY) } else { error }
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -331,6 +360,22 @@ mod tests {
         fn reopen(&self, config: &ConnectorConfig) -> Option<Box<dyn Connector>> {
             Some(Self::at(config))
         }
+    }
+
+    #[test]
+    fn a_put_removes_what_expired_now_and_then() {
+        let base = tempfile::tempdir().unwrap();
+        let connector = FileConnector::new(base.path()).unwrap();
+        let put = |ttl| {
+            let options = PutOptions { ttl, ..PutOptions::default() };
+            connector.place.file(connector.put(&b"x"[..].into(), &options).unwrap().id())
+        };
+        let expired = put(Some(Duration::ZERO));
+        put(None);
+        assert!(expired.exists(), "too soon to look again");
+        connector.sweeps.hurry();
+        put(None);
+        assert!(!expired.exists());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use super::expiry;
 use super::write::is_dead;
 use crate::connectors::ConnectorConfig;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +26,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The directory, made absolute, created if need be, and cleared of what dead writers left.
+    /// The directory, made absolute, created if need be, and cleared of what dead writers left and
+    /// of expired objects.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let path = std::path::absolute(path)
             .map_err(|source| Error::io(OPEN, source).with("path", path.display()))?;
@@ -35,6 +37,7 @@ impl Place {
         place.create(OPEN)?;
         place.is_local = is_local(&place.path);
         place.remove_dead_temps().map_err(|source| place.error(OPEN, source))?;
+        let _ = expiry::sweep(&place); // they are absent anyway, and objects may be read-only here
         Ok(place)
     }
 
@@ -134,6 +137,7 @@ impl Place {
             }
         }
         self.remove_dead_temps()?;
+        let _ = fs::remove_file(self.path.join(expiry::MARK)); // may never have been there
         // Both fail when something of somebody else's is in there, which is how it should be.
         let _ = fs::remove_dir(self.path.join(WRITING));
         let _ = fs::remove_dir(&self.path);

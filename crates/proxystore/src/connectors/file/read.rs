@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::expiry;
 use super::format::{self, Fault, Trailer};
 use crate::buffer::Buffer;
 use crate::connectors::Access;
@@ -25,7 +26,19 @@ const CHUNK: usize = 64 << 20;
 
 /// The trailer of an open file, or why it is no object.
 pub(super) fn trailer_of(file: &File) -> io::Result<Result<Trailer, Fault>> {
-    let file_len = file.metadata()?.len();
+    trailer_at_the_end(file, file.metadata()?.len())
+}
+
+/// The same, and `None` when the object expired.
+pub(super) fn live_trailer_of(file: &File) -> io::Result<Option<Result<Trailer, Fault>>> {
+    let about = file.metadata()?;
+    if expiry::of(&about).is_past() {
+        return Ok(None);
+    }
+    trailer_at_the_end(file, about.len()).map(Some)
+}
+
+fn trailer_at_the_end(file: &File, file_len: u64) -> io::Result<Result<Trailer, Fault>> {
     let Some(at) = file_len.checked_sub(format::LEN as u64) else {
         return Ok(Err(Fault::Cut));
     };

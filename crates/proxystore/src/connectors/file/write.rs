@@ -10,9 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
+use super::expiry;
 use super::format::{self, Trailer};
 use super::place::{Place, WRITING};
 use super::read::trailer_of;
+use crate::connectors::expiry::Expiry;
 use crate::key::unique_id;
 use crate::payload::Parts;
 
@@ -32,12 +34,13 @@ pub(super) struct Draft {
     file: File,
     path: PathBuf,
     trailer: Trailer,
+    expiry: Expiry,
     published: bool,
 }
 
 impl Draft {
     /// An empty draft in the directory, which is made again if somebody removed it.
-    pub(super) fn create(place: &Place) -> io::Result<Self> {
+    pub(super) fn create(place: &Place, expiry: Expiry) -> io::Result<Self> {
         let directory = place.path.join(WRITING);
         for _ in 0..100 {
             let id = unique_id().map_err(io::Error::other)?;
@@ -55,7 +58,7 @@ impl Draft {
             let taken = try_lock(&file) == Locked::ByAnother;
             if !taken && file.metadata()?.nlink() > 0 {
                 let trailer = Trailer { len: 0, generation: 0 };
-                return Ok(Self { file, path, trailer, published: false });
+                return Ok(Self { file, path, trailer, expiry, published: false });
             }
         }
         Err(io::Error::other("the directory of unfinished objects is removed again and again"))
@@ -96,8 +99,14 @@ impl Draft {
         self.file.sync_data()
     }
 
+    /// Gives the file its expiry: last of all, for writing to it changes the time.
+    fn stamp(&self) -> io::Result<()> {
+        if self.expiry == Expiry::NEVER { Ok(()) } else { expiry::set(&self.file, self.expiry) }
+    }
+
     /// Publishes under an id that nothing else has.
     pub(super) fn publish(mut self, target: &Path) -> io::Result<()> {
+        self.stamp()?;
         fs::rename(&self.path, target)?;
         self.published = true;
         Ok(())
@@ -105,6 +114,7 @@ impl Draft {
 
     /// Publishes in place of what is there, if anything, and returns the generation.
     pub(super) fn publish_next(mut self, target: &Path) -> io::Result<u64> {
+        self.stamp()?;
         loop {
             let Some(current) = Current::lock(target)? else {
                 match rename_to_nothing(&self.path, target) {
@@ -117,6 +127,7 @@ impl Draft {
             if older >= self.trailer.generation {
                 self.trailer.generation = older + 1;
                 self.file.write_all_at(&self.trailer.to_bytes(), self.trailer.len)?;
+                self.stamp()?;
             }
             fs::rename(&self.path, target)?;
             break;
@@ -138,7 +149,7 @@ impl Drop for Draft {
 /// The published file of an id, locked: it is not replaced and not removed by its generation.
 #[derive(Debug)]
 pub(super) struct Current {
-    file: File,
+    pub(super) file: File,
 }
 
 impl Current {

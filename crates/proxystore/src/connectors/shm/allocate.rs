@@ -14,6 +14,7 @@ use super::pool::Pool;
 use super::segment::Segment;
 use super::sys::{Mapping, PAGE};
 use crate::buffer::Buffer;
+use crate::connectors::expiry::Expiry;
 use crate::fork;
 
 /// The allocations of this process, by address.
@@ -68,7 +69,13 @@ impl Allocations {
 
     /// Publishes the allocation that the last slice is, if the others fill exactly the page
     /// before it; `None` when the slices have to be copied.
-    pub(super) fn publish(&self, pool: &Pool, slices: &[&[u8]], len: usize) -> Option<Name> {
+    pub(super) fn publish(
+        &self,
+        pool: &Pool,
+        slices: &[&[u8]],
+        len: usize,
+        expiry: Expiry,
+    ) -> Option<Name> {
         let (last, head) = slices.split_last()?;
         if len - last.len() != PAGE {
             return None;
@@ -80,7 +87,7 @@ impl Allocations {
         if last.len() > allocation.len {
             return None;
         }
-        allocation.publish(pool, head, len)
+        allocation.publish(pool, head, len, expiry)
     }
 }
 
@@ -89,7 +96,7 @@ impl Allocation {
         fork::generation() != self.generation || fork::count() != self.forks
     }
 
-    fn publish(&self, pool: &Pool, head: &[&[u8]], len: usize) -> Option<Name> {
+    fn publish(&self, pool: &Pool, head: &[&[u8]], len: usize, expiry: Expiry) -> Option<Name> {
         let mut place = self.segment.lock().unwrap_or_else(PoisonError::into_inner);
         if self.was_forked() {
             return None;
@@ -114,7 +121,7 @@ impl Allocation {
         if let Ok(moved) = moved {
             segment.keep(moved);
         }
-        Some(segment.publish(generation, len))
+        Some(segment.publish(generation, len, expiry))
     }
 }
 

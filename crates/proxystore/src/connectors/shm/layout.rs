@@ -2,12 +2,16 @@
 
 use std::fmt;
 
+use crate::connectors::expiry::Expiry;
+
 /// Length of the header at the start of every object file.
 pub(super) const HEADER: usize = 64;
 /// Where the word that holds generation and state lies.
 pub(super) const TAG_AT: usize = 16;
 /// Where the word that holds the length of the payload lies.
 pub(super) const LEN_AT: usize = 24;
+/// Where the word that holds the expiry lies.
+pub(super) const EXPIRY_AT: usize = 40;
 
 const MAGIC: [u8; 8] = *b"\x89PXM\r\n\x1a\n";
 const VERSION: u32 = 1;
@@ -65,6 +69,7 @@ pub(super) struct Header {
     pub(super) len: u64,
     /// Size of the file.
     pub(super) capacity: u64,
+    pub(super) expiry: Expiry,
 }
 
 impl Header {
@@ -76,7 +81,13 @@ impl Header {
         bytes[TAG_AT..TAG_AT + 8].copy_from_slice(&self.tag.bytes());
         bytes[LEN_AT..LEN_AT + 8].copy_from_slice(&self.len.to_le_bytes());
         bytes[LEN_AT + 8..LEN_AT + 16].copy_from_slice(&self.capacity.to_le_bytes());
+        bytes[EXPIRY_AT..EXPIRY_AT + 8].copy_from_slice(&self.expiry.word().to_le_bytes());
         bytes
+    }
+
+    /// Whether it is an object.
+    pub(super) fn is_live(&self) -> bool {
+        self.tag.state == State::Live && !self.expiry.is_past()
     }
 
     /// Whether a file of `size` bytes is as long as it was made, and holds the whole payload.
@@ -93,17 +104,19 @@ impl Header {
         let len = u64::from_le_bytes(rest[..8].try_into().ok()?);
         let capacity = u64::from_le_bytes(rest[8..16].try_into().ok()?);
         let tag = u64::from_le_bytes(tag.try_into().ok()?);
+        let expiry = Expiry::from_word(u64::from_le_bytes(rest[16..24].try_into().ok()?));
         (head[..8] == MAGIC && version == VERSION && payload_at >= HEADER as u64).then_some(Self {
             payload_at,
             tag: Tag::from_word(tag.to_le()),
             len,
             capacity,
+            expiry,
         })
     }
 }
 
 /// Where a stored object lies. Its text is the id of the key: finding it takes no directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Name {
     /// A file of its own, removed on eviction.
     File { owner: u64, number: u64 },
@@ -162,7 +175,8 @@ mod tests {
     #[test]
     fn the_header_is_these_bytes() {
         let tag = Tag::new(5, State::Live);
-        let bytes = Header { payload_at: 4096, tag, len: 0x1_0203, capacity: 0x2_0000 }.encode();
+        let (len, capacity, expiry) = (0x1_0203, 0x2_0000, Expiry::at(0x7_0605));
+        let bytes = Header { payload_at: 4096, tag, len, capacity, expiry }.encode();
         let mut golden = [0_u8; HEADER];
         golden[..8].copy_from_slice(b"\x89PXM\r\n\x1a\n");
         golden[8] = 1;
@@ -170,9 +184,11 @@ mod tests {
         golden[16] = 5 << 2 | 1;
         golden[24..27].copy_from_slice(&[3, 2, 1]);
         golden[34] = 2;
+        golden[40..43].copy_from_slice(&[5, 6, 7]);
         assert_eq!(bytes, golden);
         let header = Header::decode(&bytes).unwrap();
         assert_eq!((header.payload_at, header.tag, header.len), (4096, tag, 0x1_0203));
+        assert_eq!(header.expiry, expiry);
         assert!(header.fits(0x2_0000) && !header.fits(0x2_0001) && !header.fits(0x1_0000));
         golden[8] = 2;
         assert!(Header::decode(&golden).is_none());

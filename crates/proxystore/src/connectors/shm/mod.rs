@@ -20,12 +20,14 @@
 //!   recycled segment faults no pages. A kept view is no pin.
 //! - `pool` and `owner`: which segments are free and how much of that may be kept.
 //! - `allocate`: memory in a segment that is filled in place and put without a copy.
+//! - `expiry`: objects with a time to live, of which the header has the end; found by whoever sweeps.
 //! - `links` and `wait`: keys that are handed out before their object exists.
 //!
 //! The layout on disk is described in `docs/protocol-shm.md`.
 
 mod allocate;
 mod config;
+mod expiry;
 mod layout;
 mod links;
 mod owner;
@@ -43,7 +45,7 @@ mod wait;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use rustix::io::Errno;
@@ -57,7 +59,8 @@ use self::pool::Pool;
 use self::read::Found;
 use self::session::{Session, io};
 use self::views::Views;
-use super::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, closed, refuse_ttl};
+use super::expiry::{Expiry, InPassing};
+use super::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, closed};
 use crate::buffer::Buffer;
 use crate::error::{ErrorKind, Result};
 use crate::fork::PerProcess;
@@ -86,6 +89,7 @@ pub struct ShmConnector {
     config: ConnectorConfig,
     settings: Settings,
     closed: AtomicBool,
+    sweeps: InPassing,
     process: PerProcess<Mutex<Option<Arc<Attached>>>>,
 }
 
@@ -123,6 +127,7 @@ impl ShmConnector {
             config: config.clone(),
             settings,
             closed: AtomicBool::new(false),
+            sweeps: InPassing::new(),
             process: PerProcess::new(Mutex::default),
         };
         // What cannot be swept today is swept another day; it must not keep anybody from working.
@@ -166,13 +171,21 @@ impl Attached {
             .get_or_try_init(|| Pool::new(Arc::clone(&self.session), self.pool_bytes).map(Arc::new))
     }
 
-    fn store(&self, parts: &Parts<'_>) -> Result<Name> {
+    /// Tells those who sweep that there will be an object that expires.
+    fn expects(&self, operation: &'static str, expiry: Expiry) -> Result<()> {
+        if expiry == Expiry::NEVER {
+            return Ok(());
+        }
+        expiry::mark(&self.session).map_err(|errno| io(operation, errno))
+    }
+
+    fn store(&self, parts: &Parts<'_>, expiry: Expiry) -> Result<Name> {
         let pool = self.pool()?;
         let (slices, len) = (parts.slices(), parts.len());
-        if let Some(name) = self.allocations.publish(pool, slices, len) {
+        if let Some(name) = self.allocations.publish(pool, slices, len, expiry) {
             return Ok(name);
         }
-        space::with_room(pool, PUT, len, || pool.store(slices, len))
+        space::with_room(pool, PUT, len, || pool.store(slices, len, expiry))
     }
 
     /// Removes an object wherever it lies; nothing happens when it is not there.
@@ -188,20 +201,9 @@ impl Attached {
         {
             return Ok(());
         }
-        let Some(size) = read::release(&self.session, name)? else {
-            return Ok(());
-        };
-        let page = owner::Page::open(&self.session, owner);
-        match page.filter(|_| owner::is_alive(&self.session, owner)) {
-            Some(page) => {
-                page.freed(size);
-                if page.is_over() {
-                    return sweep::give_back(&self.session, &name.file(), true);
-                }
-                Ok(())
-            }
-            // Nobody is left to recycle it.
-            None => sweep::give_back(&self.session, &name.file(), false),
+        match read::release(&self.session, name)? {
+            Some(size) => sweep::was_freed(&self.session, name, size),
+            None => Ok(()),
         }
     }
 
@@ -256,13 +258,17 @@ fn own_name(key: &Key) -> Option<Name> {
 impl Connector for ShmConnector {
     fn put(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         let attached = self.attached(PUT)?;
-        refuse_ttl(options, &self.config())?;
+        let expiry = Expiry::after(options.ttl);
+        attached.expects(PUT, expiry)?;
+        self.sweeps.now_and_then(|| {
+            let _ = expiry::sweep(&attached.session); // what is left is absent anyway
+        });
         let size = parts.len() as u64;
         let Some(key) = &options.key else {
-            return Ok(Key::new(attached.store(parts)?.to_string(), OWN_GENERATION, size));
+            return Ok(Key::new(attached.store(parts, expiry)?.to_string(), OWN_GENERATION, size));
         };
         check_id(key.id())?;
-        let name = attached.store(parts)?;
+        let name = attached.store(parts, expiry)?;
         let session = &attached.session;
         match links::set(session, key.id(), name) {
             Ok((generation, old)) => {
@@ -350,7 +356,7 @@ impl Connector for ShmConnector {
             zero_copy_get: true,
             allocate: true,
             deferred_keys: true,
-            ttl: false,
+            ttl: true,
             cross_process: true,
             survives_process: true,
         }
@@ -370,10 +376,44 @@ impl Connector for ShmConnector {
         Ok(true)
     }
 
+    fn expire(&self, keys: &[Key], ttl: Option<Duration>) -> Result<()> {
+        const EXPIRE: &str = "expire objects";
+        let attached = self.attached(EXPIRE)?;
+        keys.iter().try_for_each(|key| check_id(key.id()))?;
+        let expiry = Expiry::after(ttl);
+        attached.expects(EXPIRE, expiry)?;
+        for key in keys {
+            attached.look(key, |name| read::renew(&attached.session, name, expiry))?;
+        }
+        Ok(())
+    }
+
     fn allocate(&self, len: usize) -> Result<Buffer> {
         const ALLOCATE: &str = "allocate in shared memory";
         let attached = self.attached(ALLOCATE)?;
         let pool = attached.pool()?;
         space::with_room(pool, ALLOCATE, len, || attached.allocations.allocate(pool, len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_put_frees_what_expired_now_and_then() {
+        let connector = ShmConnector::new(&crate::key::unique_id().unwrap()).unwrap();
+        let put = |ttl| {
+            let options = PutOptions { ttl, ..PutOptions::default() };
+            let key = connector.put(&b"x"[..].into(), &options).unwrap();
+            connector.attached(PUT).unwrap().session.path.join(key.id())
+        };
+        let expired = put(Some(Duration::ZERO));
+        put(None);
+        assert!(expired.exists(), "too soon to look again");
+        connector.sweeps.hurry();
+        put(None);
+        assert!(!expired.exists());
+        connector.close(true).unwrap();
     }
 }

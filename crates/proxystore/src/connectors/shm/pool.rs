@@ -15,6 +15,7 @@ use super::read::COPIED_BELOW;
 use super::segment::{Claim, Claimed, Segment, write_all};
 use super::session::Session;
 use super::sys::PAGE;
+use crate::connectors::expiry::Expiry;
 use crate::error::Result;
 
 /// More segments than this are not kept: each costs a mapping, of which a process may have 65530.
@@ -67,13 +68,18 @@ impl Pool {
     }
 
     /// Stores the slices, `len` bytes in all, as a new object.
-    pub(super) fn store(&self, slices: &[&[u8]], len: usize) -> rustix::io::Result<Name> {
+    pub(super) fn store(
+        &self,
+        slices: &[&[u8]],
+        len: usize,
+        expiry: Expiry,
+    ) -> rustix::io::Result<Name> {
         if len < COPIED_BELOW || self.lock().segments.len() >= MOST_SEGMENTS {
-            return self.store_file(slices, len);
+            return self.store_file(slices, len, expiry);
         }
         let (segment, claimed) = self.take(PAGE + len)?;
         match segment.fill(&claimed, slices) {
-            Ok(()) => Ok(segment.publish(claimed.generation, len)),
+            Ok(()) => Ok(segment.publish(claimed.generation, len, expiry)),
             Err(errno) => {
                 self.discard(&segment);
                 Err(errno)
@@ -83,14 +89,15 @@ impl Pool {
 
     /// An object in a file of its own. Small ones are written by one call, so there is nothing
     /// to recycle that would be worth a lock.
-    fn store_file(&self, slices: &[&[u8]], len: usize) -> rustix::io::Result<Name> {
+    fn store_file(&self, slices: &[&[u8]], len: usize, expiry: Expiry) -> rustix::io::Result<Name> {
         let name = Name::File { owner: self.owner.id, number: self.number() };
         let file = self.session.create(&name.file())?;
         let payload_at = if len < COPIED_BELOW { HEADER } else { PAGE };
         let tag = Tag::new(1, State::Live);
         let capacity = (payload_at + len) as u64;
-        let header =
-            Header { payload_at: payload_at as u64, tag, len: len as u64, capacity }.encode();
+        let (payload_starts, size) = (payload_at as u64, len as u64);
+        let header = Header { payload_at: payload_starts, tag, len: size, capacity, expiry };
+        let header = header.encode();
         let mut list = Vec::with_capacity(slices.len() + 2);
         list.push(&header[..]);
         if payload_at == PAGE {

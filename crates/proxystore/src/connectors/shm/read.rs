@@ -1,17 +1,20 @@
 //! Reading: find the file, pin it, check that it still holds the object, then copy or map.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FlockOperation, OFlags};
 use rustix::io::Errno;
 
-use super::layout::{HEADER, Header, Name, State, Tag};
+use super::layout::{EXPIRY_AT, HEADER, Header, Name, State, TAG_AT, Tag};
 use super::pin;
 use super::session::{Session, io};
 use super::sweep::unlock;
+use super::sys::{Mapping, PAGE};
 use super::views::Views;
 use crate::buffer::Buffer;
+use crate::connectors::expiry::Expiry;
 use crate::connectors::{Access, checked_range, wrong_length};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -43,9 +46,17 @@ pub(super) fn read_header(file: &OwnedFd) -> rustix::io::Result<Option<Header>> 
 
 /// Finds and pins the object of a name; `None` when it is not there (any more).
 pub(super) fn find(session: &Session, name: Name) -> rustix::io::Result<Option<Found>> {
-    find_with(session, name, OFlags::RDONLY)
+    let Some(found) = find_with(session, name, OFlags::RDONLY)? else {
+        return Ok(None);
+    };
+    if found.header.expiry.is_past() {
+        found.unpin();
+        return Ok(None);
+    }
+    Ok(Some(found))
 }
 
+/// The same, expired or not, and with these rights to the file.
 fn find_with(session: &Session, name: Name, access: OFlags) -> rustix::io::Result<Option<Found>> {
     let file = match session.open_file(&name.file(), access) {
         Ok(file) => file,
@@ -105,7 +116,30 @@ pub(super) fn exists(session: &Session, name: Name) -> rustix::io::Result<bool> 
         Name::Segment { generation, .. } => generation,
     };
     let live = Tag::new(generation, State::Live);
-    Ok(read_header(&file)?.is_some_and(|header| header.tag == live))
+    Ok(read_header(&file)?.is_some_and(|header| header.tag == live && header.is_live()))
+}
+
+/// Lets the object of a name vanish then; `None` when it is not there (any more).
+///
+/// Who sweeps wants the lock for itself, so that it looks either before this or after.
+pub(super) fn renew(
+    session: &Session,
+    name: Name,
+    expiry: Expiry,
+) -> rustix::io::Result<Option<()>> {
+    let Some(found) = find_with(session, name, OFlags::RDWR)? else {
+        return Ok(None);
+    };
+    if matches!(name, Name::File { .. }) {
+        fs::flock(&found.file, FlockOperation::LockShared)?;
+    }
+    let live = read_header(&found.file)?.is_some_and(|header| header.is_live());
+    if live {
+        let page = Mapping::shared_writable(&found.file, 0, PAGE)?;
+        page.word(EXPIRY_AT).store(expiry.word().to_le(), Ordering::Release);
+    }
+    unlock(&found.file)?;
+    Ok(live.then_some(()))
 }
 
 /// Frees a segment of another process: live becomes free. True when it did.
@@ -118,7 +152,7 @@ pub(super) fn release(session: &Session, name: Name) -> rustix::io::Result<Optio
         Err(errno) => return Err(errno),
     };
     let free = Tag::new(found.header.tag.generation, State::Free).bytes();
-    rustix::io::pwrite(&found.file, &free, super::layout::TAG_AT as u64)?;
+    rustix::io::pwrite(&found.file, &free, TAG_AT as u64)?;
     unlock(&found.file)?;
     Ok(Some(found.file_size))
 }

@@ -16,10 +16,11 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
-use super::layout::{Header, LEN_AT, Name, State, TAG_AT, Tag};
+use super::layout::{EXPIRY_AT, Header, LEN_AT, Name, State, TAG_AT, Tag};
 use super::session::Session;
 use super::sweep::{bury, unlock};
 use super::sys::{Mapping, PAGE};
+use crate::connectors::expiry::Expiry;
 
 /// A segment this process owns.
 #[derive(Debug)]
@@ -67,7 +68,8 @@ impl Segment {
             fs::ftruncate(&file, capacity as u64)?;
             let tag = Tag::new(1, State::Writing);
             let payload_at = PAGE as u64;
-            let header = Header { payload_at, tag, len: 0, capacity: capacity as u64 };
+            let (size, expiry) = (capacity as u64, Expiry::NEVER);
+            let header = Header { payload_at, tag, len: 0, capacity: size, expiry };
             write_all(&file, &[&header.encode()], 0)?;
             Mapping::shared_writable(&file, 0, capacity)
         };
@@ -154,8 +156,9 @@ impl Segment {
     }
 
     /// Makes what was written an object.
-    pub(super) fn publish(&self, generation: u64, len: usize) -> Name {
+    pub(super) fn publish(&self, generation: u64, len: usize, expiry: Expiry) -> Name {
         self.map.word(LEN_AT).store((len as u64).to_le(), Ordering::Relaxed);
+        self.map.word(EXPIRY_AT).store(expiry.word().to_le(), Ordering::Relaxed);
         let live = Tag::new(generation, State::Live).word();
         self.map.word(TAG_AT).store(live, Ordering::SeqCst);
         Name::Segment { owner: self.owner, number: self.number, generation }

@@ -50,7 +50,8 @@ impl Session {
         }
     }
 
-    fn join(path: &Path, persist: bool) -> rustix::io::Result<Option<Self>> {
+    /// Joins the session in a directory; `None` when it is just being swept.
+    pub(super) fn join(path: &Path, persist: bool) -> rustix::io::Result<Option<Self>> {
         let dir = fs::open(path, DIRECTORY, Mode::empty())?;
         let Some(lock) = lock_session(&dir, FlockOperation::NonBlockingLockShared)? else {
             return Ok(None);

@@ -7,6 +7,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::expiry;
 use super::layout::{Header, Name, State, TAG_AT, Tag};
 use super::owner::{self, OWNER_PREFIX};
 use super::read::read_header;
@@ -26,14 +27,15 @@ pub struct SweepReport {
     pub held: Vec<String>,
     /// Sessions left alone because they were opened with `persist`.
     pub persistent: Vec<String>,
-    /// Objects removed with their sessions.
+    /// Objects removed with their sessions, and expired ones in the sessions left alone.
     pub objects: u64,
     /// Memory given back, in bytes.
     pub bytes: u64,
 }
 
 /// Removes every session of this user below `root` (`/dev/shm` by default) that no process holds
-/// and that is not persistent: what crashed or finished programs left.
+/// and that is not persistent: what crashed or finished programs left; in the other sessions,
+/// objects that expired.
 ///
 /// Opening a connector does the same; this function is for programs that clean up on purpose.
 /// Whether a process is alive is told by the locks it holds, never by its number, so that
@@ -42,7 +44,21 @@ pub struct SweepReport {
 /// # Errors
 /// When the directory cannot be read. Sessions that cannot be removed are skipped.
 pub fn sweep(root: Option<&Path>) -> Result<SweepReport> {
-    sweep_where(&root.map_or_else(default_root, Path::to_owned), |_| true)
+    let root = root.map_or_else(default_root, Path::to_owned);
+    let mut report = sweep_where(&root, |_| true)?;
+    for name in report.held.iter().chain(&report.persistent) {
+        let path = user_directory(&root).join(name);
+        if expiry::is_marked(&path)
+            && let Ok(Some(session)) = Session::join(&path, false)
+        {
+            let (objects, bytes) = expiry::sweep(&session).unwrap_or_default();
+            report.objects += objects;
+            report.bytes += bytes;
+            drop(session);
+            let _ = sweep_one(&root, name); // the last to leave meanwhile took us for a user
+        }
+    }
+    Ok(report)
 }
 
 /// Removes one session if nobody holds it any more: what the last to leave does.
@@ -155,9 +171,23 @@ pub(super) fn clear_up(session: &Session) -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// What follows when a segment was freed by another than its owner.
+pub(super) fn was_freed(session: &Session, name: Name, size: u64) -> rustix::io::Result<()> {
+    let page = owner::Page::open(session, name.owner());
+    match page.filter(|_| owner::is_alive(session, name.owner())) {
+        Some(page) => {
+            page.freed(size);
+            if page.is_over() { give_back(session, &name.file(), true) } else { Ok(()) }
+        }
+        // Nobody is left to recycle it.
+        None => give_back(session, &name.file(), false),
+    }
+}
+
 /// Gives every free segment of the session back to the system, whoever owns it.
 pub(super) fn reclaim(session: &Session) -> rustix::io::Result<()> {
     clear_up(session)?;
+    expiry::sweep(session)?;
     for file in file_names(&session.dir)? {
         if file.starts_with("s-") {
             let _ = give_back(session, &file, true); // the others may still make room
@@ -255,7 +285,7 @@ pub(super) fn unlock(file: impl AsFd) -> rustix::io::Result<()> {
     fs::flock(file, FlockOperation::Unlock)
 }
 
-fn file_names(dir: &OwnedFd) -> rustix::io::Result<Vec<String>> {
+pub(super) fn file_names(dir: &OwnedFd) -> rustix::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::Dir::read_from(dir)? {
         let entry = entry?;
