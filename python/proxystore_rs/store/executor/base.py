@@ -10,10 +10,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from proxystore_rs.proxy import get_factory
 from proxystore_rs.store.base import Store
-from proxystore_rs.store.executor.carrier import Carrier, is_proxy, replace_items
-from proxystore_rs.store.executor.future import Call, Ledger, StoreFuture, receive, receive_chunk
+from proxystore_rs.store.executor.carrier import (
+    Carrier,
+    is_proxy,
+    receive,
+    receive_chunk,
+    replace_items,
+)
+from proxystore_rs.store.executor.future import Call, Ledger, StoreFuture
 from proxystore_rs.store.executor.rules import ProxyNever
 from proxystore_rs.store.executor.task import Task, may_be_proxied, run_chunk, run_task
 from proxystore_rs.store.utils import get_key
@@ -68,7 +73,7 @@ class StoreExecutor(Executor):
         self.nested = nested
         self._ledger = Ledger(store)
         self._closed = False
-        self._can_reserve = hasattr(store.connector, "new_key") and __import__("proxystore_rs.store.executor.task").store.executor.task._settle is not None
+        self._can_reserve = hasattr(store.connector, "new_key")
         engine = _engine(executor)
         self._dask = engine == "distributed"
         self._resolves_futures = engine in ("distributed", "parsl", "ray")
@@ -237,8 +242,9 @@ class StoreExecutor(Executor):
             return packed
         known = call.carriers.get(id(item))  # an object that is given twice is stored once
         if known is None:
-            proxy = self.store.proxy(item)
-            call.inputs.append(get_key(proxy))
+            proxy: Any = self.store.proxy(item)
+            if not proxy.__proxy_factory__._is_inline:
+                call.inputs.append(get_key(proxy))
             known = call.carriers[id(item)] = Carrier(proxy, stored=True)
         return known
 

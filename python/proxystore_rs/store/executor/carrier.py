@@ -61,7 +61,8 @@ class Result(Carrier):
     __slots__ = ()
 
     def __reduce__(self) -> Any:
-        return _result_arrived, (self.data(), self.stored)
+        rebuild = _gathered if _in_dask_worker() else _arrived
+        return rebuild, (type(self), self.data(), self.stored)
 
 
 def _arrived(kind: type[Carrier], data: bytes, stored: bool) -> Carrier:
@@ -70,9 +71,49 @@ def _arrived(kind: type[Carrier], data: bytes, stored: bool) -> Carrier:
     return carrier
 
 
-def _result_arrived(data: bytes, stored: bool) -> Any:
-    carrier = _arrived(Result, data, stored)
-    return carrier
+def _gathered(kind: type[Carrier], data: bytes, stored: bool) -> Any:
+    """Return the carrier in a worker, and the proxy in a client: there `gather` ends here."""
+    carrier = _arrived(kind, data, stored)
+    if _in_dask_worker():
+        return carrier
+    proxy = carrier.open()
+    object.__setattr__(proxy, _MARK, stored)
+    return proxy
+
+
+_MARK = "_executor_owns"
+
+
+def receive(value: Any) -> Any:
+    """Return the result of a task: the proxy of a carrier, owned if it is meant to be."""
+    if type(value) is Result:
+        proxy, owned = value.open(), value.stored
+    elif type(value) is Proxy:
+        proxy, owned = value, _mark_of(value)
+    else:
+        return value
+    if not owned:
+        return proxy
+    from proxystore_rs.store.ref import into_owned
+
+    return into_owned(proxy)
+
+
+def _mark_of(proxy: Any) -> bool:
+    try:
+        return bool(object.__getattribute__(proxy, _MARK))
+    except AttributeError:
+        return False
+
+
+def receive_chunk(values: list[Any]) -> list[Any]:
+    """Return the results of a task that made many calls."""
+    return [receive(value) for value in values]
+
+
+def _in_dask_worker() -> bool:
+    workers: Any = sys.modules.get("distributed.worker")
+    return workers is not None and len(workers.Worker._instances) > 0
 
 
 def _dumps(proxy: Any) -> bytes:

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from proxystore_rs.store.executor.carrier import Result
-
-__all__ = ["Call", "Ledger", "StoreFuture", "receive", "receive_chunk"]
+__all__ = ["Call", "Ledger", "StoreFuture"]
 
 T = TypeVar("T")
 
@@ -119,23 +117,6 @@ class Call:
     def _evict_results(self, doubtful: bool) -> None:
         for key in self.results:
             self._ledger.evict(key, doubtful=doubtful)
-
-
-def receive(value: Any) -> Any:
-    """Return the result of a task: the proxy of a carrier, owned if it is meant to be."""
-    if type(value) is not Result:
-        return value
-    proxy = value.open()
-    if not value.stored:
-        return proxy
-    from proxystore_rs.store.ref import into_owned
-
-    return into_owned(proxy)
-
-
-def receive_chunk(values: list[Any]) -> list[Any]:
-    """Return the results of a task that made many calls."""
-    return [receive(value) for value in values]
 
 
 class StoreFuture(Future[T]):

@@ -8,9 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-try:
-    from proxystore_rs._core import _settle
-except ImportError: _settle=None
+from proxystore_rs._core import _settle
 from proxystore_rs.proxy import Proxy, _portable, extract, get_factory
 from proxystore_rs.store.config import StoreConfig
 from proxystore_rs.store.executor.carrier import (
@@ -20,6 +18,7 @@ from proxystore_rs.store.executor.carrier import (
     open_carrier,
     replace_items,
 )
+from proxystore_rs.store.executor.rules import estimate_size
 from proxystore_rs.store.registry import get_or_create_store
 
 __all__ = ["Task", "may_be_proxied", "run_chunk", "run_task"]
@@ -111,13 +110,14 @@ class Task:
         if isinstance(self.place, StoreConfig):
             store = self.store or get_or_create_store(self.place)
             return Result(store.proxy(result, populate_target=populate), self.owned)
-        proxy = self.place.open()
-        factory = get_factory(proxy)
+        factory: Any = get_factory(self.place.open())
         store = self.store or factory.get_store()
+        if store._inline_bytes and estimate_size(result) < store._inline_bytes:
+            return Result(store.proxy(result, populate_target=populate), self.owned)
         _settle(store, factory, result, None)
         proxy = Proxy(factory)
         proxy.__proxy_default_class__ = type(result)
-        if self.store is not None and self.store.config().populate_target:
+        if self.store is not None and store._populate_target:
             proxy.__proxy_wrapped__ = result
         return Result(proxy, self.owned)
 
