@@ -30,6 +30,10 @@ def same(item: Any) -> Any:
     return item
 
 
+def ten() -> int:
+    return 10
+
+
 def truth(item: Any) -> bool:
     return bool(len(item))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from proxystore_rs.proxy import Proxy
 
-__all__ = ["Carrier", "Result", "is_proxy", "open_carrier", "replace_items"]
+__all__ = ["Carrier", "Result", "is_proxy", "receive", "receive_chunk", "replace_items"]
 
 
 class Carrier:
@@ -48,10 +48,9 @@ class Carrier:
         return self._data
 
     def open(self) -> Any:
-        """Return the proxy."""
+        """Return the proxy; one that arrived is not kept, for an owner must be able to die."""
         if self._proxy is None:
-            assert self._data is not None
-            self._proxy = pickle.loads(self._data)
+            return pickle.loads(self.data())
         return self._proxy
 
 
@@ -129,11 +128,6 @@ def _dumps(proxy: Any) -> bytes:
 def is_proxy(item: Any) -> bool:
     """Return whether the object is a proxy. `isinstance` would make a proxy of nothing resolve."""
     return issubclass(type(item), Proxy)
-
-
-def open_carrier(item: Any) -> Any:
-    """Return what a carrier holds; anything else as it is."""
-    return item.open() if issubclass(type(item), Carrier) else item
 
 
 _CONTAINERS = (list, tuple, set, frozenset)

@@ -15,7 +15,6 @@ from proxystore_rs.store.executor.carrier import (
     Carrier,
     Result,
     is_proxy,
-    open_carrier,
     replace_items,
 )
 from proxystore_rs.store.executor.rules import estimate_size
@@ -75,12 +74,16 @@ class Task:
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function with proxies for carriers, and return its result or a carrier."""
         values: set[int] = set()
+        opened: dict[Carrier, Any] = {}
 
         def unpack(item: Any) -> Any:
-            opened = open_carrier(item)
-            if type(item) is Carrier and item.stored:
-                values.add(id(opened))
-            return opened
+            if not issubclass(type(item), Carrier):
+                return item
+            if item not in opened:
+                opened[item] = item.open()
+                if type(item) is Carrier and item.stored:
+                    values.add(id(opened[item]))
+            return opened[item]
 
         def unpack_all(item: Any) -> Any:
             return replace_items(item, unpack) if self.deep else unpack(item)
@@ -139,8 +142,9 @@ def _pass_on(proxy: Any) -> Result:
         return Result(proxy, False)
     # Pickling an owner gives it away, so that this process does not evict the object. What travels
     # is a plain reference, since some engines copy what they carry, and the receiver owns it.
+    factory = get_factory(proxy)
     pickle.dumps(proxy)
-    return Result(Proxy(get_factory(proxy)), True)
+    return Result(Proxy(factory), True)
 
 
 def _portable_error(error: Exception) -> BaseException:
