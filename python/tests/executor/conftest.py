@@ -24,7 +24,9 @@ def _engines() -> list[str]:
     missing = [name for name in OTHERS if importlib.util.find_spec(name) is None]
     if missing and os.environ.get("PROXYSTORE_TEST_ENGINES") == "all":
         raise pytest.UsageError(f"not installed: {missing}; see requirements/engines.txt")
-    return POOLS + [one for name, engines in OTHERS.items() if name not in missing for one in engines]
+    return POOLS + [
+        one for name, engines in OTHERS.items() if name not in missing for one in engines
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,13 @@ from typing import Any
 from proxystore_rs.store import Store
 
 POOLS = ["thread", "fork", "spawn", "forkserver"]
-OTHERS = {"distributed": ["dask", "dask-threads"], "ray": ["ray"], "parsl": ["parsl"]}
+# Those that fork this process come first: others start threads that do not bear it.
+OTHERS = {
+    "globus_compute_sdk": ["globus"],
+    "distributed": ["dask", "dask-threads"],
+    "ray": ["ray"],
+    "parsl": ["parsl"],
+}
 
 
 @dataclass
@@ -47,11 +53,49 @@ def start(name: str, stack: ExitStack, folder: Path) -> Callable[[], Any]:
     if name in POOLS:
         context = multiprocessing.get_context(name)
         return lambda: ProcessPoolExecutor(2, mp_context=context)
+    if name == "globus":
+        return Globus
     if name == "ray":
         return _ray(stack)
     if name == "parsl":
         return _parsl(stack, folder)
     return _dask(stack, processes=name == "dask")
+
+
+class Globus(ProcessPoolExecutor):
+    """Moves tasks as Globus Compute does, in text made by its serializer, and needs no service."""
+
+    def __init__(self) -> None:
+        import globus_compute_sdk.serialize  # takes seconds, which forked workers save
+
+        del globus_compute_sdk
+        super().__init__(2, mp_context=multiprocessing.get_context("fork"))
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(run_globus_task, Text(function), Text(args), Text(kwargs))
+
+
+class Text:
+    """Something on its way as text."""
+
+    def __init__(self, item: Any) -> None:
+        from globus_compute_sdk.serialize import ComputeSerializer
+
+        self.text = ComputeSerializer().serialize(item)
+
+    def __reduce__(self) -> Any:
+        return read_text, (self.text,)
+
+
+def read_text(text: str) -> Any:
+    from globus_compute_sdk.serialize import ComputeSerializer
+
+    return ComputeSerializer().deserialize(text)
+
+
+def run_globus_task(function: Callable[..., Any], args: Any, kwargs: Any) -> Text:
+    """Be the worker of Globus Compute."""
+    return Text(function(*args, **kwargs))
 
 
 def _dask(stack: ExitStack, processes: bool) -> Callable[[], Any]:
@@ -68,9 +112,7 @@ def _dask(stack: ExitStack, processes: bool) -> Callable[[], Any]:
         )
     )
     cluster = stack.enter_context(
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None
-        )
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None)
     )
     return lambda: Client(cluster, set_as_default=False)
 

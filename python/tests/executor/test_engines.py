@@ -20,6 +20,9 @@ from proxystore_rs.store.executor import ProxyAlways, ProxySize, ProxyType, Stor
 from proxystore_rs.store.ref import OwnedProxy, borrow, mut_borrow
 from proxystore_rs.store.scopes import submit
 
+# Python warns of forking a process with threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
 ARRAY = np.arange(1000.0)
 TARGETS: list[Any] = [
     list(range(500)),
@@ -186,7 +189,7 @@ def test_map_proxies_items_and_frees_them_as_it_goes(
     pool: StoreExecutor, file_store: Store[Any]
 ) -> None:
     arrays = [ARRAY + number for number in range(6)]
-    assert list(pool.map(tasks.look, arrays, "abcdef"))[0][0][0] == "Proxy"
+    assert next(iter(pool.map(tasks.look, arrays, "abcdef")))[0][0] == "Proxy"
     results = pool.map(tasks.double, arrays)
     for number, result in enumerate(results):
         assert type(result) is OwnedProxy
@@ -225,7 +228,9 @@ def test_a_future_is_a_dependency(
 ) -> None:
     if not engine.has_dependencies:
         pytest.skip("pools do not wait for arguments")
-    last = pool.submit(tasks.add, pool.submit(tasks.double, ARRAY), pool.submit(tasks.numbers, 5000))
+    last = pool.submit(
+        tasks.add, pool.submit(tasks.double, ARRAY), pool.submit(tasks.numbers, 5000)
+    )
     with pytest.raises(ValueError, match="broadcast"):
         last.result()
     # The intermediate future is dropped at once, and its object lives as long as it is needed.

@@ -1,12 +1,12 @@
 """An executor that passes arguments and results by proxy.
 
-    >>> from concurrent.futures import ThreadPoolExecutor
-    >>> from proxystore_rs.store import open_store
-    >>> store = open_store('memory://tasks')
-    >>> with StoreExecutor(ThreadPoolExecutor(), store, ProxySize(1000), ownership=False) as pool:
-    ...     future = pool.submit(sorted, range(10_000, 0, -1))
-    ...     type(future.result()).__name__, future.result()[:3]
-    ('Proxy', [1, 2, 3])
+>>> from concurrent.futures import ThreadPoolExecutor
+>>> from proxystore_rs.store import open_store
+>>> store = open_store('memory://tasks')
+>>> with StoreExecutor(ThreadPoolExecutor(), store, ProxySize(1000), ownership=False) as pool:
+...     future = pool.submit(sorted, range(10_000, 0, -1))
+...     type(future.result()).__name__, future.result()[:3]
+('Proxy', [1, 2, 3])
 """
 
 from __future__ import annotations

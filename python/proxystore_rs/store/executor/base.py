@@ -19,7 +19,7 @@ from proxystore_rs.store.executor.carrier import (
     replace_items,
 )
 from proxystore_rs.store.executor.future import Call, Ledger, StoreFuture
-from proxystore_rs.store.executor.rules import ProxyNever
+from proxystore_rs.store.executor.rules import ProxyNever, ProxySize
 from proxystore_rs.store.executor.task import Task, may_be_proxied, run_chunk, run_task
 from proxystore_rs.store.utils import get_key
 
@@ -53,6 +53,9 @@ class StoreExecutor(Executor):
         close_store: Close the store on `shutdown`.
         nested: Look for objects to proxy within lists, tuples, sets and dictionaries among the
             arguments too, instead of asking the rule about these themselves.
+        inline_below: Objects of fewer bytes, by `estimate_size`, are passed as they are, whatever
+            the rule says: a channel costs more than it saves for less than some kilobytes. By
+            default the rule is asked about all.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class StoreExecutor(Executor):
         ownership: bool = True,
         close_store: bool = True,
         nested: bool = False,
+        inline_below: int = 0,
     ) -> None:
         self.executor = executor
         self.store = store
@@ -71,6 +75,10 @@ class StoreExecutor(Executor):
         self.ownership = ownership
         self.close_store = close_store
         self.nested = nested
+        self.inline_below = inline_below
+        self._rule = self.should_proxy
+        if inline_below > 0:
+            self._rule = ProxySize(inline_below) & self.should_proxy
         self._ledger = Ledger(store)
         self._closed = False
         self._can_reserve = hasattr(store.connector, "new_key")
@@ -86,7 +94,8 @@ class StoreExecutor(Executor):
     def __repr__(self) -> str:
         return (
             f"StoreExecutor({self.executor!r}, {self.store!r}, should_proxy={self.should_proxy!r}, "
-            f"ownership={self.ownership}, close_store={self.close_store}, nested={self.nested})"
+            f"ownership={self.ownership}, close_store={self.close_store}, nested={self.nested}, "
+            f"inline_below={self.inline_below})"
         )
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -221,7 +230,7 @@ class StoreExecutor(Executor):
         if place is None:
             place = self.store.config()
         deep = self.nested or self._resolves_futures
-        return Task(function, self.should_proxy, place, self.store, self.ownership, deep)
+        return Task(function, self._rule, place, self.store, self.ownership, deep)
 
     def _pack_all(self, call: Call, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self._pack(call, item) for item in args)
@@ -238,7 +247,7 @@ class StoreExecutor(Executor):
 
     def _pack_one(self, call: Call, item: Any) -> Any:
         packed = self._pack_reference(call, item)
-        if packed is not item or not may_be_proxied(item) or not self.should_proxy(item):
+        if packed is not item or not may_be_proxied(item) or not self._rule(item):
             return packed
         known = call.carriers.get(id(item))  # an object that is given twice is stored once
         if known is None:

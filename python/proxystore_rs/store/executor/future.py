@@ -148,9 +148,7 @@ class _Arrival:
 
     __slots__ = ("call", "outer", "receive")
 
-    def __init__(
-        self, outer: StoreFuture[Any], call: Call, receive: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, outer: StoreFuture[Any], call: Call, receive: Callable[[Any], Any]) -> None:
         self.outer: StoreFuture[Any] | None = outer
         self.call, self.receive = call, receive
 

@@ -143,12 +143,12 @@ def _of_container(items: Any, depth: int) -> int:
 
 
 def _nbytes(item: Any) -> int | None:
-    size = getattr(item, "nbytes", None)
+    size: Any = getattr(item, "nbytes", None)
     return int(size) if hasattr(type(size), "__index__") else None
 
 
 def _pandas(item: Any) -> int | None:
-    usage = getattr(item, "memory_usage", None)
+    usage: Any = getattr(item, "memory_usage", None)
     if not callable(usage) or type(item).__module__.partition(".")[0] != "pandas":
         return None
     used = usage()
@@ -156,7 +156,7 @@ def _pandas(item: Any) -> int | None:
 
 
 def _polars(item: Any) -> int | None:
-    if type(item).__module__.partition(".")[0] != "polars":
+    size: Any = getattr(item, "estimated_size", None)
+    if not callable(size) or type(item).__module__.partition(".")[0] != "polars":
         return None
-    size = getattr(item, "estimated_size", None)
-    return int(size()) if callable(size) else None
+    return int(size())
