@@ -53,6 +53,7 @@ lint: check ## the same as check
 
 .PHONY: test
 test: $(STAMPS)/test $(STAMPS)/package .venvs/engines/stamp ## all tests: Rust, Python, engines, examples, code blocks of the pages
+	@scripts/servers
 	@$(STEP) "Rust tests" cargo test --workspace --all-features --no-fail-fast
 	@for source in crates/*/examples/*.rs; do \
 		[ -e "$$source" ] || continue; \
@@ -84,9 +85,15 @@ docs: $(STAMPS)/test $(STAMPS)/package ## build the Rust reference, run the code
 	@$(STEP) "Code blocks of the pages" $(BIN)/pytest python/tests/test_docs.py
 	@echo "The Rust reference is target/doc/proxystore/index.html, the guide is docs/guide/."
 
+.PHONY: compat
+compat: $(STAMPS)/test ## build the distribution that provides the import name proxystore
+	@scripts/compat-modules
+	@$(STEP) "Building dist/proxystore-*.whl" \
+		$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist python/compat
+
 .PHONY: clean
 clean: ## remove everything that was built or installed
-	rm -rf $(VENV) .venvs target demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs target dist demo-output .pytest_cache .mypy_cache .ruff_cache
 	find python -name '_core*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

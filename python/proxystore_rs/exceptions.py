@@ -32,6 +32,8 @@ __all__ = [
     "FutureFailedError",
     "FutureTimeoutError",
     "IncompatibleVersionError",
+    "LifetimeEndedError",
+    "MultiConnectorError",
     "NonProxiableTypeError",
     "ObjectNotFoundError",
     "ProxyResolveMissingKeyError",
@@ -81,6 +83,13 @@ class ProxyStoreFactoryError(StoreError):
     """The proxy does not come from a store, so it has no key and no store.
 
     Remedy: make the proxy by `store.proxy(obj)`, or use functions that take any proxy.
+    """
+
+
+class LifetimeEndedError(StoreError, RuntimeError):
+    """The lifetime has ended, and takes no more objects.
+
+    Remedy: add objects while it lasts, extend a lease before it ends, or make another lifetime.
     """
 
 
@@ -187,6 +196,14 @@ class UnsupportedOperationError(ProxyStoreError, NotImplementedError):
     """The channel cannot do this.
 
     Remedy: use a connector that can; the text names the capability that is missing.
+    """
+
+
+class MultiConnectorError(ProxyStoreError):
+    """No part of a multi connector takes an object, or a key is of a part that is not there.
+
+    Remedy: the text has each part's reason. Add a part whose policy takes what the others do not;
+    use objects of a dormant part on a host that its policy is for.
     """
 
 

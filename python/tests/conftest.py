@@ -12,13 +12,14 @@ import pytest
 from proxystore_rs.connectors.file import FileConnector
 from proxystore_rs.connectors.local import LocalConnector
 from proxystore_rs.connectors.memory import MemoryConnector
+from proxystore_rs.connectors.multi import MultiConnector, Policy
 from proxystore_rs.connectors.shm import SharedMemoryConnector
 from proxystore_rs.store import Store
 
 _numbers = itertools.count()
 
-CHANNELS = ("local", "memory", "file", "shm")
-SHARED_CHANNELS = ("file", "shm")
+CHANNELS = ("local", "memory", "file", "shm", "multi")
+SHARED_CHANNELS = ("file", "shm", "multi")
 
 
 def _connector(kind: str, name: str, folder: Path) -> Any:
@@ -29,6 +30,11 @@ def _connector(kind: str, name: str, folder: Path) -> Any:
             return MemoryConnector(name)
         case "file":
             return FileConnector(str(folder / name))
+        case "multi":
+            small = SharedMemoryConnector(name), Policy(priority=1, max_size_bytes=100_000)
+            return MultiConnector(
+                {"small": small, "large": (FileConnector(str(folder / name)), Policy())}
+            )
         case _:
             return SharedMemoryConnector(name)
 

@@ -18,6 +18,8 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 
 use crate::buffer::{PyStoredBytes, View};
 use crate::error::IntoPython;
+use crate::keys::Keys;
+use crate::multi::{self, GivenPart};
 use crate::value;
 
 /// A connector of the library. Not to be used directly: its subclasses name a channel.
@@ -30,42 +32,30 @@ use crate::value;
     frozen
 )]
 pub(crate) struct NativeConnector {
-    connector: OnceLock<Arc<dyn Connector>>,
+    opened: OnceLock<(Arc<dyn Connector>, Arc<Keys>)>,
 }
 
 impl NativeConnector {
-    /// The connector itself.
-    pub(crate) fn inner(&self) -> PyResult<&Arc<dyn Connector>> {
-        self.connector.get().ok_or_else(|| {
+    fn opened(&self) -> PyResult<&(Arc<dyn Connector>, Arc<Keys>)> {
+        self.opened.get().ok_or_else(|| {
             PyTypeError::new_err("the connector is not open: its __init__ must call super()'s")
         })
     }
+
+    /// The connector itself.
+    pub(crate) fn inner(&self) -> PyResult<&Arc<dyn Connector>> {
+        Ok(&self.opened()?.0)
+    }
+
+    /// What its keys look like in Python.
+    pub(crate) fn keys(&self) -> PyResult<&Arc<Keys>> {
+        Ok(&self.opened()?.1)
+    }
 }
 
-/// The library's key behind a key of a native connector.
-pub(crate) fn key_of(key: &Bound<'_, PyAny>) -> PyResult<Key> {
-    let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
-    let id = tuple.get_item(0).and_then(|id| id.extract::<String>()).map_err(|_| bad_key(key))?;
-    let number = |index| match tuple.get_item(index) {
-        Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
-        Err(_) => Ok(0), // as in FileKey("name")
-    };
-    Ok(Key::new(id, number(1)?, number(2)?))
-}
-
-fn bad_key(key: &Bound<'_, PyAny>) -> PyErr {
-    PyTypeError::new_err(format!("not a key of this connector: {key:?}"))
-}
-
-/// The Python face of a key: an instance of the connector's named tuple.
-pub(crate) fn key_to_python<'py>(
-    connector: &Bound<'py, PyAny>,
-    key: &Key,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = connector.py();
-    let class = connector.getattr(intern!(py, "_key_type"))?;
-    let items = (key.id(), key.generation(), key.size()).into_pyobject(py)?;
-    value::tuple_of(&class, &items)
+/// The class of a connector's keys.
+fn key_class(connector: &Bound<'_, NativeConnector>) -> PyResult<Py<PyAny>> {
+    Ok(connector.getattr(intern!(connector.py(), "_key_type"))?.unbind())
 }
 
 #[pymethods]
@@ -73,16 +63,25 @@ impl NativeConnector {
     #[new]
     #[pyo3(signature = (*_args, **_kwargs))]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
-        Self { connector: OnceLock::new() }
+        Self { opened: OnceLock::new() }
     }
 
     /// Opens the channel of a URL; called once by the subclass's constructor.
-    fn _open(&self, py: Python<'_>, url: String, options: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn _open(slf: &Bound<'_, Self>, url: String, options: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = slf.py();
         let options = value::settings(options)
             .ok_or_else(|| PyTypeError::new_err("options must be plain values"))?;
         let config = ConnectorConfig { url, options };
         let connector = py.detach(|| connectors::open(&config)).py(py)?;
-        let _ = self.connector.set(connector);
+        let keys = Keys::Native(key_class(slf)?);
+        let _ = slf.get().opened.set((connector, Arc::new(keys)));
+        Ok(())
+    }
+
+    /// Makes one of several connectors; in place of `_open`.
+    fn _open_parts<'py>(slf: &Bound<'py, Self>, parts: Vec<GivenPart<'py>>) -> PyResult<()> {
+        let (connector, keys) = multi::open(key_class(slf)?, parts, slf.py())?;
+        let _ = slf.get().opened.set((connector, Arc::new(keys)));
         Ok(())
     }
 
@@ -125,11 +124,11 @@ impl NativeConnector {
         let views: Vec<View> =
             objs.try_iter()?.map(|object| View::of(&object?)).collect::<PyResult<_>>()?;
         let parts: Vec<Parts<'_>> = views.iter().map(|view| Parts::from(view.bytes())).collect();
-        let connector = slf.get().inner()?;
+        let (connector, faces) = slf.get().opened()?;
         let keys = py.detach(|| connector.put_batch(&parts, &options)).py(py)?;
         let list = PyList::empty(py);
         for key in keys {
-            list.append(key_to_python(slf, &key)?)?;
+            list.append(faces.face_of(py, &key)?)?;
         }
         Ok(list)
     }
@@ -137,17 +136,20 @@ impl NativeConnector {
     /// Makes a key now, to be filled by `set` later.
     #[pyo3(signature = (obj = None))]
     fn new_key<'py>(
-        slf: &Bound<'py, Self>,
+        &self,
+        py: Python<'py>,
         obj: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let _ = obj; // a hint that no channel here needs
-        let key = slf.get().inner()?.new_key().py(slf.py())?;
-        key_to_python(slf, &key)
+        let (connector, keys) = self.opened()?;
+        let key = py.detach(|| connector.new_key()).py(py)?;
+        keys.face_of(py, &key)
     }
 
     /// Stores bytes under a key made by `new_key`.
     fn set(slf: &Bound<'_, Self>, key: &Bound<'_, PyAny>, obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        let options = PutOptions { key: Some(key_of(key)?), ..PutOptions::default() };
+        let options =
+            PutOptions { key: Some(slf.get().keys()?.key_of(key)?), ..PutOptions::default() };
         store(slf, obj, options).map(drop)
     }
 
@@ -157,7 +159,7 @@ impl NativeConnector {
         py: Python<'py>,
         key: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (key, connector) = (key_of(key)?, self.inner()?);
+        let (key, connector) = (self.keys()?.key_of(key)?, self.inner()?);
         let bytes = py.detach(|| connector.get(&key, &GetOptions::default())).py(py)?;
         bytes.map(|bytes| memory(py, bytes)).transpose()
     }
@@ -168,33 +170,40 @@ impl NativeConnector {
         py: Python<'py>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-        keys.try_iter()?.map(|key| self.get(py, &key?)).collect()
+        let kind = self.keys()?;
+        let keys: Vec<Key> =
+            keys.try_iter()?.map(|key| kind.key_of(&key?)).collect::<PyResult<_>>()?;
+        let connector = self.inner()?;
+        let found = py.detach(|| connector.get_batch(&keys, &GetOptions::default())).py(py)?;
+        found.into_iter().map(|bytes| bytes.map(|bytes| memory(py, bytes)).transpose()).collect()
     }
 
     /// Whether there is an object under the key.
     fn exists(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let (key, connector) = (key_of(key)?, self.inner()?);
+        let (key, connector) = (self.keys()?.key_of(key)?, self.inner()?);
         py.detach(|| connector.exists(&key)).py(py)
     }
 
     /// Removes the object under a key; absent is fine.
     fn evict(&self, py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
-        let (key, connector) = (key_of(key)?, self.inner()?);
+        let (key, connector) = (self.keys()?.key_of(key)?, self.inner()?);
         py.detach(|| connector.evict(&key)).py(py)
     }
 
     /// Lets objects vanish after `ttl` seconds from now, or only when evicted (`None`).
     #[pyo3(signature = (keys, ttl))]
     fn expire(&self, py: Python<'_>, keys: &Bound<'_, PyAny>, ttl: Option<f64>) -> PyResult<()> {
-        let keys: Vec<Key> = keys.try_iter()?.map(|key| key_of(&key?)).collect::<PyResult<_>>()?;
-        let (ttl, connector) = (ttl.map(seconds).transpose()?, self.inner()?);
+        let (connector, faces) = self.opened()?;
+        let keys = keys.try_iter()?.map(|key| faces.key_of(&key?));
+        let keys: Vec<Key> = keys.collect::<PyResult<_>>()?;
+        let ttl = ttl.map(seconds).transpose()?;
         py.detach(|| connector.expire(&keys, ttl)).py(py)
     }
 
     /// Waits until there is an object under the key; false when `timeout` seconds pass first.
     #[pyo3(signature = (key, timeout = None))]
     fn wait(&self, py: Python<'_>, key: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<bool> {
-        let (key, connector) = (key_of(key)?, self.inner()?);
+        let (key, connector) = (self.keys()?.key_of(key)?, self.inner()?);
         wait_interruptibly(py, timeout, |deadline| connector.wait(&key, Some(deadline)))
     }
 
@@ -238,19 +247,20 @@ pub(crate) fn put_options(
     Ok(options)
 }
 
-/// Waits in short steps, so that Ctrl-C is noticed.
+/// Waits in steps, short at first, so that Ctrl-C is noticed.
 pub(crate) fn wait_interruptibly(
     py: Python<'_>,
     timeout: Option<f64>,
     wait: impl Fn(Instant) -> proxystore::Result<bool> + Sync,
 ) -> PyResult<bool> {
-    const STEP: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_millis(400);
+    let mut step = Duration::from_millis(50);
     let timeout = timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
     let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     loop {
-        let step = Instant::now() + STEP;
-        let last = end.is_some_and(|end| end <= step);
-        let deadline = if last { end.unwrap_or(step) } else { step };
+        let pause = Instant::now() + step;
+        let last = end.is_some_and(|end| end <= pause);
+        let deadline = if last { end.unwrap_or(pause) } else { pause };
         if py.detach(|| wait(deadline)).py(py)? {
             return Ok(true);
         }
@@ -258,6 +268,7 @@ pub(crate) fn wait_interruptibly(
             return Ok(false);
         }
         py.check_signals()?;
+        step = LONGEST.min(step * 2);
     }
 }
 
@@ -268,9 +279,9 @@ fn store<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = connector.py();
     let view = View::of(object)?;
-    let inner = connector.get().inner()?;
+    let (inner, keys) = connector.get().opened()?;
     let key = py.detach(|| inner.put(&Parts::from(view.bytes()), &options)).py(py)?;
-    key_to_python(connector, &key)
+    keys.face_of(py, &key)
 }
 
 fn memory(py: Python<'_>, bytes: proxystore::Buffer) -> PyResult<Bound<'_, PyAny>> {
@@ -281,6 +292,7 @@ type Report = (Vec<String>, Vec<String>, Vec<String>, u64, u64);
 
 /// Removes the shared-memory sessions of this user that no process holds any more.
 #[pyfunction]
+#[pyo3(signature = (root = None))]
 pub(crate) fn sweep_shared_memory(py: Python<'_>, root: Option<PathBuf>) -> PyResult<Report> {
     let report = py.detach(|| shm::sweep(root.as_deref())).py(py)?;
     Ok((report.removed, report.held, report.persistent, report.objects, report.bytes))

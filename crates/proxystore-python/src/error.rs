@@ -1,5 +1,6 @@
 //! From library errors to Python exceptions, one class a kind.
 
+use proxystore::connectors::multi::RoutingError;
 use proxystore::{Error, ErrorKind};
 use pyo3::prelude::*;
 
@@ -31,7 +32,10 @@ pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
     if let Some(raised) = raised {
         return raised.clone_ref(py);
     }
-    raise(py, class_name(error.kind()), &error.to_string())
+    let about_parts =
+        std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<RoutingError>);
+    let class = if about_parts { "MultiConnectorError" } else { class_name(error.kind()) };
+    raise(py, class, &error.to_string())
 }
 
 /// An exception of `proxystore_rs.exceptions` by name.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use proxystore::connectors::{
     Access, Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, Value, checked_range,
-    refuse_ttl, unsupported,
+    multi, refuse_ttl, unsupported,
 };
 use proxystore::payload::Parts;
 use proxystore::{Buffer, Key, Result};
@@ -74,13 +74,33 @@ pub(crate) fn config_of(connector: &Bound<'_, PyAny>) -> PyResult<ConnectorConfi
     let module: String = class.getattr(intern!(py, "__module__"))?.extract()?;
     let name: String = class.getattr(intern!(py, "__qualname__"))?.extract()?;
     let config = connector.call_method0(intern!(py, "config"))?.cast_into::<PyDict>()?;
-    let options = if let Some(options) = value::settings(&config) {
-        options
-    } else {
-        let bytes = pickle(py, "dumps")?.call1((config,))?.extract::<Vec<u8>>()?;
-        [(PICKLED.to_owned(), Value::Bytes(bytes))].into()
-    };
+    let options = settings_of(&config)?;
     Ok(ConnectorConfig { url: format!("{KIND}:{module}.{name}"), options })
+}
+
+/// A configuration as options: themselves if they are plain values, else their pickle.
+pub(crate) fn settings_of(config: &Bound<'_, PyDict>) -> PyResult<value::Settings> {
+    if let Some(options) = value::settings(config) {
+        return Ok(options);
+    }
+    let bytes = pickle(config.py(), "dumps")?.call1((config,))?.extract::<Vec<u8>>()?;
+    Ok([(PICKLED.to_owned(), Value::Bytes(bytes))].into())
+}
+
+/// Whether both mean the same connectors written in Python: those have no URL of their own, so
+/// their options identify them.
+pub(crate) fn same_connectors(known: &ConnectorConfig, wanted: &ConnectorConfig) -> bool {
+    match known.kind() {
+        KIND => known == wanted,
+        multi::KIND => match (multi::parts_of(known), multi::parts_of(wanted)) {
+            (Ok(known), Ok(wanted)) => {
+                let mut pairs = known.iter().zip(&wanted);
+                pairs.all(|(known, wanted)| same_connectors(&known.channel, &wanted.channel))
+            }
+            _ => false,
+        },
+        _ => true,
+    }
 }
 
 /// The configuration as the connector's class gave it.
@@ -89,7 +109,9 @@ pub(crate) fn options_of<'py>(
     config: &ConnectorConfig,
 ) -> PyResult<Bound<'py, PyAny>> {
     match config.options.get(PICKLED) {
-        Some(Value::Bytes(bytes)) => pickle(py, "loads")?.call1((PyBytes::new(py, bytes),)),
+        Some(Value::Bytes(bytes)) if config.kind() == KIND => {
+            pickle(py, "loads")?.call1((PyBytes::new(py, bytes),))
+        }
         _ => Ok(value::dict(py, &config.options)?.into_any()),
     }
 }

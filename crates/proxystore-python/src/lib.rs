@@ -13,7 +13,9 @@ mod connector;
 mod error;
 mod foreign;
 mod foreign_key;
+mod keys;
 mod message_pack;
+mod multi;
 mod pickle;
 pub mod proxy;
 mod store;
@@ -31,6 +33,8 @@ mod _core {
     use crate::buffer::PyStoredBytes;
     #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
+    #[pymodule_export]
+    use crate::multi::{multi_config, multi_parts};
     #[pymodule_export]
     use crate::store::{
         Lease, StoreBase, StoreFactory, copy_object, fail_future, failure_of, hold_lease,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -57,11 +58,7 @@ impl Key {
 /// # Errors
 /// When the operating system has no random bytes to give.
 pub fn unique_id() -> Result<String> {
-    let mut raw = [0_u8; 16];
-    getrandom::fill(&mut raw).map_err(|source| {
-        Error::new(ErrorKind::Io, "make a key", "no random bytes from the operating system")
-            .with_source(source)
-    })?;
+    let raw: [u8; 16] = random()?;
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut id = String::with_capacity(32);
     for byte in raw {
@@ -69,6 +66,23 @@ pub fn unique_id() -> Result<String> {
         id.push(HEX[usize::from(byte & 15)] as char);
     }
     Ok(id)
+}
+
+/// A generation that no other filling of an id has, whichever process or host it comes from:
+/// milliseconds since 1970, then 20 random bits.
+pub(crate) fn fresh_generation() -> Result<u64> {
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(clock.as_millis()).unwrap_or_default();
+    Ok(millis.max(1) << 20 | u64::from(u32::from_le_bytes(random()?) >> 12))
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut raw = [0_u8; N];
+    getrandom::fill(&mut raw).map_err(|source| {
+        Error::new(ErrorKind::Io, "make a key", "no random bytes from the operating system")
+            .with_source(source)
+    })?;
+    Ok(raw)
 }
 
 /// Refuses ids that could leave a directory or break a log line: 1 to 200 characters out of

@@ -39,10 +39,12 @@
 //! | `memory://NAME` | this process | this process |
 //! | `file:///DIR` | files in a directory | wherever the directory is mounted |
 //! | `shm://NAME` | shared memory, mapped and not copied | this host |
+//! | `redis://HOST:PORT/DATABASE` | a Redis server or cluster (feature `redis`) | whoever reaches it |
 //!
 //! # Features
 //!
 //! - `ndarray`: `ndarray` arrays as objects.
+//! - `redis`: objects in Redis.
 //! - `testkit`: the conformance suite that every connector must pass.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

@@ -26,6 +26,12 @@ NATIVE_SCHEMES = {
     "memory": f"{_PACKAGE}memory.MemoryConnector",
     "file": f"{_PACKAGE}file.FileConnector",
     "shm": f"{_PACKAGE}shm.SharedMemoryConnector",
+    "multi": f"{_PACKAGE}multi.MultiConnector",
+    "redis": f"{_PACKAGE}redis.RedisConnector",
+    "rediss": f"{_PACKAGE}redis.RedisConnector",
+    "redis+unix": f"{_PACKAGE}redis.RedisConnector",
+    "redis+cluster": f"{_PACKAGE}redis.RedisConnector",
+    "rediss+cluster": f"{_PACKAGE}redis.RedisConnector",
 }
 """Paths of the native connectors by the scheme of their URLs."""
 
@@ -60,6 +66,22 @@ def connector_type(kind: str) -> type[Any]:
             + (f": it has no {', '.join(missing)}." if missing else ".")
         )
     return found
+
+
+def native_path(scheme: str) -> str:
+    """Return the path of the native connector for URLs of this scheme."""
+    path = NATIVE_SCHEMES.get(scheme)
+    if path is None:
+        raise StoreConfigError(
+            f"a channel of kind {scheme!r} is unknown here; known are {', '.join(NATIVE_SCHEMES)} "
+            "and connectors written in Python"
+        )
+    return path
+
+
+def key_type(scheme: str) -> Any:
+    """Return the class of the keys of a native connector; called by the native code."""
+    return _import(native_path(scheme))._key_type
 
 
 def _import(path: str) -> Any:

@@ -16,6 +16,18 @@ class Unfit(Exception):
     """A value does not fit its field; the text says what would."""
 
 
+class _Signature:
+    # Computed when it is asked for, since that takes a module that few programs need.
+    def __get__(self, instance: object, owner: type[Model]) -> Any:
+        from inspect import Parameter, Signature
+
+        parameters = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=getattr(owner, name, Parameter.empty))
+            for name in owner._checks
+        ]
+        return Signature(parameters)
+
+
 @dataclass_transform(kw_only_default=True)
 class Model:
     """A class whose annotated fields are given by keyword, checked, compared and shown.
@@ -25,6 +37,7 @@ class Model:
     """
 
     _checks: ClassVar[dict[str, Check]] = {}
+    __signature__ = _Signature()
 
     def __init__(self, **fields: Any) -> None:
         unknown = [name for name in fields if name not in self._checks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -237,6 +238,11 @@ class Store(StoreBase, Generic[ConnectorT]):
         self,
         obj: T,
         *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
         **kwargs: Any,
     ) -> ProxyLocker[T] | T:
@@ -244,7 +250,16 @@ class Store(StoreBase, Generic[ConnectorT]):
 
         Takes the keyword arguments of `proxy`; `None` and `bool` are returned as they are.
         """
-        proxy = self.proxy(obj, skip_nonproxiable=skip_nonproxiable, **kwargs)
+        proxy = self.proxy(
+            obj,
+            evict=evict,
+            lifetime=lifetime,
+            serializer=serializer,
+            deserializer=deserializer,
+            populate_target=populate_target,
+            skip_nonproxiable=skip_nonproxiable,
+            **kwargs,
+        )
         if proxy is obj:
             return obj
         return ProxyLocker(proxy)
@@ -282,7 +297,8 @@ class Store(StoreBase, Generic[ConnectorT]):
         del polling_interval, polling_backoff_factor, polling_interval_limit
         from proxystore_rs.store.future import Future
 
-        return Future._of(
+        started = time.perf_counter()
+        future: Future[Any] = Future._of(
             self,
             evict=evict,
             serializer=serializer,
@@ -290,6 +306,10 @@ class Store(StoreBase, Generic[ConnectorT]):
             timeout=polling_timeout,
             lease=lease,
         )
+        if self._metrics is not None:
+            elapsed = (time.perf_counter() - started) * 1000
+            self._metrics.add_time("store.future", future._factory.key, elapsed)
+        return future
 
     def owned_proxy(
         self,

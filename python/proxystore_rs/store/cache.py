@@ -6,6 +6,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from proxystore_rs.utils._fork import start_over_after_fork
+
 if TYPE_CHECKING:
     from proxystore_rs._core import StoreBase
 
@@ -51,6 +53,10 @@ class LRUCache(Generic[KeyT, ValueT]):
         self.hits = 0
         self.misses = 0
         self._entries: OrderedDict[KeyT, ValueT] = OrderedDict()
+        self._after_fork()
+        start_over_after_fork(self)
+
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["ConnectorConfig", "StoreConfig"]
 
 
+_SECRET = ("password",)
+"""Options that are never shown."""
+
+
 class ConnectorConfig(_model.Model):
     """Configuration of a connector.
 
@@ -53,6 +57,10 @@ class ConnectorConfig(_model.Model):
 
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
 
+    def __repr__(self) -> str:
+        options = {name: "***" if name in _SECRET else self.options[name] for name in self.options}
+        return f"ConnectorConfig(kind={self.kind!r}, options={options!r})"
+
     def get_connector_type(self) -> type[Connector[Any]]:
         """Return the class of the connector.
 
@@ -69,6 +77,27 @@ class ConnectorConfig(_model.Model):
             TypeError: When the class does not know one of the options.
         """
         return self.get_connector_type().from_config(dict(self.options))
+
+    def _native(self) -> tuple[str, dict[str, Any]]:
+        """Return URL and options: what the native code knows the channel by."""
+        connector: Any = self.get_connector_type()
+        path = get_object_path(connector)
+        scheme = getattr(connector, "_scheme", None)
+        if scheme is None or _kinds.NATIVE_SCHEMES.get(scheme) != path:
+            return f"python:{path}", dict(self.options)
+        url, options = connector._to_url(dict(self.options))
+        return url, options
+
+    @classmethod
+    def _from_native(cls, url: str, options: dict[str, Any]) -> Self:
+        """Return the configuration that `_native` said this of."""
+        scheme, _, place = url.partition(":")
+        if scheme == "python":
+            return cls(kind=place, options=options)
+        connector = cls(kind=_kinds.native_path(scheme))
+        native: Any = connector.get_connector_type()
+        connector.options = native._from_url(url, options)
+        return connector
 
 
 class StoreConfig(_model.Model):
@@ -158,13 +187,7 @@ class StoreConfig(_model.Model):
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:
         """Return name, URL, options of the connector, settings that differ, and pickled rest."""
-        connector: Any = self.connector.get_connector_type()
-        path = get_object_path(connector)
-        scheme = getattr(connector, "_scheme", None)
-        if scheme is not None and _kinds.NATIVE_SCHEMES.get(scheme) == path:
-            url, options = connector._to_url(dict(self.connector.options))
-        else:
-            url, options = f"python:{path}", dict(self.connector.options)
+        url, options = self.connector._native()
         settings = {
             native: getattr(self, field)
             for field, native in self._SETTINGS.items()
@@ -185,18 +208,10 @@ class StoreConfig(_model.Model):
         extension: bytes | None,
     ) -> Self:
         """Return the configuration that `_native` said this of."""
-        scheme = url.partition(":")[0]
-        if scheme == "python":
-            connector = ConnectorConfig(kind=url.partition(":")[2], options=options)
-        elif scheme in _kinds.NATIVE_SCHEMES:
-            connector = ConnectorConfig(kind=_kinds.NATIVE_SCHEMES[scheme])
-            native: Any = connector.get_connector_type()
-            connector.options = native._from_url(url, options)
-        else:
-            raise StoreConfigError(
-                f"store {name!r} is on a channel of kind {scheme!r}, which is unknown here; known "
-                f"are {', '.join(_kinds.NATIVE_SCHEMES)} and connectors written in Python"
-            )
+        try:
+            connector = ConnectorConfig._from_native(url, options)
+        except StoreConfigError as error:
+            raise StoreConfigError(f"store {name!r}: {error}") from error
         fields = {
             field: settings[native] for field, native in cls._SETTINGS.items() if native in settings
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxystore_rs.exceptions import (
+    LifetimeEndedError,
     NonProxiableTypeError,
     ProxyResolveMissingKeyError,
     ProxyStoreFactoryError,
@@ -13,6 +14,7 @@ from proxystore_rs.exceptions import (
 )
 
 __all__ = [
+    "LifetimeEndedError",
     "NonProxiableTypeError",
     "ProxyResolveMissingKeyError",
     "ProxyStoreFactoryError",

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from proxystore_rs.proxy import Proxy
 from proxystore_rs.store.types import ConnectorKeyT
+from proxystore_rs.utils._fork import start_over_after_fork
 
 __all__ = ["KeyT", "Metrics", "ProxyT", "StoreMetrics", "TimeStats"]
 
@@ -152,6 +153,10 @@ class StoreMetrics:
 
     def __init__(self) -> None:
         self._metrics: dict[ConnectorKeyT, Metrics] = {}
+        self._after_fork()
+        start_over_after_fork(self)
+
+    def _after_fork(self) -> None:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:

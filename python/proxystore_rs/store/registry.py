@@ -17,14 +17,43 @@ from proxystore_rs.store.factory import StoreFactory
 
 T = TypeVar("T")
 
-# Guards read-then-write on the dict; reads alone need no lock. A forked child gets a new one, since
-# the inherited one may be held by a thread that does not exist there.
+# Guards read-then-write on the dicts, and is never held while a store is opened, which may take
+# long; reads alone need no lock. A forked child gets new ones, since the inherited may be held by
+# a thread that does not exist there.
 _lock = threading.RLock()
 
 
+class _Turn:
+    """Whose turn it is to open the store of a name."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.users = 0
+
+
+_turns: dict[str, _Turn] = {}
+
+
 def _after_fork() -> None:
-    global _lock
+    global _lock, _turns
     _lock = threading.RLock()
+    _turns = {}
+
+
+@contextmanager
+def _turn_to_open(name: str) -> Generator[None, None, None]:
+    """Let one thread at a time open the store of a name; other names do not wait."""
+    with _lock:
+        turn = _turns.setdefault(name, _Turn())
+        turn.users += 1
+    try:
+        with turn.lock:
+            yield
+    finally:
+        with _lock:
+            turn.users -= 1
+            if turn.users == 0:
+                _turns.pop(name, None)
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -98,23 +127,27 @@ def get_or_create_store(store_config: StoreConfig, *, register: bool = True) -> 
     Raises:
         StoreConfigError: the name is taken by a store on another channel.
     """
-    with _lock:
-        store: Store[Any] | None = _stores.get(store_config.name)
-        if store is not None:
-            store._check_same(store_config)
-            return store
-        store = Store.from_config(store_config)
-        if register:
-            _stores[store.name] = store
-        return store
+    store: Store[Any] | None = _stores.get(store_config.name)
+    if store is None:
+        if not register:
+            return Store.from_config(store_config)
+        with _turn_to_open(store_config.name):
+            store = _stores.get(store_config.name)
+            if store is None:
+                store = Store.from_config(store_config)
+                register_store(store)
+                return store
+    store._check_same(store_config)
+    return store
 
 
 def open_store(url: str, *, name: str | None = None, **settings: Any) -> Store[Any]:
     """Return the registered store of a channel, opening it if need be.
 
     Args:
-        url: `memory://NAME`, `file:///DIR` or `shm://NAME`.
-        name: the store's name, else the URL.
+        url: `memory://NAME`, `file:///DIR`, `shm://NAME` or `redis://HOST:PORT/DATABASE` (see
+            `RedisConnector.from_url`).
+        name: the store's name, else the URL without user and password.
         settings: keyword arguments of `Store`.
 
     >>> store = open_store('memory://example')
@@ -123,13 +156,22 @@ def open_store(url: str, *, name: str | None = None, **settings: Any) -> Store[A
     >>> store.close()
     """
     settings.setdefault("register", True)
-    with _lock:
-        known: Store[Any] | None = _stores.get(name or url)
-        if known is not None:
-            known._check_same(StoreConfig._from_native(name or url, url, {}, {}, None))
-            return known
-        config = StoreConfig._from_native(name or url, url, {}, {}, None)
-        return Store(config.name, config.connector.get_connector(), **settings)
+    config = StoreConfig._from_native(name or _without_credentials(url), url, {}, {}, None)
+    known: Store[Any] | None = _stores.get(config.name)
+    if known is None:
+        with _turn_to_open(config.name):
+            known = _stores.get(config.name)
+            if known is None:
+                return Store(config.name, config.connector.get_connector(), **settings)
+    known._check_same(config)
+    return known
+
+
+def _without_credentials(url: str) -> str:
+    """Return the URL without user and password, which are no part of a store's name."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def _open(

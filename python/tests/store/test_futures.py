@@ -212,17 +212,22 @@ time.sleep(600)
 
 def test_a_dead_producer_is_noticed(shared_store: Store[Any]) -> None:
     future: Future[int] = shared_store.future(lease=0.4)
+    proxy = future.proxy()
     command = [sys.executable, "-c", _HOLD, pickle.dumps(future).hex()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as producer:
-        assert producer.stdout is not None and producer.stdout.readline() == "held\n"
-        proxy = future.proxy()
-        key = get_key(proxy)
-        del future  # the child alone may set it now
-        with pytest.raises(ProxyResolveError) as caught:
-            pickle.loads(pickle.dumps(shared_store.future(polling_timeout=1.0).proxy())) + 1
-        assert isinstance(caught.value.cause, FutureTimeoutError)
-        assert shared_store.exists(key._replace(**{key._fields[0]: key[0] + ".lease"}))
-        producer.send_signal(signal.SIGKILL)
+        try:
+            assert producer.stdout is not None and producer.stdout.readline() == "held\n"
+            del future  # the child alone may set it now
+            impatient: Any = Proxy(
+                PollingStoreFactory(
+                    get_key(proxy), shared_store.config(), polling_timeout=1.2, lease=0.4
+                )
+            )
+            with pytest.raises(ProxyResolveError) as caught:
+                resolve(impatient)
+            assert isinstance(caught.value.cause, FutureTimeoutError)
+        finally:
+            producer.send_signal(signal.SIGKILL)
         with pytest.raises(ProxyResolveError) as caught:
             resolve(proxy)
         assert isinstance(caught.value.cause, FutureAbandonedError)

@@ -257,63 +257,55 @@ def test_borrows_and_owners_in_another_process(shared_store: Store[Any]) -> None
 
 
 _EXIT = """
-import sys
-from proxystore_rs.store import open_store
+import pickle, sys
+from proxystore_rs.store import get_or_create_store
 from proxystore_rs.store.utils import get_key
-store = open_store(sys.argv[1])
+store = get_or_create_store(pickle.loads(bytes.fromhex(sys.argv[1])))
 owner = store.owned_proxy(b"x" * 1000{lease})
-print(get_key(owner)[0], flush=True)
+print(pickle.dumps(get_key(owner)).hex(), flush=True)
 {then}
 """
 
 
-def _url(store: Store[Any]) -> str:
-    url: str = store.connector.url
-    return url
-
-
-def _run(store: Store[Any], lease: str = "", then: str = "") -> tuple[str, int]:
+def _run(store: Store[Any], lease: str = "", then: str = "") -> tuple[Any, int, list[str]]:
+    """Own an object in another process; return its key, the exit code and what was printed."""
     code = _EXIT.format(lease=lease, then=then)
-    done = subprocess.run(
-        [sys.executable, "-c", code, _url(store)], capture_output=True, text=True, timeout=60
-    )
+    command = [sys.executable, "-c", code, pickle.dumps(store.config()).hex()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
-    return done.stdout.strip(), done.returncode
-
-
-def _exists(store: Store[Any], id: str) -> bool:
-    return store.exists(type(store.connector)._key_type(id))
+    key, *printed = done.stdout.splitlines()
+    return pickle.loads(bytes.fromhex(key)), done.returncode, printed
 
 
 def test_an_owner_evicts_at_exit(shared_store: Store[Any]) -> None:
-    id, code = _run(shared_store)
+    key, code, _ = _run(shared_store)
     assert code == 0
-    assert not _exists(shared_store, id)
+    assert not shared_store.exists(key)
 
 
 def test_an_owner_evicts_although_its_store_was_closed(shared_store: Store[Any]) -> None:
-    id, code = _run(shared_store, then="store.close()")
+    key, code, _ = _run(shared_store, then="store.close()")
     assert code == 0
-    assert not _exists(shared_store, id)
+    assert not shared_store.exists(key)
 
 
 def test_a_forked_child_owns_nothing(shared_store: Store[Any]) -> None:
     then = "import os; child = os.fork()\nif child: os.waitpid(child, 0); "
     then += "print(store.exists(get_key(owner)))"
-    output, code = _run(shared_store, then=then)
-    assert (output.splitlines()[1], code) == ("True", 0)
+    _, code, printed = _run(shared_store, then=then)
+    assert (code, printed) == (0, ["True"])
 
 
 def test_a_killed_owner_with_a_lease_leaks_nothing(shared_store: Store[Any]) -> None:
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-    id, code = _run(shared_store, lease=", lease=0.5", then=kill)
+    key, code, _ = _run(shared_store, lease=", lease=0.5", then=kill)
     assert code == -9
     deadline = time.monotonic() + 60
-    while _exists(shared_store, id):
+    while shared_store.exists(key):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    kept, _ = _run(shared_store, then=kill)
-    assert _exists(shared_store, kept)  # without a lease it stays
+    kept, _, _ = _run(shared_store, then=kill)
+    assert shared_store.exists(kept)  # without a lease it stays
 
 
 def test_a_lease_is_renewed_and_travels(shared_store: Store[Any]) -> None:

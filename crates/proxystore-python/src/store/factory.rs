@@ -16,8 +16,10 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
 use super::{StoreBase, future, overrides, registry};
+use crate::connector::seconds;
 use crate::error::IntoPython;
-use crate::{connector, foreign, foreign_key, proxy};
+use crate::keys::Keys;
+use crate::proxy;
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -171,7 +173,10 @@ fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
 #[pymethods]
 impl StoreFactory {
     #[new]
-    #[pyo3(signature = (*_args, **_kwargs))]
+    #[pyo3(
+        signature = (*_args, **_kwargs),
+        text_signature = "(key, store_config, *, evict=False, deserializer=None)"
+    )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { state: OnceLock::new() }
     }
@@ -205,8 +210,7 @@ impl StoreFactory {
                 .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
         };
         let channel = proxystore::ConnectorConfig { url, options: plain(&options)? };
-        let foreign = channel.kind() == foreign::KIND;
-        let key = if foreign { foreign_key::from_python(key, 0) } else { connector::key_of(key) }?;
+        let key = Keys::of_channel(py, &channel)?.key_of(key)?;
         let config = StoreConfig { name, connector: channel, settings: plain(&settings)? };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
@@ -235,16 +239,10 @@ impl StoreFactory {
     fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
         let key = &state.reference.key;
-        if let Some(store) = &state.store {
-            return store.get().state()?.key_to_python(py, key);
+        match &state.store {
+            Some(store) => store.get().state()?.key_to_python(py, key),
+            None => Keys::of_channel(py, &state.reference.store.connector)?.face_of(py, key),
         }
-        if state.reference.store.connector.kind() == foreign::KIND {
-            return foreign_key::to_python(py, key);
-        }
-        // Only the class is needed, so that looking at a key opens no store.
-        let connector = self.store_config(py)?.getattr(intern!(py, "connector"))?;
-        let class = connector.call_method0(intern!(py, "get_connector_type"))?;
-        connector::key_to_python(&class, key)
     }
 
     /// From which the store can be opened.
@@ -308,7 +306,7 @@ impl StoreFactory {
     fn _result<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let mut wait = self.state()?.reference.wait;
         if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
-            wait.timeout = Some(connector::seconds(timeout.max(0.0))?);
+            wait.timeout = Some(seconds(timeout.max(0.0))?);
         }
         self.fetch(py, wait)
     }
@@ -358,7 +356,7 @@ impl StoreFactory {
         if state.reference.inline.is_some() || inner.store.cache().contains(&key) {
             return Ok(());
         }
-        if inner.foreign && wait.is_some() {
+        if inner.keys.has_foreign() && wait.is_some() {
             return Ok(()); // its thread could wait for ever, and the interpreter for the thread
         }
         let started = Arc::new(Pending::new());
@@ -386,6 +384,7 @@ impl StoreFactory {
 
     /// `StoreFactory[ConnectorT, T]`: parameters are for type checkers alone.
     #[classmethod]
+    #[pyo3(signature = (parameters, /))]
     fn __class_getitem__<'py>(
         class: &Bound<'py, PyType>,
         parameters: &Bound<'py, PyAny>,
@@ -398,11 +397,8 @@ impl StoreFactory {
         let Some(State { reference: Reference { store, key, .. }, .. }) = self.state.get() else {
             return "StoreFactory(not set up)".to_owned();
         };
-        if store.connector.kind() == foreign::KIND
-            && let Ok(key) = foreign_key::to_python(py, key)
-        {
-            return format!("StoreFactory(store={}, key={key})", store.name);
-        }
+        let keys = Keys::of_channel(py, &store.connector);
+        let key = keys.map_or_else(|_| key.to_string(), |keys| keys.text(py, key));
         format!("StoreFactory(store={}, key={key})", store.name)
     }
 }
@@ -429,8 +425,8 @@ fn get_through<'py>(
 
 /// Seconds to wait and seconds of the producer's lease.
 pub(super) fn wait_of((timeout, lease): (Option<f64>, Option<f64>)) -> PyResult<Wait> {
-    let timeout = timeout.map(connector::seconds).transpose()?;
-    Ok(Wait { timeout, lease: lease.map(connector::seconds).transpose()? })
+    let timeout = timeout.map(seconds).transpose()?;
+    Ok(Wait { timeout, lease: lease.map(seconds).transpose()? })
 }
 
 /// The error for an object that is not there.

@@ -5,15 +5,15 @@
 
 mod factory;
 mod future;
+mod lifetime;
 mod metrics;
 mod pending;
 mod proxies;
 mod registry;
 mod state;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
-use proxystore::connectors::Connector;
 use proxystore::payload::Framed;
 use proxystore::store::CacheLimits;
 use proxystore::{Access, Store};
@@ -28,9 +28,10 @@ pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease,
 pub(crate) use registry::stores;
 
 use crate::buffer::PyStoredBytes;
-use crate::connector::{self, NativeConnector};
+use crate::connector;
 use crate::error::IntoPython;
-use crate::foreign::ForeignConnector;
+use crate::keys::Keys;
+use crate::multi;
 use metrics::Recorder;
 use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
@@ -75,23 +76,19 @@ impl StoreBase {
         let entries = usize::try_from(cache_entries).map_err(|_| {
             PyValueError::new_err(format!("Cache size must be non-negative, got {cache_entries}"))
         })?;
-        let native = connector.cast::<NativeConnector>().ok();
-        let inner: Arc<dyn Connector> = match native {
-            Some(native) => Arc::clone(native.get().inner()?),
-            None => Arc::new(ForeignConnector::new(&connector)?),
-        };
+        let (inner, keys) = multi::inner_of(&connector)?;
         let settings = crate::value::settings(settings)
             .ok_or_else(|| PyTypeError::new_err("settings must be plain values"))?;
         let store = Store::builder(name, inner)
             .cache(CacheLimits { entries, bytes: cache_bytes })
             .settings(settings)
             .build();
-        let foreign = native.is_none();
         let access = if read_only { Access::ReadOnly } else { Access::Private };
         let state = State {
             store,
             connector: connector.unbind(),
-            foreign,
+            foreign: matches!(*keys, Keys::Foreign),
+            keys,
             serializer,
             deserializer,
             populate_target,
@@ -141,9 +138,10 @@ impl StoreBase {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = slf.get().state()?;
-        let key = state.put(obj, serializer, kwargs)?;
+        let options = lifetime::options(slf, lifetime, kwargs)?;
+        let key = state.put(obj, serializer, options.as_ref())?;
         let key = state.key_to_python(slf.py(), &key)?;
-        attach_to(slf, lifetime, &key)?;
+        lifetime::attach(slf, lifetime, &PyTuple::new(slf.py(), [&key])?, true)?;
         Ok(key)
     }
 
@@ -170,7 +168,8 @@ impl StoreBase {
             .map(|encoded| encoded.payload(py)?.frame().py(py))
             .collect::<PyResult<_>>()?;
         let serialized = state.metrics.start();
-        for key in state.put_batch(py, &framed, kwargs)? {
+        let options = lifetime::options(slf, lifetime, kwargs)?;
+        for key in state.put_batch(py, &framed, options.as_ref())? {
             faces.append(state.key_to_python(py, &key)?)?;
         }
         for (object, encoded) in objects.iter().zip(&encoded) {
@@ -185,9 +184,7 @@ impl StoreBase {
             state.metrics.time(py, "store.put_batch", &keys, total)?;
             state.metrics.attribute(py, "store.put_batch.object_sizes", &keys, sizes)?;
         }
-        for key in &faces {
-            attach_to(slf, lifetime, &key)?;
-        }
+        lifetime::attach(slf, lifetime, &faces.to_tuple(), true)?;
         Ok(faces)
     }
 
@@ -286,20 +283,25 @@ impl StoreBase {
             return if skip_nonproxiable { Ok(obj.clone()) } else { Err(nonproxiable(obj)) };
         }
         let started = state.metrics.start();
+        let options = lifetime::options(slf, lifetime, kwargs)?;
         let reference = if overrides(slf, intern!(slf.py(), "put"))? {
-            let options = match kwargs {
-                Some(kwargs) => kwargs.copy()?,
+            let options = match options {
+                Some(options) => options.copy()?,
                 None => PyDict::new(slf.py()),
             };
             options.set_item(intern!(slf.py(), "serializer"), serializer)?;
             let key = slf.call_method(intern!(slf.py(), "put"), (obj,), Some(&options))?;
             state.reference(state.key(&key)?)
         } else {
-            state.refer(obj, serializer, kwargs)?
+            state.refer(obj, serializer, options.as_ref())?
         };
         if state.metrics.is_on() {
             let face = state.key_to_python(slf.py(), &reference.key)?;
             state.metrics.time(slf.py(), "store.proxy", &face, started)?;
+        }
+        if lifetime.is_some() && reference.inline.is_none() {
+            let key = state.key_to_python(slf.py(), &reference.key)?;
+            lifetime::attach(slf, lifetime, &PyTuple::new(slf.py(), [key])?, true)?;
         }
         make(slf, reference, Some(obj), &wish)
     }
@@ -335,6 +337,9 @@ impl StoreBase {
             None => PyDict::new(py),
         };
         options.set_item(intern!(py, "serializer"), serializer)?;
+        if lifetime.is_some() {
+            options.set_item(intern!(py, "lifetime"), lifetime)?;
+        }
         let keys = slf.call_method(intern!(py, "put_batch"), (stored,), Some(&options))?;
         let mut keys = keys.try_iter()?;
         let proxies = PyList::empty(py);
@@ -360,6 +365,7 @@ impl StoreBase {
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = slf.get().state()?;
         let wish = Wish::new(state, evict, lifetime, deserializer, None)?;
+        lifetime::attach(slf, lifetime, &PyTuple::new(slf.py(), [key])?, false)?;
         make(slf, state.reference(state.key(key)?), None, &wish)
     }
 
@@ -387,18 +393,4 @@ impl StoreBase {
 fn overrides(store: &Bound<'_, StoreBase>, method: &Bound<'_, PyString>) -> PyResult<bool> {
     let base = store.py().get_type::<StoreBase>();
     Ok(!store.get_type().getattr(method)?.is(&base.getattr(method)?))
-}
-
-/// Attaches a key to a lifetime, if there is one.
-fn attach_to(
-    store: &Bound<'_, StoreBase>,
-    lifetime: Option<&Bound<'_, PyAny>>,
-    key: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let Some(lifetime) = lifetime else {
-        return Ok(());
-    };
-    let options = PyDict::new(store.py());
-    options.set_item(intern!(store.py(), "store"), store)?;
-    lifetime.call_method(intern!(store.py(), "add_key"), (key,), Some(&options)).map(drop)
 }

@@ -43,7 +43,7 @@ impl Pending {
             let ready = wait.map_or(Ok(()), |wait| store.wait_for_result(&key, wait));
             fetch.finish(ready.and_then(|()| store.get_payload(&key, access)));
         };
-        let started = if inner.foreign {
+        let started = if inner.keys.has_foreign() {
             start_python_thread(py, fetch)
         } else {
             let thread = std::thread::Builder::new().name(FETCH_THREAD.to_owned());

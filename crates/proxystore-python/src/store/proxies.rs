@@ -5,14 +5,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
-use super::{State, StoreBase, StoreFactory, attach_to};
+use super::{State, StoreBase, StoreFactory};
 use crate::error::raise;
 use crate::proxy;
 
 /// What the keyword arguments of the proxy methods say.
 pub(super) struct Wish<'a, 'py> {
     evict: bool,
-    lifetime: Option<&'a Bound<'py, PyAny>>,
     deserializer: Option<&'a Bound<'py, PyAny>>,
     populate_target: bool,
 }
@@ -21,7 +20,7 @@ impl<'a, 'py> Wish<'a, 'py> {
     pub(super) fn new(
         state: &State,
         evict: bool,
-        lifetime: Option<&'a Bound<'py, PyAny>>,
+        lifetime: Option<&Bound<'py, PyAny>>,
         deserializer: Option<&'a Bound<'py, PyAny>>,
         populate_target: Option<bool>,
     ) -> PyResult<Self> {
@@ -31,7 +30,7 @@ impl<'a, 'py> Wish<'a, 'py> {
             ));
         }
         let populate_target = populate_target.unwrap_or(state.populate_target);
-        Ok(Self { evict, lifetime, deserializer, populate_target })
+        Ok(Self { evict, deserializer, populate_target })
     }
 }
 
@@ -59,10 +58,6 @@ pub(super) fn make<'py>(
     wish: &Wish<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = store.py();
-    if wish.lifetime.is_some() && reference.inline.is_none() {
-        let face = store.get().state()?.key_to_python(py, &reference.key)?;
-        attach_to(store, wish.lifetime, &face)?;
-    }
     let factory = StoreFactory::local(store, reference, wish.evict, wish.deserializer)?;
     let target = object.filter(|_| wish.populate_target).cloned();
     // So that a scheduler which asks what this is does not make it resolve.

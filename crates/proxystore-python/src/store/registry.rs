@@ -25,11 +25,7 @@ pub(super) fn config_to_python<'py>(
     extension: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     let connector = &config.connector;
-    let options = if connector.kind() == foreign::KIND {
-        foreign::options_of(py, connector)?
-    } else {
-        value::dict(py, &connector.options)?.into_any()
-    };
+    let options = foreign::options_of(py, connector)?;
     let settings = value::dict(py, &config.settings)?;
     let extension = extension.map(|extension| PyBytes::new(py, extension));
     (&config.name, &connector.url, options, settings, extension).into_pyobject(py)
@@ -45,7 +41,7 @@ pub(super) fn get_or_open<'py>(
         let store = store.cast_into::<StoreBase>()?;
         let known = store.get().state()?.store.config();
         known.check_same(config).py(py)?;
-        if config.connector.kind() == foreign::KIND && known.connector != config.connector {
+        if !foreign::same_connectors(&known.connector, &config.connector) {
             return Err(raise(
                 py,
                 "StoreConfigError",

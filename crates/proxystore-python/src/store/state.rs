@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 use super::future;
 use super::metrics::Recorder;
 use crate::error::{IntoPython, to_python};
+use crate::keys::Keys;
 use crate::{connector, foreign, foreign_key, pickle};
 
 /// What `_setup` fills in.
@@ -20,6 +21,7 @@ pub(crate) struct State {
     /// The connector as the user gave it.
     pub(super) connector: Py<PyAny>,
     pub(super) foreign: bool,
+    pub(crate) keys: Arc<Keys>,
     pub(super) serializer: Option<Py<PyAny>>,
     pub(super) deserializer: Option<Py<PyAny>>,
     pub(super) populate_target: bool,
@@ -35,7 +37,7 @@ struct Cached(Py<PyAny>);
 impl State {
     /// The library's key for a Python key.
     pub(crate) fn key(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
-        if self.foreign { foreign_key::from_python(key, 0) } else { connector::key_of(key) }
+        self.keys.key_of(key)
     }
 
     /// The Python face of a key.
@@ -44,11 +46,7 @@ impl State {
         py: Python<'py>,
         key: &Key,
     ) -> PyResult<Bound<'py, PyAny>> {
-        if self.foreign {
-            foreign_key::to_python(py, key)
-        } else {
-            connector::key_to_python(self.connector.bind(py), key)
-        }
+        self.keys.face_of(py, key)
     }
 
     pub(super) fn encode(
@@ -243,27 +241,17 @@ impl State {
         }
     }
 
-    /// The key as the connector's users know it.
-    fn key_text(&self, py: Python<'_>, key: &Key) -> String {
-        if self.foreign
-            && let Ok(face) = foreign_key::to_python(py, key)
-        {
-            return face.to_string();
-        }
-        key.to_string()
-    }
-
     /// The exception for an error; its text shows the key itself and not the key's pickle.
     pub(super) fn with_readable_key(&self, py: Python<'_>, error: Error, key: &Key) -> PyErr {
         let raised = to_python(py, error);
-        if !self.foreign {
+        if !self.keys.has_foreign() {
             return raised;
         }
         let readable = |raised: &Bound<'_, PyAny>| -> PyResult<()> {
             let text = raised.str()?.to_string();
             let pickled = key.to_string();
             if text.contains(&pickled) {
-                let text = text.replace(&pickled, &self.key_text(py, key));
+                let text = text.replace(&pickled, &self.keys.text(py, key));
                 raised.setattr(intern!(py, "args"), (text,))?;
             }
             Ok(())
@@ -280,7 +268,7 @@ impl State {
         key: &Key,
         deserializer: Option<&Bound<'_, PyAny>>,
     ) -> PyErr {
-        let key = self.key_text(py, key);
+        let key = self.keys.text(py, key);
         let note = match deserializer {
             Some(deserializer) => format!(
                 "Failed to deserialize object (deserializer={deserializer:?}, key={key}, store={})",

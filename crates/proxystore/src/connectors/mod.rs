@@ -35,11 +35,16 @@
 //!     come back. Evicted, replaced and expired objects alike leave their readers' buffers alone.
 //!     A channel that has no times to live says so with an error of kind `Unsupported`.
 
+mod credentials;
 mod expiry;
 pub mod file;
 pub mod memory;
+pub mod multi;
 mod notify;
 mod open;
+mod percent;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod shm;
 mod value;
 
@@ -56,6 +61,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::payload::Parts;
 
+pub use credentials::without_credentials;
 pub use open::open;
 pub use value::Value;
 
@@ -223,7 +229,7 @@ pub struct Capabilities {
 /// From which a connector can be opened anywhere: where the bytes live, and local settings.
 ///
 /// The URL *identifies* the channel; `options` may differ between processes that use it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConnectorConfig {
     /// Scheme and place of the channel, such as `file:///scratch/run7`.
     pub url: String,
@@ -244,7 +250,7 @@ impl ConnectorConfig {
 
     /// Whether both lead to the same bytes.
     pub fn same_channel(&self, other: &Self) -> bool {
-        self.url == other.url
+        self.url == other.url || open::identity(&self.url) == open::identity(&other.url)
     }
 }
 

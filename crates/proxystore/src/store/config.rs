@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::connectors::{Connector, ConnectorConfig, Value};
+use crate::connectors::{Connector, ConnectorConfig, Value, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{CacheLimits, Store};
 
@@ -75,8 +75,8 @@ impl StoreConfig {
             "a store of that name uses another channel",
         )
         .with("store", &self.name)
-        .with("open channel", &self.connector.url)
-        .with("wanted channel", &other.connector.url)
+        .with("open channel", without_credentials(&self.connector.url))
+        .with("wanted channel", without_credentials(&other.connector.url))
         .with_hint("give stores on different channels different names"))
     }
 }

@@ -65,11 +65,18 @@ impl Store {
     /// | `memory://NAME` | memory of this process |
     /// | `file:///DIR` | files in a directory |
     /// | `shm://NAME` | shared memory of this host |
+    /// | `redis://HOST:PORT/DATABASE` | a Redis server (feature `redis`; `rediss://` for TLS) |
+    /// | `redis+unix:///PATH` | the same through its socket |
+    /// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis cluster |
+    ///
+    /// User and password in a URL are used, and are no part of the name.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for a URL that names no channel, and what opening it fails with.
     pub fn open(url: &str) -> Result<Self> {
-        registry::get_or_open(&StoreConfig::new(url, crate::connectors::ConnectorConfig::new(url)))
+        let connector = crate::connectors::ConnectorConfig::new(url);
+        let name = crate::connectors::without_credentials(url);
+        registry::get_or_open(&StoreConfig::new(name, connector))
     }
 
     /// Starts a store with a connector and settings of its own.
@@ -208,6 +215,9 @@ impl Store {
     }
 
     /// Lets objects vanish `ttl` from now, or only when evicted (`None`); absent ones are fine.
+    ///
+    /// They vanish from the channel; a decoded copy in a process's cache stays until it is evicted
+    /// there.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] on channels without [`ttl`](crate::connectors::Capabilities::ttl).

@@ -22,10 +22,10 @@ impl Fixture for Memory {
 }
 
 /// Each channel is a directory in a temporary one.
-struct Files(tempfile::TempDir);
+pub(crate) struct Files(tempfile::TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 }

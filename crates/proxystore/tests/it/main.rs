@@ -4,10 +4,17 @@
 mod conformance;
 mod file;
 mod future;
+mod lifetime;
 mod memory;
+mod multi;
+mod multi_conformance;
 mod ownership;
 mod payload;
 mod process;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod servers;
 #[cfg(target_os = "linux")]
 mod shm;
 #[cfg(target_os = "linux")]

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use proxystore::Store;
 use proxystore::connectors::file::FileConnector;
 use proxystore::connectors::shm::{ShmConnector, sweep};
 use proxystore::connectors::{Connector, ConnectorConfig, PutOptions, Value, open};
@@ -159,4 +160,23 @@ fn files_of_others_stay_whatever_their_mode_and_time() {
     FileConnector::new(base.path()).unwrap();
     assert!(!base.path().join(key.id()).exists());
     assert_eq!(fs::metadata(&theirs).unwrap().permissions().mode() & 0o7777, 0o1600);
+}
+
+#[test]
+fn arrays_made_in_the_channel_expire_and_their_memory_starts_anew() {
+    let root = tempfile::tempdir_in("/dev/shm").unwrap();
+    let store = Store::open(&format!("shm://demo?root={}", root.path().display())).unwrap();
+    let put = |ttl| {
+        let array = store.empty::<f64>(&[50_000]).unwrap();
+        store.put_with(&array, &PutOptions { ttl, ..PutOptions::default() }).unwrap()
+    };
+    for _ in 0..3 {
+        let gone = put(Some(Duration::ZERO));
+        assert!(!store.exists(&gone).unwrap());
+        sweep(Some(root.path())).unwrap();
+        let lasting = put(None);
+        assert!(store.exists(&lasting).unwrap());
+        store.evict(&lasting).unwrap();
+    }
+    store.close(true).unwrap();
 }

@@ -20,7 +20,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use self::format::{Fault, Trailer};
 use self::place::Place;
@@ -33,7 +33,7 @@ use super::{
 };
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Key, check_id, unique_id};
+use crate::key::{Key, check_id, fresh_generation, unique_id};
 use crate::payload::Parts;
 
 const PUT: &str = "put object";
@@ -190,7 +190,8 @@ impl Connector for FileConnector {
                 draft.publish(&self.place.file(&id))?;
                 return Ok(Key::new(id, FIRST, len));
             };
-            draft.write(parts, next_generation()?, deadline, is_local)?;
+            let generation = fresh_generation().map_err(io::Error::other)?;
+            draft.write(parts, generation, deadline, is_local)?;
             let generation = draft.publish_next(&self.place.file(key.id()))?;
             Ok(Key::new(key.id(), generation, len))
         })();
@@ -323,16 +324,6 @@ impl Connector for FileConnector {
         }
         Ok(())
     }
-}
-
-/// A generation that no other filling of the id has, whichever process or host it comes from:
-/// milliseconds since 1970, then 20 random bits. One that meets a newer generation counts on.
-fn next_generation() -> io::Result<u64> {
-    let mut random = [0; 4];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let millis = u64::try_from(clock.as_millis()).unwrap_or_default();
-    Ok(millis.max(1) << 20 | u64::from(u32::from_le_bytes(random) >> 12))
 }
 
 #[cfg(all(test, feature = "testkit"))]

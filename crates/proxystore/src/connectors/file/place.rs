@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::expiry;
 use super::write::is_dead;
-use crate::connectors::ConnectorConfig;
+use crate::connectors::{ConnectorConfig, percent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::check_id;
 
@@ -51,20 +51,9 @@ impl Place {
 
     /// Its configuration without options.
     pub(super) fn config(&self) -> ConnectorConfig {
-        let mut url = String::from("file://");
-        for byte in self.path.as_os_str().as_bytes() {
-            match byte {
-                b'/' | b'-' | b'.' | b'_' | b'~' => url.push(char::from(*byte)),
-                byte if byte.is_ascii_alphanumeric() => url.push(char::from(*byte)),
-                byte => {
-                    url.push('%');
-                    for digit in [byte >> 4, byte & 15] {
-                        url.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
-                    }
-                }
-            }
-        }
-        ConnectorConfig::new(url)
+        let path = self.path.as_os_str().as_bytes();
+        let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+        ConnectorConfig::new(format!("file://{}", percent::encode(path, keep)))
     }
 
     /// Makes sure that the directory is there.
@@ -168,19 +157,7 @@ fn path_of(url: &str) -> Result<PathBuf, (&'static str, &'static str)> {
         ));
     }
     let damaged = ("a percent sign is not followed by two digits", "write %25 for '%'");
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err(damaged);
-        };
-        decoded.extend(u8::try_from(high * 16 + low));
-    }
+    let decoded = percent::decode(path).ok_or(damaged)?;
     match decoded.as_slice() {
         [] => Err(("the URL names no directory", FORM)),
         path if path.contains(&0) => Err(("the path has a zero byte", FORM)),

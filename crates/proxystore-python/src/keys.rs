@@ -1,0 +1,124 @@
+//! Keys of the library and their Python faces: named tuples, which depend on the channel.
+
+use std::sync::Arc;
+
+use proxystore::connectors::multi;
+use proxystore::{ConnectorConfig, Key};
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+use crate::error::{IntoPython, raise};
+use crate::{foreign, foreign_key, value};
+
+/// What the keys of a channel look like in Python.
+pub(crate) enum Keys {
+    /// Id, generation and size; of this class.
+    Native(Py<PyAny>),
+    /// Whatever the connector, which is written in Python, makes.
+    Foreign,
+    /// The name of a part and the part's own key; of this class.
+    Multi { class: Py<PyAny>, parts: Vec<(String, Arc<Keys>)> },
+}
+
+impl Keys {
+    /// The keys of a channel that need not be open.
+    pub(crate) fn of_channel(py: Python<'_>, channel: &ConnectorConfig) -> PyResult<Self> {
+        if channel.kind() == foreign::KIND {
+            return Ok(Self::Foreign);
+        }
+        let kinds = py.import(intern!(py, "proxystore_rs.store._kinds"))?;
+        let class = kinds.getattr(intern!(py, "key_type"))?.call1((channel.kind(),))?.unbind();
+        if channel.kind() != multi::KIND {
+            return Ok(Self::Native(class));
+        }
+        let parts = multi::parts_of(channel).py(py)?.into_iter();
+        let parts = parts.map(|part| Ok((part.name, Self::of_channel(py, &part.channel)?.into())));
+        Ok(Self::Multi { class, parts: parts.collect::<PyResult<_>>()? })
+    }
+
+    /// Whether keys may be of a connector written in Python.
+    pub(crate) fn has_foreign(&self) -> bool {
+        match self {
+            Self::Native(_) => false,
+            Self::Foreign => true,
+            Self::Multi { parts, .. } => parts.iter().any(|(_, keys)| keys.has_foreign()),
+        }
+    }
+
+    /// The library's key.
+    pub(crate) fn key_of(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
+        match self {
+            Self::Foreign => foreign_key::from_python(key, 0),
+            Self::Native(_) => native_from_python(key),
+            Self::Multi { parts, .. } => {
+                let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
+                let [name, own] = tuple.as_slice() else { return Err(bad_key(key)) };
+                let name = name.cast::<PyString>().map_err(|_| bad_key(key))?.to_str()?;
+                let keys = keys_of_part(key.py(), parts, name)?;
+                Ok(multi::join_key(name, &keys.key_of(own)?))
+            }
+        }
+    }
+
+    /// The Python face of a key.
+    pub(crate) fn face_of<'py>(&self, py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Foreign => foreign_key::to_python(py, key),
+            Self::Native(class) => {
+                let items = (key.id(), key.generation(), key.size()).into_pyobject(py)?;
+                value::tuple_of(class.bind(py), &items)
+            }
+            Self::Multi { class, parts } => {
+                let (name, own) = multi::split_key(key).ok_or_else(|| {
+                    PyTypeError::new_err(format!("not a key of a multi connector: {key}"))
+                })?;
+                let own = keys_of_part(py, parts, &name)?.face_of(py, &own)?;
+                value::tuple_of(class.bind(py), &(name, own).into_pyobject(py)?)
+            }
+        }
+    }
+
+    /// The key as the connector's users know it.
+    pub(crate) fn text(&self, py: Python<'_>, key: &Key) -> String {
+        match self {
+            Self::Native(_) => key.to_string(),
+            _ => self.face_of(py, key).map_or_else(|_| key.to_string(), |face| face.to_string()),
+        }
+    }
+}
+
+fn keys_of_part<'a>(
+    py: Python<'_>,
+    parts: &'a [(String, Arc<Keys>)],
+    name: &str,
+) -> PyResult<&'a Keys> {
+    if let Some((_, keys)) = parts.iter().find(|(known, _)| known == name) {
+        return Ok(keys);
+    }
+    let names: Vec<_> = parts.iter().map(|(name, _)| name.as_str()).collect();
+    Err(raise(
+        py,
+        "MultiConnectorError",
+        &format!(
+            "the key belongs to a part that the multi connector does not have [part={name:?}]; its \
+             parts are {}",
+            names.join(", ")
+        ),
+    ))
+}
+
+fn native_from_python(key: &Bound<'_, PyAny>) -> PyResult<Key> {
+    let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
+    let id = tuple.get_item(0).and_then(|id| id.extract::<String>()).map_err(|_| bad_key(key))?;
+    let number = |index| match tuple.get_item(index) {
+        Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
+        Err(_) => Ok(0), // as in FileKey("name")
+    };
+    Ok(Key::new(id, number(1)?, number(2)?))
+}
+
+fn bad_key(key: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("not a key of this connector: {key:?}"))
+}

@@ -1,0 +1,271 @@
+//! What a configuration says: the place, credentials, certificates, and how objects are laid out.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::place::Place;
+use crate::connectors::{ConnectorConfig, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{check_id, unique_id};
+
+pub(super) const OPEN: &str = "open a Redis connector";
+
+const NAMES: [&str; 12] = [
+    "username",
+    "password",
+    "share_credentials",
+    "namespace",
+    "ttl",
+    "ca_file",
+    "cert_file",
+    "key_file",
+    "timeout",
+    "retries",
+    "whole_bytes",
+    "part_bytes",
+];
+
+/// Redis stores strings of up to 512 MiB; what a little less does not hold goes in parts.
+const WHOLE_BYTES: u64 = 500 << 20;
+const PART_BYTES: u64 = 64 << 20;
+
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) place: Place,
+    /// The place as text: names the channel, and never holds credentials.
+    pub(super) url: String,
+    /// First part of the ids made here: what `close` with `clear` removes.
+    pub(super) namespace: String,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<Secret>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) cert_file: Option<PathBuf>,
+    pub(super) key_file: Option<PathBuf>,
+    /// Of objects that are put without one of their own.
+    pub(super) ttl: Option<Duration>,
+    /// How long a server may stay silent.
+    pub(super) timeout: Duration,
+    /// How often an operation is repeated when the connection breaks.
+    pub(super) retries: u32,
+    /// Objects longer than this go in parts.
+    pub(super) whole_bytes: u64,
+    /// Length of a part.
+    pub(super) part_bytes: u64,
+    /// What travels in references.
+    shared: ConnectorConfig,
+}
+
+/// Text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Secret(pub(super) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Settings {
+    pub(super) fn parse(config: &ConnectorConfig) -> Result<Self> {
+        let (place, user_info) = Place::parse(&config.url).map_err(|cause| {
+            // Not the URL itself: it may hold a password.
+            Error::new(ErrorKind::Config, OPEN, format!("the URL is not usable: {cause}"))
+                .with("kind", config.kind())
+                .with_hint(
+                    "write redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE (TLS), \
+                     redis+unix:///PATH or redis+cluster://HOST:PORT,HOST:PORT",
+                )
+        })?;
+        let url = place.to_string();
+        crate::connectors::known_options(
+            OPEN,
+            &ConnectorConfig { url: url.clone(), options: config.options.clone() },
+            &NAMES,
+        )?;
+        let given = Given { url: &url, options: &config.options };
+
+        let from_environment = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
+        let username = given.text("username")?.or(user_info.username);
+        let password = given.text("password")?.or(user_info.password);
+        let (username, password) = match password {
+            Some(_) => (username, password),
+            None => (
+                username.or_else(|| from_environment("PROXYSTORE_REDIS_USERNAME")),
+                from_environment("PROXYSTORE_REDIS_PASSWORD"),
+            ),
+        };
+        let path = |option, variable| -> Result<Option<PathBuf>> {
+            let path = given.text(option)?.or_else(|| from_environment(variable));
+            Ok(path.map(PathBuf::from))
+        };
+        let namespace = match given.text("namespace")? {
+            Some(namespace) => namespace,
+            None => unique_id()?[..12].to_owned(),
+        };
+        if check_id(&namespace).is_err() || namespace.contains('.') || namespace.len() > 64 {
+            return Err(given.wrong("namespace").with_hint(
+                "a namespace is 1 to 64 letters, digits, '-' or '_'; leave it out for a random one",
+            ));
+        }
+
+        let mut shared = ConnectorConfig { url: url.clone(), options: config.options.clone() };
+        shared.options.insert("namespace".to_owned(), Value::Text(namespace.clone()));
+        let is_shared = given.flag("share_credentials")?;
+        for (name, value) in [("username", &username), ("password", &password)] {
+            match value {
+                Some(value) if is_shared => {
+                    shared.options.insert(name.to_owned(), Value::Text(value.clone()))
+                }
+                _ => shared.options.remove(name),
+            };
+        }
+        let settings = Self {
+            namespace,
+            username,
+            password: password.map(Secret),
+            ca_file: path("ca_file", "PROXYSTORE_REDIS_CA_FILE")?,
+            cert_file: path("cert_file", "PROXYSTORE_REDIS_CERT_FILE")?,
+            key_file: path("key_file", "PROXYSTORE_REDIS_KEY_FILE")?,
+            ttl: given.seconds("ttl")?,
+            timeout: given.seconds("timeout")?.unwrap_or(Duration::from_secs(20)),
+            retries: given.number("retries", 0, 100)?.unwrap_or(4) as u32,
+            whole_bytes: given.number("whole_bytes", 0, WHOLE_BYTES)?.unwrap_or(WHOLE_BYTES),
+            part_bytes: given.number("part_bytes", 1, WHOLE_BYTES)?.unwrap_or(PART_BYTES),
+            shared,
+            url: url.clone(),
+            place,
+        };
+        if settings.cert_file.is_some() != settings.key_file.is_some() {
+            return Err(given
+                .wrong("cert_file")
+                .with_hint("give cert_file and key_file, or neither"));
+        }
+        Ok(settings)
+    }
+
+    /// The configuration of an equal connector, without credentials unless they are to be shared.
+    pub(super) fn config(&self) -> ConnectorConfig {
+        self.shared.clone()
+    }
+}
+
+/// The options of a configuration, and the URL for errors about them.
+struct Given<'a> {
+    url: &'a str,
+    options: &'a BTreeMap<String, Value>,
+}
+
+impl Given<'_> {
+    #[cold]
+    fn wrong(&self, option: &'static str) -> Error {
+        Error::new(ErrorKind::Config, OPEN, "an option has a value it cannot have")
+            .with("option", option)
+            .with("channel", self.url)
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<String>> {
+        match self.options.get(name) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(self.wrong(name).with_hint("it is text")),
+        }
+    }
+
+    fn flag(&self, name: &'static str) -> Result<bool> {
+        match self.options.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.wrong(name).with_hint("it is true or false")),
+        }
+    }
+
+    fn number(&self, name: &'static str, from: u64, to: u64) -> Result<Option<u64>> {
+        let Some(value) = self.options.get(name) else { return Ok(None) };
+        match value {
+            Value::Int(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+        .filter(|number| (from..=to).contains(number))
+        .map(Some)
+        .ok_or_else(|| self.wrong(name).with_hint(format!("it is a number from {from} to {to}")))
+    }
+
+    fn seconds(&self, name: &'static str) -> Result<Option<Duration>> {
+        let Some(value) = self.options.get(name) else { return Ok(None) };
+        match value {
+            Value::Int(number) => u64::try_from(*number).ok().map(Duration::from_secs),
+            Value::Float(number) => Duration::try_from_secs_f64(*number).ok(),
+            _ => None,
+        }
+        .filter(|time| !time.is_zero())
+        .map(Some)
+        .ok_or_else(|| self.wrong(name).with_hint("it is a number of seconds above 0"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str, options: &[(&str, Value)]) -> Result<Settings> {
+        let mut config = ConnectorConfig::new(url);
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        config.options.extend(options);
+        Settings::parse(&config)
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn credentials_are_used_and_not_told() {
+        let settings = parse("redis://user:hush@localhost:6379/0", &[]).unwrap();
+        assert_eq!(settings.username.as_deref(), Some("user"));
+        assert_eq!(settings.password, Some(Secret("hush".to_owned())));
+        assert!(!format!("{settings:?} {:?}", settings.config()).contains("hush"));
+        let mut names: Vec<_> = settings.config().options.into_keys().collect();
+        assert_eq!(names.pop().as_deref(), Some("namespace"));
+        assert!(names.is_empty(), "{names:?}");
+    }
+
+    #[test]
+    fn credentials_travel_when_they_are_to_be_shared() {
+        let options = [("password", text("hush")), ("share_credentials", Value::Bool(true))];
+        let settings = parse("redis://localhost", &options).unwrap();
+        assert_eq!(settings.config().options["password"], text("hush"));
+        assert!(!format!("{settings:?} {:?}", settings.config()).contains("hush"));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_is_not_repeated() {
+        for url in ["redis://user:hush@", "redis://user:hush@a:b", "redis://:hush@a:1/x"] {
+            let error = parse(url, &[]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_are_checked() {
+        for (name, value) in [
+            ("password", Value::Int(1)),
+            ("namespace", text("a.b")),
+            ("namespace", text("")),
+            ("ttl", Value::Int(0)),
+            ("timeout", Value::Float(-1.0)),
+            ("retries", Value::Int(-1)),
+            ("part_bytes", Value::Int(0)),
+            ("cert_file", text("/cert.pem")),
+            ("share_credentials", text("yes")),
+            ("colour", text("red")),
+        ] {
+            let error = parse("redis://localhost", &[(name, value)]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+}
