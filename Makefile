@@ -73,7 +73,7 @@ sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (nee
 		python/tests/proxy/test_behaviour.py python/tests/store/test_objects.py
 
 .PHONY: bench
-bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (minutes)
+bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)
 	@for topic in $(filter-out bench/python/harness.py,$(wildcard bench/python/*.py)); do \
 		$(BIN)/python $$topic || exit 1; \
 	done
