@@ -125,6 +125,17 @@ def store_of_worker(proxy: Any) -> tuple[int, int]:
     return os.getpid(), id(factory.get_store())
 
 
+def use_and_tell_key(proxy: Any) -> Any:
+    assert len(proxy) and is_resolved(proxy)
+    factory: Any = get_factory(proxy)
+    return factory.key
+
+
+def is_cached(proxy: Any, key: Any) -> bool:
+    factory: Any = get_factory(proxy)
+    return bool(factory.get_store().is_cached(key))
+
+
 def fail_once(path: str, array: Any) -> Any:
     """Makes a result, and fails the first time."""
     if not os.path.exists(path):

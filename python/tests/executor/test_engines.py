@@ -269,6 +269,13 @@ def test_a_worker_opens_the_store_once(pool: StoreExecutor) -> None:
     assert len(seen) == len(processes) <= 2
 
 
+def test_a_worker_keeps_no_arguments(pool: StoreExecutor) -> None:
+    """Else it would hold the memory of as many evicted arrays as its cache has room for."""
+    key = pool.submit(tasks.use_and_tell_key, ARRAY).result()
+    cached = [pool.submit(tasks.is_cached, ARRAY, key).result() for _ in range(4)]
+    assert not any(cached)
+
+
 def test_eight_threads_use_one_executor(pool: StoreExecutor, file_store: Store[Any]) -> None:
     def work(number: int) -> float:
         total = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import time
 import warnings
@@ -280,6 +279,8 @@ def _engine(executor: Any) -> str:
 
 def _keywords(function: Callable[..., Any]) -> frozenset[str]:
     """Return the names that a function takes as keywords only: options of the engine."""
+    import inspect
+
     parameters = inspect.signature(function).parameters.values()
     return frozenset(one.name for one in parameters if one.kind is one.KEYWORD_ONLY)
 

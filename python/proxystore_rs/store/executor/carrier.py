@@ -41,6 +41,11 @@ class Carrier:
     def __dask_tokenize__(self) -> Any:
         return type(self).__name__, self.data()
 
+    @property
+    def lends_value(self) -> bool:
+        """Whether this is an argument that was a value when the executor got it."""
+        return type(self) is Carrier and self.stored
+
     def data(self) -> bytes:
         """Return the pickled proxy; made once, for pickling a reference gives it away."""
         if self._data is None:

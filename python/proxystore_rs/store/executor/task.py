@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -73,7 +73,6 @@ class Task:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function with proxies for carriers, and return its result or a carrier."""
-        values: set[int] = set()
         opened: dict[Carrier, Any] = {}
 
         def unpack(item: Any) -> Any:
@@ -81,8 +80,6 @@ class Task:
                 return item
             if item not in opened:
                 opened[item] = item.open()
-                if type(item) is Carrier and item.stored:
-                    values.add(id(opened[item]))
             return opened[item]
 
         def unpack_all(item: Any) -> Any:
@@ -90,12 +87,16 @@ class Task:
 
         args = tuple(unpack_all(item) for item in args)
         kwargs = {name: unpack_all(item) for name, item in kwargs.items()}
+        values = {id(proxy): proxy for carrier, proxy in opened.items() if carrier.lends_value}
         try:
             result = self.function(*args, **kwargs)
         except Exception as error:
             if self.store is None and (portable := _portable_error(error)) is not error:
                 raise portable.with_traceback(error.__traceback__) from None
             raise
+        finally:
+            if self.store is None:
+                _forget(values.values())
         if values:
             # The function was given values, and may have changed them: so it returns values, and
             # not references to what is evicted as soon as it is done.
@@ -133,6 +134,15 @@ def run_task(task: Task, /, *args: Any, **kwargs: Any) -> Any:
 def run_chunk(calls: list[tuple[Task, tuple[Any, ...]]]) -> list[Any]:
     """Run some tasks one after the other."""
     return [task.run(args, {}) for task, args in calls]
+
+
+def _forget(inputs: Iterable[Any]) -> None:
+    """Drop the inputs from the cache of this worker: nobody will ask for them again."""
+    for proxy in inputs:
+        factory: Any = get_factory(proxy)
+        store = factory._open_store
+        if store is not None and not factory._is_inline:
+            store._cache_evict(factory.key)
 
 
 def _pass_on(proxy: Any) -> Result:
