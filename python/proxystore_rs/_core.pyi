@@ -29,20 +29,6 @@ from typing import (
 
 from typing_extensions import disjoint_base
 
-__all__ = [
-    "Buffer",
-    "NativeConnector",
-    "Proxy",
-    "StoreBase",
-    "StoreFactory",
-    "_count_guards",
-    "_factory",
-    "_proxy",
-    "_restore",
-    "stores",
-    "sweep_shared_memory",
-]
-
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _S = TypeVar("_S")

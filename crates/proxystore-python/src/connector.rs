@@ -170,10 +170,9 @@ impl NativeConnector {
         py: Python<'py>,
         keys: &Bound<'py, PyAny>,
     ) -> PyResult<Vec<Option<Bound<'py, PyAny>>>> {
-        let kind = self.keys()?;
-        let keys: Vec<Key> =
-            keys.try_iter()?.map(|key| kind.key_of(&key?)).collect::<PyResult<_>>()?;
-        let connector = self.inner()?;
+        let (connector, faces) = self.opened()?;
+        let keys = keys.try_iter()?.map(|key| faces.key_of(&key?));
+        let keys: Vec<Key> = keys.collect::<PyResult<_>>()?;
         let found = py.detach(|| connector.get_batch(&keys, &GetOptions::default())).py(py)?;
         found.into_iter().map(|bytes| bytes.map(|bytes| memory(py, bytes)).transpose()).collect()
     }

@@ -56,6 +56,9 @@ impl Keys {
                 let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
                 let [name, own] = tuple.as_slice() else { return Err(bad_key(key)) };
                 let name = name.cast::<PyString>().map_err(|_| bad_key(key))?.to_str()?;
+                if name.is_empty() {
+                    return Ok(Key::latest(own.extract::<String>().map_err(|_| bad_key(key))?));
+                }
                 let keys = keys_of_part(key.py(), parts, name)?;
                 Ok(multi::join_key(name, &keys.key_of(own)?))
             }
@@ -71,10 +74,14 @@ impl Keys {
                 value::tuple_of(class.bind(py), &items)
             }
             Self::Multi { class, parts } => {
-                let (name, own) = multi::split_key(key).ok_or_else(|| {
-                    PyTypeError::new_err(format!("not a key of a multi connector: {key}"))
-                })?;
-                let own = keys_of_part(py, parts, &name)?.face_of(py, &own)?;
+                // An object inside its reference is in no channel.
+                let (name, own) = match multi::split_key(key) {
+                    None => (String::new(), PyString::new(py, key.id()).into_any()),
+                    Some((name, own)) => {
+                        let own = keys_of_part(py, parts, &name)?.face_of(py, &own)?;
+                        (name, own)
+                    }
+                };
                 value::tuple_of(class.bind(py), &(name, own).into_pyobject(py)?)
             }
         }

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from proxystore_rs._core import NativeConnector, StoreBase
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ConnectorT = TypeVar("ConnectorT")
 T = TypeVar("T")
+NonProxiableT = TypeVar("NonProxiableT", bound=bool | None)
+"""What has no proxies, since programs compare it by identity."""
 
 Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
 Deserializer = Callable[[Any], Any]
@@ -234,6 +236,21 @@ class Store(StoreBase, Generic[ConnectorT]):
             inline_bytes=config.inline_bytes,
         )
 
+    @overload
+    def locked_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
+    @overload
+    def locked_proxy(
+        self,
+        obj: T,
+        *,
+        evict: bool = False,
+        lifetime: Any = None,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        **kwargs: Any,
+    ) -> ProxyLocker[T]: ...
     def locked_proxy(
         self,
         obj: T,
@@ -311,6 +328,20 @@ class Store(StoreBase, Generic[ConnectorT]):
             self._metrics.add_time("store.future", future._factory.key, elapsed)
         return future
 
+    @overload
+    def owned_proxy(self, obj: NonProxiableT, **kwargs: Any) -> NonProxiableT: ...
+    @overload
+    def owned_proxy(
+        self,
+        obj: T,
+        *,
+        serializer: Serializer | None = None,
+        deserializer: Deserializer | None = None,
+        populate_target: bool | None = None,
+        skip_nonproxiable: bool = True,
+        lease: float | None = None,
+        **kwargs: Any,
+    ) -> OwnedProxy[T]: ...
     def owned_proxy(
         self,
         obj: T,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 import shutil
 import subprocess
@@ -211,10 +212,17 @@ def test_type_checkers_see_the_same_types(tmp_path: Path) -> None:
     sample = (HERE.parent / "typing" / "sample_plugin.py").read_text()
     (tmp_path / "sample.py").write_text(sample.replace("proxystore_rs", "proxystore"))
     (tmp_path / "mypy.ini").write_text(
-        "[mypy]\nstrict = True\nplugins = proxystore_rs.mypy_plugin\n"
+        "[mypy]\nstrict = True\nplugins = proxystore.mypy_plugin\n"
         f"mypy_path = {ROOT}/python:{ROOT}/python/compat/src\n"
     )
     cache = ROOT / ".mypy_cache" / "tests-compat"
     command = [sys.executable, "-m", "mypy", "--cache-dir", cache, "sample.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}/python/compat/src"},  # where the plugin is
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr

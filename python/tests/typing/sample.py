@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import assert_type
 
 from proxystore_rs.connectors.local import LocalConnector
-from proxystore_rs.proxy import Proxy, ProxyOr, extract, get_factory, is_resolved, resolve
+from proxystore_rs.proxy import (
+    Proxy,
+    ProxyLocker,
+    ProxyOr,
+    extract,
+    get_factory,
+    is_resolved,
+    resolve,
+)
 from proxystore_rs.store import Store, get_store
+from proxystore_rs.store.ref import OwnedProxy, RefProxy, borrow
 
 
 @dataclass
@@ -73,6 +82,18 @@ def main() -> None:
         assert_type(1 + Proxy(lambda: 2), int)
         assert_type(get_factory(Proxy(lambda: 2))(), int)
         assert_type(store.proxy_batch([1, 2]), list[Proxy[int]])
+
+        # Owners and borrows are proxies.
+        owner = store.owned_proxy([1.0, 2.0])
+        assert_type(owner, OwnedProxy[list[float]])
+        shared = borrow(owner)
+        assert_type(shared, RefProxy[list[float]])
+        assert total(owner) == total(shared) == 3.0
+        del shared
+        locked = store.locked_proxy([1.0])
+        assert_type(locked, ProxyLocker[list[float]])
+        assert_type(locked.unlock(), Proxy[list[float]])
+        assert_type(store.locked_proxy(None), None)
 
         # A proxy of a bool will do where one of an int is wanted.
         number: Proxy[int] = Proxy(lambda: True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypedDict, assert_type
 
+from proxystore_rs.connectors.memory import MemoryConnector
 from proxystore_rs.proxy import Proxy, ProxyOr
+from proxystore_rs.store import Store
+from proxystore_rs.store.ref import mut_borrow
 
 
 @dataclass
@@ -54,6 +57,14 @@ def main() -> None:
     assert_type(v < v, bool)
     assert_type(Sub(lambda: Vector(1, 2)).scaled(3).y, float)
     assert x_of(v) == x_of(Vector(1, 2)) == 1
+
+    with Store("typed-plugin", MemoryConnector("typed-plugin")) as store:
+        owner = store.owned_proxy(Vector(1, 2))
+        assert_type(owner.x, float)
+        assert_type(owner + v, Vector)
+        exclusive = mut_borrow(owner)
+        assert_type(exclusive.scaled(2), Vector)
+        del exclusive, owner
 
     numbers = Proxy(lambda: [1, 2, 3])
     assert_type(numbers[0], int)

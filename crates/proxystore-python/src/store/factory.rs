@@ -65,6 +65,7 @@ impl StoreFactory {
         let state = self.state()?;
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
+        let started = inner.metrics.start();
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         if let Some(payload) = &state.reference.inline {
@@ -90,6 +91,10 @@ impl StoreFactory {
         };
         if state.evict.load(Ordering::Relaxed) {
             inner.evict(py, key)?;
+        }
+        if inner.metrics.is_on() {
+            let name = wait.map_or("factory.resolve", |_| "factory.polling_resolve");
+            inner.metrics.time(py, name, &inner.key_to_python(py, key)?, started)?;
         }
         Ok(object)
     }
@@ -175,7 +180,7 @@ impl StoreFactory {
     #[new]
     #[pyo3(
         signature = (*_args, **_kwargs),
-        text_signature = "(key, store_config, *, evict=False, deserializer=None)"
+        text_signature = "(key, store_config, *, evict=False, deserializer=None, wait=None)"
     )]
     fn new(_args: &Bound<'_, PyTuple>, _kwargs: Option<&Bound<'_, PyDict>>) -> Self {
         Self { state: OnceLock::new() }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Connector, ConnectorConfig};
+use super::{Connector, ConnectorConfig, multi};
 use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&ConnectorConfig) -> Result<Arc<dyn Connector>>;
@@ -55,6 +55,12 @@ pub(super) fn identity(url: &str) -> Cow<'_, str> {
     #[cfg(feature = "redis")]
     if let Some(url) = super::redis::identity(url) {
         return url.into();
+    }
+    if let Ok(mut parts) = multi::parts_of(&ConnectorConfig::new(url)) {
+        for part in &mut parts {
+            part.channel.url = identity(&part.channel.url).into_owned();
+        }
+        return multi::config_of(&parts).url.into();
     }
     url.into()
 }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod config;
+mod export;
 mod factory;
 mod metrics;
 pub mod registry;
@@ -13,8 +14,9 @@ use std::time::{Duration, Instant};
 
 pub use cache::{Cache, CacheLimits};
 pub use config::{StoreBuilder, StoreConfig};
+pub use export::{INSTRUMENTS, Instrument, Observation, observations, to_prometheus};
 pub use factory::StoreFactory;
-pub use metrics::{Metrics, OperationStats};
+pub use metrics::{Metrics, Operation, OperationStats};
 pub use waiting::Waiting;
 pub(crate) use waiting::lease_record;
 
@@ -25,7 +27,6 @@ use crate::key::{Key, unique_id};
 use crate::payload::{Framed, Parts, Payload, Received};
 use crate::proxy::{Locked, Proxy};
 use crate::reference::Reference;
-use metrics::Operation;
 
 /// A place for objects: puts them into a channel and hands out keys and proxies.
 ///
@@ -138,7 +139,7 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put); [`ErrorKind::Unsupported`] for what the channel does not have.
     pub fn put_with<T: Encode + ?Sized>(&self, object: &T, options: &PutOptions) -> Result<Key> {
-        self.put_payload(object.encode()?, options)
+        self.put_payload(self.encode(object)?, options)
     }
 
     /// Stores many objects at once; all or none.
@@ -147,7 +148,7 @@ impl Store {
     /// As [`put`](Self::put).
     pub fn put_batch<T: Encode>(&self, objects: &[T]) -> Result<Vec<Key>> {
         let framed: Vec<Framed<'_>> =
-            objects.iter().map(|object| object.encode()?.frame()).collect::<Result<_>>()?;
+            objects.iter().map(|object| self.encode(object)?.frame()).collect::<Result<_>>()?;
         self.put_framed_batch(&framed, &PutOptions::default())
     }
 
@@ -180,7 +181,8 @@ impl Store {
         if let Some(failure) = Failure::of(&received)? {
             return Err(self.about(failure.to_error(), key));
         }
-        let object = Arc::new(T::decode(&received).map_err(|error| self.about(error, key))?);
+        let decoded = self.measured(Operation::Decode, || T::decode(&received));
+        let object = Arc::new(decoded.map_err(|error| self.about(error, key))?);
         if cachable {
             self.inner.cache.insert(key.clone(), Arc::clone(&object), received.len());
         }
@@ -448,6 +450,20 @@ impl Store {
         error.with("store", self.name()).with("key", key)
     }
 
+    fn encode<'a, T: Encode + ?Sized>(&self, object: &'a T) -> Result<Payload<'a>> {
+        self.measured(Operation::Encode, || object.encode())
+    }
+
+    fn measured<R>(&self, operation: Operation, call: impl FnOnce() -> R) -> R {
+        let Some(metrics) = &self.inner.metrics else {
+            return call();
+        };
+        let started = Instant::now();
+        let result = call();
+        metrics.add(operation, started.elapsed());
+        result
+    }
+
     fn count(&self, operation: Operation) {
         if let Some(metrics) = &self.inner.metrics {
             metrics.add(operation, Duration::ZERO);
@@ -460,13 +476,9 @@ impl Store {
         bytes: usize,
         call: impl FnOnce(&dyn Connector) -> Result<R>,
     ) -> Result<R> {
-        let started = self.inner.metrics.as_ref().map(|_| Instant::now());
-        let result = call(&*self.inner.connector);
-        if let (Some(metrics), Some(started)) = (&self.inner.metrics, started) {
-            metrics.add(operation, started.elapsed());
-            if result.is_ok() {
-                metrics.add_bytes(operation, bytes);
-            }
+        let result = self.measured(operation, || call(&*self.inner.connector));
+        if let (Some(metrics), Ok(_)) = (&self.inner.metrics, &result) {
+            metrics.add_bytes(operation, bytes);
         }
         result.map_err(|error| error.with("store", self.name()))
     }

@@ -48,6 +48,13 @@ pub fn get(name: &str) -> Option<Store> {
     stores().get(name).cloned()
 }
 
+/// All registered stores, in the order of their names.
+pub fn all() -> Vec<Store> {
+    let mut all: Vec<_> = stores().values().cloned().collect();
+    all.sort_by(|left, right| left.name().cmp(right.name()));
+    all
+}
+
 /// The registered store of a configuration, opened and registered if need be.
 ///
 /// # Errors

@@ -241,6 +241,22 @@ fn a_store_of_two_channels_is_opened_by_its_proxies() {
 }
 
 #[test]
+fn a_key_of_no_part_is_that_of_an_absent_object() {
+    let connector = multi(vec![("a", memory(), Policy::default())]);
+    let key = Key::latest("inside-a-reference");
+    assert!(connector.get(&key, &GetOptions::default()).unwrap().is_none());
+    assert!(!connector.exists(&key).unwrap());
+    connector.evict(&key).unwrap();
+    assert!(!connector.wait(&key, Some(std::time::Instant::now())).unwrap());
+    let stored = put(&connector, 3).unwrap();
+    let found = connector.get_batch(&[key.clone(), stored], &GetOptions::default()).unwrap();
+    assert!(found[0].is_none() && found[1].is_some());
+    let options = PutOptions { key: Some(key), ..PutOptions::default() };
+    let error = connector.put(&Parts::from(&b"x"[..]), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[test]
 fn names_are_checked() {
     for names in [vec![""], vec!["a", "a"]] {
         let part = |name: &&str| ((*name).to_owned(), memory(), Policy::default());

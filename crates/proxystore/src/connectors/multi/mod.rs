@@ -28,11 +28,12 @@ use std::time::{Duration, Instant};
 pub use config::{KIND, PartConfig, config_of, join_key, parts_of, split_key};
 pub use policy::Policy;
 
+use super::notify;
 use super::open::{is_known, open};
 use super::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, Tags, closed};
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Key;
+use crate::key::{Key, check_id};
 use crate::payload::Parts;
 use policy::Refusal;
 
@@ -149,7 +150,7 @@ impl MultiConnector {
     /// # Errors
     /// [`ErrorKind::Config`] as [`parts_of`] has it, else what opening a part fails with.
     pub fn open(config: &ConnectorConfig) -> Result<Self> {
-        let part = |config: PartConfig| {
+        let part = |mut config: PartConfig| {
             let here = || -> Result<_> {
                 if let Some(off) = off_here(&config.policy)? {
                     return Ok((None, Some(off)));
@@ -164,6 +165,9 @@ impl MultiConnector {
                 Ok((Some(open(&config.channel)?), None))
             };
             let (connector, off) = here().map_err(|error| error.with("part", &config.name))?;
+            if let Some(connector) = &connector {
+                config.channel = connector.config(); // without what shall not travel
+            }
             Ok(Part { config, connector, off })
         };
         Self::of(parts_of(config)?.into_iter().map(part).collect::<Result<_>>()?)
@@ -240,14 +244,16 @@ impl MultiConnector {
         })
     }
 
-    /// The place of the part that a key names, and the part's own key.
-    fn place_of_key(&self, operation: &'static str, key: &Key) -> Result<(usize, Key)> {
+    /// The place of the part that a key names, and the part's own key; `None` for a key of no
+    /// part, such as that of an object inside its reference.
+    fn place_of_key(&self, operation: &'static str, key: &Key) -> Result<Option<(usize, Key)>> {
         self.check_open(operation)?;
-        let (name, own) = split_key(key).ok_or_else(|| {
-            Error::new(ErrorKind::Config, operation, "the id is none of a multi connector")
-                .with("id", format_args!("{:?}", key.id()))
-                .with_hint("an id is the name of a part, a colon, and the part's own id")
-        })?;
+        let Some((name, own)) = split_key(key) else {
+            check_id(key.id()).map_err(|error| {
+                error.with_hint("an id is the name of a part, a colon, and the part's own id")
+            })?;
+            return Ok(None);
+        };
         let place = self.parts.iter().position(|part| part.config.name == name);
         let about = |cause: String, source: RoutingError| {
             Error::new(ErrorKind::Config, operation, cause)
@@ -267,7 +273,16 @@ impl MultiConnector {
             return Err(about(cause, RoutingError::DormantPart)
                 .with_hint("use the object where the part is reachable, or change its policy"));
         }
-        Ok((place, own))
+        Ok(Some((place, own)))
+    }
+
+    /// As `place_of_key`, for putting.
+    fn place_to_put(&self, key: &Key) -> Result<(usize, Key)> {
+        self.place_of_key(PUT, key)?.ok_or_else(|| {
+            Error::new(ErrorKind::Config, PUT, "the key names no part of the multi connector")
+                .with("key", key)
+                .with_hint("put under keys that `new_key` or another put returned")
+        })
     }
 
     /// Calls the connector of a part; errors name the part.
@@ -282,24 +297,29 @@ impl MultiConnector {
         }
     }
 
-    /// Calls the connector of the part that a key names, with the part's own key.
+    /// Calls the connector of the part that a key names, with the part's own key; `absent` for a
+    /// key of no part.
     fn call_for<R>(
         &self,
         operation: &'static str,
         key: &Key,
+        absent: R,
         call: impl FnOnce(&dyn Connector, &Key) -> Result<R>,
     ) -> Result<R> {
-        let (place, own) = self.place_of_key(operation, key)?;
-        self.call(place, |connector| call(connector, &own))
+        match self.place_of_key(operation, key)? {
+            Some((place, own)) => self.call(place, |connector| call(connector, &own)),
+            None => Ok(absent),
+        }
     }
 
     /// The part's own keys by the place of their part, each with its place among `keys`.
     fn group(&self, operation: &'static str, keys: &[Key]) -> Result<Vec<(Vec<usize>, Vec<Key>)>> {
         let mut groups = vec![(Vec::new(), Vec::new()); self.parts.len()];
         for (index, key) in keys.iter().enumerate() {
-            let (place, own) = self.place_of_key(operation, key)?;
-            groups[place].0.push(index);
-            groups[place].1.push(own);
+            if let Some((place, own)) = self.place_of_key(operation, key)? {
+                groups[place].0.push(index);
+                groups[place].1.push(own);
+            }
         }
         Ok(groups)
     }
@@ -345,7 +365,7 @@ impl Connector for MultiConnector {
         let (place, own) = match &options.key {
             None => (self.place_of_put(parts, options)?, None),
             Some(key) => {
-                let (place, own) = self.place_of_key(PUT, key)?;
+                let (place, own) = self.place_to_put(key)?;
                 (place, Some(own))
             }
         };
@@ -355,15 +375,15 @@ impl Connector for MultiConnector {
     }
 
     fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
-        self.call_for("get object", key, |connector, own| connector.get(own, options))
+        self.call_for("get object", key, None, |connector, own| connector.get(own, options))
     }
 
     fn exists(&self, key: &Key) -> Result<bool> {
-        self.call_for("look for object", key, Connector::exists)
+        self.call_for("look for object", key, false, Connector::exists)
     }
 
     fn evict(&self, key: &Key) -> Result<()> {
-        self.call_for("evict object", key, Connector::evict)
+        self.call_for("evict object", key, (), Connector::evict)
     }
 
     fn new_key(&self) -> Result<Key> {
@@ -408,11 +428,16 @@ impl Connector for MultiConnector {
     }
 
     fn wait(&self, key: &Key, deadline: Option<Instant>) -> Result<bool> {
-        self.call_for("wait for object", key, |connector, own| connector.wait(own, deadline))
+        const WAIT: &str = "wait for object";
+        match self.place_of_key(WAIT, key)? {
+            Some((place, own)) => self.call(place, |connector| connector.wait(&own, deadline)),
+            None => notify::poll_for(deadline, || self.check_open(WAIT).map(|()| false)),
+        }
     }
 
     fn get_into(&self, key: &Key, range: Option<Range<u64>>, target: &mut [u8]) -> Result<bool> {
-        self.call_for("get object", key, |connector, own| connector.get_into(own, range, target))
+        let fill = |connector: &dyn Connector, own: &Key| connector.get_into(own, range, target);
+        self.call_for("get object", key, false, fill)
     }
 
     fn put_batch(&self, objects: &[Parts<'_>], options: &PutOptions) -> Result<Vec<Key>> {
@@ -420,7 +445,7 @@ impl Connector for MultiConnector {
         let mut own_key = None;
         let mut groups = vec![Vec::new(); self.parts.len()];
         if let Some(key) = &options.key {
-            let (place, own) = self.place_of_key(PUT, key)?;
+            let (place, own) = self.place_to_put(key)?;
             groups[place] = (0..objects.len()).collect();
             own_key = Some(own);
         } else {
