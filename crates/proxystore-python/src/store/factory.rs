@@ -499,11 +499,10 @@ fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyE
     make().unwrap_or_else(|error| error)
 }
 
-/// The class of an object as references name it; `None` when no other process could find it.
-fn class_name(object: &Bound<'_, PyAny>) -> Option<String> {
-    let class = object.get_type();
-    let module = class.getattr(intern!(object.py(), "__module__")).ok()?;
-    let name = class.getattr(intern!(object.py(), "__qualname__")).ok()?;
+/// A class as references name it; `None` when no other process could find it.
+fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
+    let module = class.getattr(intern!(class.py(), "__module__")).ok()?;
+    let name = class.getattr(intern!(class.py(), "__qualname__")).ok()?;
     let name = name.extract::<String>().ok()?;
     let module = module.extract::<String>().ok()?;
     (!name.contains('<')).then(|| format!("{module}:{name}"))
@@ -517,7 +516,10 @@ pub(crate) fn register_reducer(py: Python<'_>) {
             return Ok(None); // a class of the user's: it travels as it is
         }
         let factory = factory.cast::<StoreFactory>()?;
-        let class = proxy::resolved_target(proxy).as_ref().and_then(class_name);
+        let class = match proxy::resolved_target(proxy) {
+            Some(target) => class_name(&target.get_type()),
+            None => proxy::known_class(proxy).as_ref().and_then(class_name),
+        };
         let bytes = factory.get().encode(py, class)?;
         let rebuild = RESTORE.import(py, "proxystore_rs._core", "_restore")?;
         let reduced = (rebuild, (PyBytes::new(py, &bytes),)).into_pyobject(py)?;
