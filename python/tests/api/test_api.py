@@ -7,6 +7,7 @@ is no longer true fails as well.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 import math
 import tomllib
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+import proxystore_rs
 
 FACTS: dict[str, dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("upstream.toml").read_text()
@@ -143,6 +146,10 @@ def test_names_and_signatures(module: str) -> None:
 
 def module_of(name: str) -> str:
     return next(m for m in sorted(FACTS, reverse=True) if f"{name}.".startswith(f"{m}."))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert importlib.metadata.version("proxystore-rs") == proxystore_rs.__version__
 
 
 @pytest.mark.parametrize("module", ABSENT)
