@@ -1,4 +1,4 @@
-"""Task engines with a number of workers, behind one way to submit."""
+"""Task engines with a number of workers, as executors."""
 
 from __future__ import annotations
 
@@ -8,80 +8,73 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
-Submit = Callable[..., Any]
-"""Takes a function and its arguments; returns a future with `result()`."""
+import harness
+
+NAMES = ("process pool", "Dask", "Ray", "Parsl")
+DISTRIBUTIONS = {"process pool": (), "Dask": ("distributed",), "Ray": ("ray",), "Parsl": ("parsl",)}
 
 
-def start(name: str, workers: int, stack: contextlib.ExitStack) -> Submit:
-    """Start an engine that the stack ends, all of its workers up."""
-    return STARTS[name](workers, stack)
+def start(name: str, workers: int, stack: contextlib.ExitStack) -> Any:
+    """Start an engine that the stack ends; return what submits to it.
+
+    Workers find our package, and the modules of the benches, by path.
+    """
+    scripts = str(Path(sys.executable).parent)  # Parsl starts some
+    os.environ["PATH"] = os.pathsep.join([scripts, os.environ["PATH"]])
+    paths = [str(Path(__file__).parent), str(harness.ROOT / "python")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    return {"process pool": _pool, "Dask": _dask, "Ray": _ray, "Parsl": _parsl}[name](
+        workers, stack
+    )
 
 
-def _pool(workers: int, stack: contextlib.ExitStack) -> Submit:
+def _pool(workers: int, stack: contextlib.ExitStack) -> Any:
     context = multiprocessing.get_context("spawn")
-    return stack.enter_context(ProcessPoolExecutor(workers, mp_context=context)).submit
+    return stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
 
 
-def _dask(workers: int, stack: contextlib.ExitStack) -> Submit:
+def _dask(workers: int, stack: contextlib.ExitStack) -> Any:
     import dask
     from distributed import Client, LocalCluster
 
     stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": "60s"}))
     cluster = LocalCluster(
-        n_workers=2,
+        n_workers=min(workers, 2),
         threads_per_worker=(workers + 1) // 2,
+        processes=True,
         dashboard_address=None,
         silence_logs=logging.ERROR,
     )
     stack.enter_context(cluster)
-    client = stack.enter_context(Client(cluster, set_as_default=False))
-    return lambda function, *arguments: client.submit(function, *arguments, pure=False)
+    return stack.enter_context(Client(cluster, set_as_default=False))
 
 
-class _RayFuture:
-    def __init__(self, reference: Any) -> None:
-        self.reference = reference
-
-    def result(self) -> Any:
-        import ray
-
-        return ray.get(self.reference)
-
-
-def _ray(workers: int, stack: contextlib.ExitStack) -> Submit:
+def _ray(workers: int, stack: contextlib.ExitStack) -> Any:
     import ray
 
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from proxystore_rs.store.executor.ray import RayExecutor
+
     ray.init(
         num_cpus=workers,
         include_dashboard=False,
         object_store_memory=500_000_000,
         log_to_driver=False,
-        configure_logging=False,
     )
     stack.callback(ray.shutdown)
-    tasks: dict[Any, Any] = {}
-
-    def submit(function: Any, *arguments: Any) -> _RayFuture:
-        task = tasks.setdefault(function, ray.remote(function))
-        return _RayFuture(task.remote(*arguments))
-
-    return submit
+    return RayExecutor()
 
 
-def _parsl(workers: int, stack: contextlib.ExitStack) -> Submit:
+def _parsl(workers: int, stack: contextlib.ExitStack) -> Any:
     import parsl
     from parsl.concurrent import ParslPoolExecutor
     from parsl.executors import HighThroughputExecutor
     from parsl.providers import LocalProvider
 
     folder = stack.enter_context(tempfile.TemporaryDirectory())
-    scripts = os.path.dirname(sys.executable)  # it starts some of them
-    os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     executor = HighThroughputExecutor(
         label="local",
         address="127.0.0.1",
@@ -94,13 +87,4 @@ def _parsl(workers: int, stack: contextlib.ExitStack) -> Submit:
     kernel = parsl.load(parsl.Config([executor], run_dir=folder, usage_tracking=0))
     stack.callback(parsl.clear)
     stack.callback(kernel.cleanup)
-    return ParslPoolExecutor(dfk=kernel).submit
-
-
-STARTS = {"process pool": _pool, "Dask": _dask, "Ray": _ray, "Parsl": _parsl}
-DISTRIBUTIONS = {
-    "process pool": (),
-    "Dask": ("distributed",),
-    "Ray": ("ray",),
-    "Parsl": ("parsl",),
-}
+    return ParslPoolExecutor(dfk=kernel)

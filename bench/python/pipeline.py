@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import importlib
 import os
-import pickle
 import statistics
 import time
 from collections.abc import Mapping
@@ -36,16 +35,6 @@ MODES = ("no proxies", "proxies", "futures")
 FRACTIONS = (0.0, 0.2, 0.5, 0.9)
 
 
-class Sealed:
-    """A proxy on its way: engines look at what they carry, and would resolve it."""
-
-    def __init__(self, proxy: Any) -> None:
-        self.data = pickle.dumps(proxy)
-
-    def open(self) -> Any:
-        return pickle.loads(self.data)
-
-
 def work(array: Any, start_up: float, compute: float, package: str) -> Any:
     """Be a task: take the predecessor's output after a while, return one of the same size."""
     time.sleep(start_up)
@@ -55,24 +44,20 @@ def work(array: Any, start_up: float, compute: float, package: str) -> Any:
     return array + 1
 
 
-def work_by_proxy(sealed: Sealed, start_up: float, compute: float, package: str) -> Sealed:
+def work_by_proxy(proxy: Any, start_up: float, compute: float, package: str) -> Any:
     """Put the output into the store that the input came from."""
-    proxy = sealed.open()
     output = work(proxy, start_up, compute, package)
     store = importlib.import_module(f"{package}.store").get_store(proxy)
-    return Sealed(store.proxy(output, evict=True, populate_target=False))
+    return store.proxy(output, evict=True, populate_target=False)
 
 
-def work_for_future(
-    sealed: Sealed, start_up: float, compute: float, package: str, future: Any
-) -> None:
+def work_for_future(proxy: Any, start_up: float, compute: float, package: str, future: Any) -> None:
     """Set the future to the output."""
-    future.set_result(work(sealed.open(), start_up, compute, package))
+    future.set_result(work(proxy, start_up, compute, package))
 
 
-def meet(sealed: list[Sealed], package: str, future: Any) -> None:
+def meet(package: str, future: Any, *proxies: Any) -> None:
     """Return when all that were called with these futures are up, and have used the store."""
-    proxies = [one.open() for one in sealed]
     future.set_result(np.zeros(1000))
     for proxy in proxies:
         work(proxy, 0, 0, package)
@@ -99,11 +84,17 @@ class Pipeline:
 
     def start(self, workers: int) -> None:
         """Start the engine; all its workers are up, and have opened the store."""
-        self.submit = engines.start(self.engine, workers, self.stack)
+        self.bare = self.executor = engines.start(self.engine, workers, self.stack)
+        if self.package == "proxystore_rs":
+            # Engines look at what they carry. This keeps proxies from their eyes, no more.
+            executors = importlib.import_module("proxystore_rs.store.executor")
+            self.executor = executors.StoreExecutor(self.bare, self.store)
         futures = [self.store.future(**self.options) for _ in range(workers)]
         proxies = [future.proxy() for future in futures]
-        sealed = [self.tasks.Sealed(proxy) for proxy in proxies]
-        tasks = [self.submit(self.tasks.meet, sealed, self.package, one) for one in futures]
+        tasks = [
+            self.executor.submit(self.tasks.meet, self.package, future, *proxies)
+            for future in futures
+        ]
         for task in tasks:
             task.result()
         for proxy in proxies:
@@ -126,24 +117,26 @@ class Pipeline:
         return took
 
     def by_value(self, array: Any, tasks: int, times: tuple[float, float]) -> Any:
+        options = {"pure": False} if self.engine == "Dask" else {}
         for _ in range(tasks):
-            array = self.submit(self.tasks.work, array, *times, self.package).result()
+            task = self.bare.submit(self.tasks.work, array, *times, self.package, **options)
+            array = task.result()
         return array
 
     def by_proxy(self, array: Any, tasks: int, times: tuple[float, float]) -> Any:
-        sealed = self.tasks.Sealed(self.store.proxy(array, evict=True))
+        proxy = self.store.proxy(array, evict=True)
         for _ in range(tasks):
-            function = self.tasks.work_by_proxy
-            sealed = self.submit(function, sealed, *times, self.package).result()
-        return self.extract(sealed.open())
+            task = self.executor.submit(self.tasks.work_by_proxy, proxy, *times, self.package)
+            proxy = task.result()
+        return self.extract(proxy)
 
     def by_future(self, array: Any, tasks: int, times: tuple[float, float]) -> Any:
         proxy = self.store.proxy(array, evict=True)
         done = []
         for _ in range(tasks):
             future = self.store.future(evict=True, **self.options)
-            arguments = (self.tasks.Sealed(proxy), *times, self.package, future)
-            done.append(self.submit(self.tasks.work_for_future, *arguments))
+            arguments = (proxy, *times, self.package, future)
+            done.append(self.executor.submit(self.tasks.work_for_future, *arguments))
             proxy = future.proxy()
         output = self.extract(proxy)
         for task in done:
