@@ -174,14 +174,7 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
     }
     large, middle, small = options.sizes
     per_round = options.mappers * (large + middle) + small
-    growth: dict[str, list[int]] = {name: [] for name in workers}
-
-    def watch(worker: Worker) -> Any:
-        answer, grown = worker.call_watched("run", **run)
-        growth[worker.name].append(grown)
-        return answer
-
-    answers = harness.interleave(workers, options.rounds, watch)
+    answers = harness.interleave(workers, options.rounds, lambda w: w.call("run", **run))
     expected = [
         sum(round_ + one for one in range(options.mappers)) % 256
         for round_ in range(options.stages)
@@ -196,7 +189,6 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
             "makespan": statistics.median(one["makespan"] for one in runs),
             "peak": statistics.median(max(values) for values in sizes),
             "end": statistics.median(values[-1] for values in sizes),
-            "driver": statistics.median(growth[name][1:]),
         }
         curves[name] = {at: size / 1e6 for at, size in runs[-1]["samples"]}
         base = data.get("manual", {}).get("peak")
@@ -205,7 +197,6 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
                 name,
                 *(size_text(found[key]) for key in ("peak", "end")),
                 ratio_text(found["end"], data["all objects"]),
-                size_text(found["driver"]),
                 time_text(found["makespan"]),
                 ratio_text(found["peak"], base),
             )
@@ -215,7 +206,7 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
         f"{size_text(middle)}, and a reducer to {size_text(small)}; all objects: "
         f"{size_text(data['all objects'])}; 2 workers"
     )
-    header = ("mode", "peak", "end", "end / all objects", "driver grew by", "makespan")
+    header = ("mode", "peak", "end", "end / all objects", "makespan")
     report.table(title, (*header, "peak / manual"), rows, data)
     report.plot("Bytes stored", curves, "MB", xlabel="seconds", linear=True)
     report.write()

@@ -212,7 +212,7 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
                 )
 
             # One after the other: they would take the cores from each other.
-            for name, samples in harness.interleave(workers, options.rounds, run, warm=0).items():
+            for name, samples in harness.interleave(workers, options.rounds, run).items():
                 found[name][mode][fraction] = statistics.median(samples)
     ideal = {fraction: least(options, fraction) for fraction in options.fractions}
     report.data["least possible"] = ideal
@@ -247,4 +247,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    harness.main(compare, SIDES, __doc__, add_options, rounds=5)
+    harness.main(compare, SIDES, __doc__, add_options, rounds=3)
