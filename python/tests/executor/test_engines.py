@@ -198,6 +198,9 @@ def test_map_proxies_items_and_frees_them_as_it_goes(
         del result
     wait_until(lambda: objects(file_store) == 0)
     assert list(pool.map(tasks.length, arrays, chunksize=4)) == [1000] * 6
+    for chunksize in (1, 2):
+        seen = pool.map(tasks.look, arrays[:3], chunksize=chunksize, again=ARRAY)
+        assert [[kind for kind, _ in one] for one in seen] == [["Proxy", "Proxy"]] * 3
     chunked = list(pool.map(tasks.double, arrays, chunksize=4))
     assert [float(result[0]) for result in chunked] == [0, 2, 4, 6, 8, 10]
     del chunked

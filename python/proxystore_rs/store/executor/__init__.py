@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-from proxystore_rs.store.executor.base import StoreExecutor
-from proxystore_rs.store.executor.rules import (
+from proxystore_rs.store.executor._base import StoreExecutor
+from proxystore_rs.store.executor._rules import (
     ProxyAlways,
     ProxyNever,
     ProxyRule,
