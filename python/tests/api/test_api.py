@@ -37,6 +37,7 @@ DIFFERENCES = {
     "proxystore.connectors.file.FileKey": _KEY,
     "proxystore.connectors.multi.MultiConnector.close": "clear, as the other connectors have it",
     "proxystore.connectors.redis.RedisKey": _KEY,
+    "proxystore.store.executor.StoreExecutor.map": "timeout and chunksize, as executors have them",
     "proxystore.store.future.Future.result": "timeout, as futures of the standard library have it",
 }
 """Names that are called in another way, and why."""
@@ -88,8 +89,9 @@ def check(owner: Any, name: str, fact: str) -> str | None:
     kind, _, rest = fact.partition(" ")
     kind, _, base = kind.removesuffix("]").partition("[")
     try:
-        static = inspect.getattr_static(owner, name)
         found = getattr(owner, name)
+        # Packages offer names of their modules when they are asked for.
+        static = found if inspect.ismodule(owner) else inspect.getattr_static(owner, name)
     except AttributeError:
         return "is missing"
     if kind == "name":

@@ -1,8 +1,0 @@
-from typing import TYPE_CHECKING
-
-from proxystore_rs._alias import replace
-
-if TYPE_CHECKING:
-    from proxystore_rs.store.executor.carrier import *
-
-replace(__name__, "proxystore_rs")
