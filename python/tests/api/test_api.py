@@ -37,7 +37,6 @@ DIFFERENCES = {
     "proxystore.connectors.file.FileKey": _KEY,
     "proxystore.connectors.multi.MultiConnector.close": "clear, as the other connectors have it",
     "proxystore.connectors.redis.RedisKey": _KEY,
-    "proxystore.store.executor.StoreExecutor.map": "timeout and chunksize, as executors have them",
     "proxystore.store.future.Future.result": "timeout, as futures of the standard library have it",
 }
 """Names that are called in another way, and why."""
