@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
@@ -19,7 +19,7 @@ use super::{StoreBase, future, overrides, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
-use crate::proxy;
+use crate::{foreign, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -61,9 +61,49 @@ impl StoreFactory {
         Self::with(py, state)
     }
 
-    fn fetch<'py>(&self, py: Python<'py>, wait: Option<Wait>) -> PyResult<Bound<'py, PyAny>> {
-        let state = self.state()?;
+    /// `called` is for the metrics, which tell calls from calls of `resolve`.
+    fn fetch<'py>(
+        &self,
+        py: Python<'py>,
+        wait: Option<Wait>,
+        called: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let store = self.get_store(py)?;
+        let started = store.get().state()?.metrics.start();
+        let object = self.fetch_from(py, &store, wait)?;
+        if started.is_some() {
+            let name = if wait.is_some() { "factory.polling_resolve" } else { "factory.resolve" };
+            self.note(py, &store, name, started)?;
+            if called {
+                self.note(py, &store, "factory.call", started)?;
+            }
+        }
+        Ok(object)
+    }
+
+    /// Tells the metrics of the store how long something took.
+    fn note(
+        &self,
+        py: Python<'_>,
+        store: &Bound<'_, StoreBase>,
+        name: &str,
+        started: Option<Instant>,
+    ) -> PyResult<()> {
+        let inner = store.get().state()?;
+        if !inner.metrics.is_on() {
+            return Ok(());
+        }
+        let face = inner.key_to_python(py, &self.state()?.reference.key)?;
+        inner.metrics.time(py, name, &face, started)
+    }
+
+    fn fetch_from<'py>(
+        &self,
+        py: Python<'py>,
+        store: &Bound<'py, StoreBase>,
+        wait: Option<Wait>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
         let inner = store.get().state()?;
         let started = inner.metrics.start();
         let key = &state.reference.key;
@@ -80,14 +120,14 @@ impl StoreFactory {
                     None => None,
                 }
             }
-            None => get_through(&store, inner, key, deserializer)?,
+            None => get_through(store, inner, key, deserializer)?,
         };
         if let (None, Some(wait)) = (&object, wait) {
-            future::wait(&store, inner, key, wait)?;
-            object = get_through(&store, inner, key, deserializer)?;
+            future::wait(store, inner, key, wait)?;
+            object = get_through(store, inner, key, deserializer)?;
         }
         let Some(object) = object else {
-            return Err(missing(&store, inner, key));
+            return Err(missing(store, inner, key));
         };
         if state.evict.load(Ordering::Relaxed) {
             inner.evict(py, key)?;
@@ -210,13 +250,12 @@ impl StoreFactory {
             Bound<'_, PyDict>,
             Option<Vec<u8>>,
         ) = native.call0()?.extract()?;
-        let plain = |dict| {
-            crate::value::settings(dict)
-                .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
-        };
-        let channel = proxystore::ConnectorConfig { url, options: plain(&options)? };
+        let settings = crate::value::settings(&settings)
+            .ok_or_else(|| PyTypeError::new_err("the settings hold no plain values"))?;
+        let options = foreign::settings_of(&options)?;
+        let channel = proxystore::ConnectorConfig { url, options };
         let key = Keys::of_channel(py, &channel)?.key_of(key)?;
-        let config = StoreConfig { name, connector: channel, settings: plain(&settings)? };
+        let config = StoreConfig { name, connector: channel, settings };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
         reference.wait = wait.map(wait_of).transpose()?;
@@ -279,8 +318,8 @@ impl StoreFactory {
     }
 
     /// The store, if it is open: the one at hand, else one registered under its name.
-    #[getter]
-    fn _open_store<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    #[getter(_open_store)]
+    fn open_store<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let state = self.state()?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
@@ -303,7 +342,7 @@ impl StoreFactory {
 
     /// Fetches the object, and evicts it if that was asked for.
     fn resolve<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.fetch(py, self.state()?.reference.wait)
+        self.fetch(py, self.state()?.reference.wait, false)
     }
 
     /// As `resolve`, waiting `timeout` seconds at most for the object of a future.
@@ -313,7 +352,7 @@ impl StoreFactory {
         if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
             wait.timeout = Some(seconds(timeout.max(0.0))?);
         }
-        self.fetch(py, wait)
+        self.fetch(py, wait, false)
     }
 
     /// How a future's proxies wait: seconds to wait, seconds of the producer's lease.
@@ -347,9 +386,16 @@ impl StoreFactory {
 
     fn __call__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         if slf.get_type().is(slf.py().get_type::<Self>()) {
-            return slf.get().resolve(slf.py());
+            return slf.get().fetch(slf.py(), slf.get().state()?.reference.wait, true);
         }
-        slf.call_method0(intern!(slf.py(), "resolve")) // a subclass may have its own
+        let (py, started) = (slf.py(), Instant::now());
+        let object = slf.call_method0(intern!(py, "resolve"))?; // a subclass may have its own
+        if let Some(store) = slf.get().open_store(py)?
+            && let Ok(store) = store.cast::<StoreBase>()
+        {
+            slf.get().note(py, store, "factory.call", Some(started))?;
+        }
+        Ok(object)
     }
 
     /// Starts fetching in the background; `resolve` waits for it.
