@@ -88,8 +88,9 @@ def check(owner: Any, name: str, fact: str) -> str | None:
     kind, _, rest = fact.partition(" ")
     kind, _, base = kind.removesuffix("]").partition("[")
     try:
-        static = inspect.getattr_static(owner, name)
         found = getattr(owner, name)
+        # Packages offer names of their modules when they are asked for.
+        static = found if inspect.ismodule(owner) else inspect.getattr_static(owner, name)
     except AttributeError:
         return "is missing"
     if kind == "name":
