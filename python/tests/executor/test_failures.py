@@ -46,7 +46,7 @@ def test_a_task_that_is_tried_again_fills_the_same_key(
         future = pool.submit(tasks.fail_once, str(tmp_path / "tried"), ARRAY, retries=2)
         result = future.result()
         np.testing.assert_array_equal(extract(result), ARRAY * 2)
-        assert objects(file_store) == 1
+        wait_until(lambda: objects(file_store) == 1)
         del result, future
         gc.collect()
         wait_until(lambda: objects(file_store) == 0)

@@ -22,7 +22,7 @@ from proxystore_rs.store.executor import (
     StoreExecutor,
     estimate_size,
 )
-from proxystore_rs.store.executor.carrier import Carrier, replace_items
+from proxystore_rs.store.executor._carrier import Carrier, replace_items
 
 
 @dataclass

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from proxystore_rs._lazy import lazy
 
 if TYPE_CHECKING:
-    from proxystore_rs.store.executor.base import StoreExecutor
-    from proxystore_rs.store.executor.rules import (
+    from proxystore_rs.store.executor._base import StoreExecutor
+    from proxystore_rs.store.executor._rules import (
         ProxyAlways,
         ProxyNever,
         ProxyRule,
@@ -40,12 +40,12 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "ProxyAlways": "rules",
-        "ProxyNever": "rules",
-        "ProxyRule": "rules",
-        "ProxySize": "rules",
-        "ProxyType": "rules",
-        "StoreExecutor": "base",
-        "estimate_size": "rules",
+        "ProxyAlways": "_rules",
+        "ProxyNever": "_rules",
+        "ProxyRule": "_rules",
+        "ProxySize": "_rules",
+        "ProxyType": "_rules",
+        "StoreExecutor": "_base",
+        "estimate_size": "_rules",
     },
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from distributed import Future  # this module is imported when there is a client
 
-from proxystore_rs.store.executor.future import Call
+from proxystore_rs.store.executor._future import Call
 
 __all__ = ["DaskFuture", "key_for"]
 

@@ -10,16 +10,16 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from proxystore_rs.store.base import Store
-from proxystore_rs.store.executor.carrier import (
+from proxystore_rs.store.executor._carrier import (
     Carrier,
     is_proxy,
     receive,
     receive_chunk,
     replace_items,
 )
-from proxystore_rs.store.executor.future import Call, Ledger, StoreFuture
-from proxystore_rs.store.executor.rules import ProxyNever, ProxySize
-from proxystore_rs.store.executor.task import Task, may_be_proxied, run_chunk, run_task
+from proxystore_rs.store.executor._future import Call, Ledger, StoreFuture
+from proxystore_rs.store.executor._rules import ProxyNever, ProxySize
+from proxystore_rs.store.executor._task import Task, may_be_proxied, run_chunk, run_task
 from proxystore_rs.store.utils import get_key
 
 __all__ = ["StoreExecutor"]
@@ -109,20 +109,20 @@ class StoreExecutor(Executor):
         call = self._begin()
         try:
             packed = self._pack_all(call, args)
-            options = {name: value for name, value in kwargs.items() if name in self._options}
-            named = {name: self._pack(call, v) for name, v in kwargs.items() if name not in options}
+            options, named = self._split(call, kwargs)
             task = self._task(function, call)
             return self._send(call, function, receive, run_task, task, *packed, **named, **options)
         except BaseException:
             call.finish(failed=True)
             raise
 
-    def map(
+    def map(  # type: ignore[override]  # its keyword arguments are the engine's
         self,
         function: Callable[..., Any],
         *iterables: Iterable[Any],
         timeout: float | None = None,
         chunksize: int = 1,
+        **kwargs: Any,
     ) -> Iterator[Any]:
         """Call the function with the items of the iterables, and return the results in order.
 
@@ -131,15 +131,16 @@ class StoreExecutor(Executor):
             iterables: Its arguments. They are submitted at once, and end with the shortest.
             timeout: Seconds until a result that is not there raises a `TimeoutError`.
             chunksize: How many calls a task makes. One that fails takes its task's others along.
+            kwargs: For every call, as in `submit`.
         """
         if chunksize < 1:
             raise ValueError("chunksize must be 1 or more")
         end = None if timeout is None else time.monotonic() + timeout
         items = zip(*iterables, strict=False)
         if chunksize == 1:
-            return _results([self.submit(function, *item) for item in items], end)
+            return _results([self.submit(function, *item, **kwargs) for item in items], end)
         chunks = iter(lambda: list(itertools.islice(items, chunksize)), [])
-        futures = [self._submit_chunk(function, chunk) for chunk in chunks]
+        futures = [self._submit_chunk(function, chunk, kwargs) for chunk in chunks]
         return itertools.chain.from_iterable(_results(futures, end))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -187,11 +188,19 @@ class StoreExecutor(Executor):
             raise RuntimeError("cannot schedule new futures after shutdown")
         return Call(self._ledger)
 
-    def _submit_chunk(self, function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> Any:
+    def _submit_chunk(
+        self,
+        function: Callable[..., Any],
+        chunk: list[tuple[Any, ...]],
+        kwargs: dict[str, Any],
+    ) -> Any:
         call = self._begin()
         try:
-            calls = [(self._task(function, call), self._pack_all(call, args)) for args in chunk]
-            return self._send(call, function, receive_chunk, run_chunk, calls)
+            options, named = self._split(call, kwargs)
+            calls = [
+                (self._task(function, call), self._pack_all(call, args), named) for args in chunk
+            ]
+            return self._send(call, function, receive_chunk, run_chunk, calls, **options)
         except BaseException:
             call.finish(failed=True)
             raise
@@ -209,7 +218,7 @@ class StoreExecutor(Executor):
         """Submit and wrap the future; `function` is what the user submitted."""
         if not self._dask:
             return StoreFuture(self.executor.submit(run, *args, **kwargs), call, receive)
-        from proxystore_rs.store.executor.dask import DaskFuture, key_for
+        from proxystore_rs.store.executor._dask import DaskFuture, key_for
 
         if "key" not in kwargs and not kwargs.get("pure"):
             kwargs["key"] = key_for(function)
@@ -230,6 +239,12 @@ class StoreExecutor(Executor):
             place = self.store.config()
         deep = self.nested or self._resolves_futures
         return Task(function, self._rule, place, self.store, self.ownership, deep)
+
+    def _split(self, call: Call, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the engine's options, and the function's arguments as they travel."""
+        options = {name: value for name, value in kwargs.items() if name in self._options}
+        named = {name: self._pack(call, v) for name, v in kwargs.items() if name not in options}
+        return options, named
 
     def _pack_all(self, call: Call, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self._pack(call, item) for item in args)

@@ -11,13 +11,13 @@ from typing import Any
 from proxystore_rs._core import _settle
 from proxystore_rs.proxy import Proxy, _portable, extract, get_factory
 from proxystore_rs.store.config import StoreConfig
-from proxystore_rs.store.executor.carrier import (
+from proxystore_rs.store.executor._carrier import (
     Carrier,
     Result,
     is_proxy,
     replace_items,
 )
-from proxystore_rs.store.executor.rules import estimate_size
+from proxystore_rs.store.executor._rules import estimate_size
 from proxystore_rs.store.registry import get_or_create_store
 
 __all__ = ["Task", "may_be_proxied", "run_chunk", "run_task"]
@@ -131,9 +131,9 @@ def run_task(task: Task, /, *args: Any, **kwargs: Any) -> Any:
     return task.run(args, kwargs)
 
 
-def run_chunk(calls: list[tuple[Task, tuple[Any, ...]]]) -> list[Any]:
+def run_chunk(calls: list[tuple[Task, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
     """Run some tasks one after the other."""
-    return [task.run(args, {}) for task, args in calls]
+    return [task.run(args, kwargs) for task, args, kwargs in calls]
 
 
 def _forget(inputs: Iterable[Any]) -> None:
