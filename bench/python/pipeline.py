@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import importlib
 import os
-import statistics
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -100,6 +99,10 @@ class Pipeline:
         for proxy in proxies:
             self.store.evict(proxy.__proxy_factory__.key)
 
+    def run_all(self, **options: Any) -> dict[str, float]:
+        """Seconds of every mode, in turn."""
+        return {mode: self.run(mode, **options) for mode in MODES}
+
     def run(self, mode: str, tasks: int, seconds: float, fraction: float, size: int) -> float:
         """Seconds from the first submission until the last output is here."""
         times = seconds * fraction, seconds * (1 - fraction)
@@ -134,7 +137,7 @@ class Pipeline:
         proxy = self.store.proxy(array, evict=True)
         done = []
         for _ in range(tasks):
-            future = self.store.future(evict=True, **self.options)
+            future = self.store.future(evict=True, polling_timeout=120, **self.options)
             arguments = (proxy, *times, self.package, future)
             done.append(self.executor.submit(self.tasks.work_for_future, *arguments))
             proxy = future.proxy()
@@ -156,10 +159,9 @@ def sides() -> dict[str, Side]:
             Pipeline,
             (engine, "proxystore_rs", "shm", "SharedMemoryConnector", channel),
             "engines" if distributions else "ours",
-            ("numpy", *distributions),
+            ("numpy", *(distributions or ("proxystore-rs",))),
             by_path=True,
         )
-    # As the published figures were made: it asks every millisecond instead of every second.
     found[UPSTREAM] = Side(
         Hurried,
         ("process pool", "proxystore", "file", "FileConnector", f"/dev/shm/bench-{os.getpid()}"),
@@ -199,21 +201,19 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
         name: {mode: {} for mode in MODES} for name in workers
     }
     for fraction in options.fractions:
-        for mode in MODES:
 
-            def run(worker: Worker, fraction: float = fraction, mode: str = mode) -> Any:
-                return worker.call(
-                    "run",
-                    mode=mode,
-                    tasks=options.tasks,
-                    seconds=options.seconds,
-                    fraction=fraction,
-                    size=options.size,
-                )
+        def run(worker: Worker, fraction: float = fraction) -> Any:
+            return worker.call(
+                "run_all",
+                tasks=options.tasks,
+                seconds=options.seconds,
+                fraction=fraction,
+                size=options.size,
+            )
 
-            # One after the other: they would take the cores from each other.
-            for name, samples in harness.interleave(workers, options.rounds, run).items():
-                found[name][mode][fraction] = statistics.median(samples)
+        for name, samples in harness.interleave(workers, options.rounds, run).items():
+            for mode, value in harness.medians(samples).items():
+                found[name][mode][fraction] = value
     ideal = {fraction: least(options, fraction) for fraction in options.fractions}
     report.data["least possible"] = ideal
     header = ("mode", *(f"f = {fraction:g}" for fraction in options.fractions))
