@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
@@ -35,6 +35,19 @@ struct State {
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
     pending: Mutex<Option<Arc<Pending>>>,
+}
+
+impl State {
+    /// The same, without what is being fetched.
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            store: self.store.as_ref().map(|store| store.clone_ref(py)),
+            reference: self.reference.clone(),
+            evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
+            deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
+            pending: Mutex::new(None),
+        }
+    }
 }
 
 impl StoreFactory {
@@ -75,9 +88,20 @@ impl StoreFactory {
         let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut object = match pending.filter(Pending::is_ours) {
             Some(pending) => {
-                match pending.wait(py)?.map_err(|error| inner.with_readable_key(py, error, key))? {
-                    Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
-                    None => None,
+                let timeout = wait.and_then(|wait| wait.timeout);
+                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                let Some(outcome) = pending.wait(py, deadline)? else {
+                    // It goes on, for whoever asks next.
+                    *state.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
+                    return Err(future::timed_out(&store, inner, key));
+                };
+                match outcome {
+                    Ok(Some(received)) => Some(inner.decode(py, key, &received, deserializer)?),
+                    Ok(None) => None,
+                    Err(error) if wait.is_some() => {
+                        return Err(future::failed(&store, inner, key, error));
+                    }
+                    Err(error) => return Err(inner.with_readable_key(py, error, key)),
                 }
             }
             None => get_through(&store, inner, key, deserializer)?,
@@ -107,6 +131,15 @@ impl StoreFactory {
         self.state.get().ok_or_else(|| {
             PyTypeError::new_err("the factory is not set up: its __init__ must call super()'s")
         })
+    }
+
+    /// How a future's proxies wait, with another timeout if one is given.
+    fn wait_at_most(&self, timeout: Option<f64>) -> PyResult<Option<Wait>> {
+        let mut wait = self.state()?.reference.wait;
+        if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
+            wait.timeout = Some(seconds(if timeout < 0.0 { 0.0 } else { timeout })?);
+        }
+        Ok(wait)
     }
 
     /// The serialized reference. `class` names the target's class, if known.
@@ -309,11 +342,15 @@ impl StoreFactory {
     /// As `resolve`, waiting `timeout` seconds at most for the object of a future.
     #[pyo3(signature = (timeout))]
     fn _result<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        let mut wait = self.state()?.reference.wait;
-        if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
-            wait.timeout = Some(seconds(timeout.max(0.0))?);
-        }
-        self.fetch(py, wait)
+        self.fetch(py, self.wait_at_most(timeout)?)
+    }
+
+    /// Waits `timeout` seconds at most until the future is set; fetches nothing.
+    #[pyo3(signature = (timeout))]
+    fn _until_set(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let wait = self.wait_at_most(timeout)?.unwrap_or_default();
+        let store = self.get_store(py)?;
+        future::wait(&store, store.get().state()?, &self.reference()?.key, wait)
     }
 
     /// How a future's proxies wait: seconds to wait, seconds of the producer's lease.
@@ -325,18 +362,19 @@ impl StoreFactory {
 
     /// A factory for whichever object is current under the key, which evicts nothing.
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
-        let state = self.state()?;
-        let mut reference = state.reference.clone();
-        reference.key = Key::latest(reference.key.id());
-        reference.wait = None;
-        let state = State {
-            store: state.store.as_ref().map(|store| store.clone_ref(py)),
-            reference,
-            evict: AtomicBool::new(false),
-            deserializer: state.deserializer.as_ref().map(|function| function.clone_ref(py)),
-            pending: Mutex::new(None),
-        };
+        let mut state = self.state()?.clone_ref(py);
+        state.reference.key = Key::latest(state.reference.key.id());
+        state.evict = AtomicBool::new(false);
         Self::with(py, state)
+    }
+
+    /// The same factory with its store at hand.
+    fn _at<'py>(
+        slf: &Bound<'py, Self>,
+        store: &Bound<'py, StoreBase>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?.clone_ref(slf.py());
+        with_class(State { store: Some(store.clone().unbind()), ..state }, slf.get_type().as_any())
     }
 
     /// Whether the object travels inside the reference, so that there is nothing to free.
@@ -363,6 +401,9 @@ impl StoreFactory {
         }
         if inner.keys.has_foreign() && wait.is_some() {
             return Ok(()); // its thread could wait for ever, and the interpreter for the thread
+        }
+        if overrides(&store, intern!(py, "get"))? {
+            return Ok(()); // objects come through a method of the user's, when they are used
         }
         let started = Arc::new(Pending::new());
         let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
