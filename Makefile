@@ -52,7 +52,7 @@ check: $(STAMPS)/test ## formatting, lints, types: seconds once built
 lint: check ## the same as check
 
 .PHONY: test
-test: $(STAMPS)/test $(STAMPS)/package ## all tests: Rust, Python, examples, code blocks of the pages
+test: $(STAMPS)/test $(STAMPS)/package .venvs/engines/stamp ## all tests: Rust, Python, engines, examples, code blocks of the pages
 	@scripts/servers
 	@$(STEP) "Rust tests" cargo test --workspace --all-features --no-fail-fast
 	@for source in crates/*/examples/*.rs; do \
@@ -61,6 +61,8 @@ test: $(STAMPS)/test $(STAMPS)/package ## all tests: Rust, Python, examples, cod
 		$(STEP) "Rust example $$name" target/debug/examples/$$name || exit 1; \
 	done
 	@$(STEP) "Python tests, examples and code blocks" $(BIN)/pytest
+	@PROXYSTORE_TEST_ENGINES=all PYTHONPATH=$(CURDIR)/python \
+		$(STEP) "Tests on Dask, Ray, Parsl and Globus Compute" .venvs/engines/bin/pytest python/tests/executor
 
 .PHONY: sanitize
 sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (needs a nightly toolchain and valgrind)
@@ -71,7 +73,7 @@ sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (nee
 		python/tests/proxy/test_behaviour.py python/tests/store/test_objects.py
 
 .PHONY: bench
-bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp ## compare with others, side by side (minutes)
+bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)
 	@for topic in $(filter-out bench/python/harness.py,$(wildcard bench/python/*.py)); do \
 		$(BIN)/python $$topic || exit 1; \
 	done

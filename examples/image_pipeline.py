@@ -36,7 +36,8 @@ try:
 
     from proxystore_rs.connectors.shm import SharedMemoryConnector
     from proxystore_rs.proxy import extract
-    from proxystore_rs.store import Store, get_store
+    from proxystore_rs.store import Store
+    from proxystore_rs.store.executor import ProxyType, StoreExecutor
     from proxystore_rs.store.utils import get_key
 except ImportError as error:
     sys.exit(
@@ -126,26 +127,13 @@ def analyse(
     return [finished(catalogue) for catalogue in measured]
 
 
-class ByProxy(Executor):
-    """An executor whose tasks receive and return proxies of arrays.
+def by_proxy_in(pool: Executor, store: Store[Any]) -> StoreExecutor:
+    """The same pool, whose tasks receive and return proxies of arrays.
 
-    Every intermediate array has one consumer, so its proxy is made with
-    `evict=True`: the store frees the array as soon as the consumer has it.
+    An argument is freed when its task is done. A result belongs to whoever has its proxy: here the
+    task that it is passed on to.
     """
-
-    def __init__(self, pool: Executor, store: Store[Any]) -> None:
-        self.pool, self.store = pool, store
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return self.pool.submit(return_proxy, function, *args, **kwargs)
-
-
-def return_proxy(function: Callable[..., Any], *args: Any) -> Any:
-    """In the worker: call the function with proxies, put its result, return a proxy of that."""
-    store = get_store(args[0])  # the store that the first argument came from
-    result = function(*args)
-    assert store is not None
-    return store.proxy(result, evict=True, populate_target=False)
+    return StoreExecutor(pool, store, ProxyType(np.ndarray), close_store=False)
 
 
 class Counting(Executor):
@@ -282,11 +270,9 @@ def pipeline(pool: Executor, store: Store[Any], options: argparse.Namespace) -> 
 
     def by_proxy(pool: Executor, done: Callable[[], None]) -> list[Any]:
         shared = store.proxy(flat)  # one object for all tasks
-        raw = (store.proxy(stack, evict=True) for stack in stacks)
-        found = analyse(ByProxy(pool, store), list(raw), shared, done)
-        catalogues = [extract(catalogue) for catalogue in found]
+        found = analyse(by_proxy_in(pool, store), stacks, shared, done)
         store.evict(get_key(shared))
-        return catalogues
+        return [extract(catalogue) for catalogue in found]
 
     variants = {"by value": by_value, "by proxy": by_proxy}
     results: dict[str, list[Any]] = {}
@@ -343,14 +329,13 @@ def round_trips(pool: Executor, store: Store[Any], options: argparse.Namespace) 
     """Time one task out and back at many sizes, both ways, and draw it."""
     sizes = [int(10 ** (4 + step / 2)) for step in range(8)] + [64_000_000]
     sizes = [size for size in sizes if size <= options.largest]
-    shared = ByProxy(pool, store)
+    shared = by_proxy_in(pool, store)
 
     def by_value(array: NDArray[np.float32]) -> float:
         return float(pool.submit(add_one, array).result()[-1])
 
     def by_proxy(array: NDArray[np.float32]) -> float:
-        proxy = store.proxy(array, evict=True)
-        return float(shared.submit(add_one, proxy).result()[-1])
+        return float(shared.submit(add_one, array).result()[-1])
 
     variants = {"by value": by_value, "by proxy": by_proxy}
     medians: dict[str, list[float]] = {name: [] for name in variants}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
@@ -11,20 +10,6 @@ from types import CodeType, ModuleType
 from typing import Any
 
 __all__ = ["alias", "replace"]
-
-_lock = threading.Lock()
-_loaded = False
-
-
-def _load_packages() -> None:
-    # A thread that imports a module of a package which another thread is importing may see either
-    # half made. One thread imports all packages, which this one stands for; what is left are
-    # modules by themselves.
-    global _loaded
-    if not _loaded:
-        with _lock:
-            import_module("proxystore_rs.store")
-            _loaded = True
 
 
 def alias(name: str, package: str) -> None:
@@ -42,7 +27,6 @@ def alias(name: str, package: str) -> None:
 
 def replace(name: str, package: str) -> None:
     """Put the module of the package where its alias of this full name is being imported."""
-    _load_packages()
     top = name.partition(".")[0]
     alias(top, package)
     sys.modules[name] = import_module(package + name.removeprefix(top))
@@ -96,7 +80,6 @@ class _Loader:
     def exec_module(self, module: ModuleType) -> None:
         # The import system takes what is here now, and so never touches the attributes of the
         # module itself: its name, spec and loader stay its own.
-        _load_packages()
         sys.modules[module.__name__] = import_module(self._spec.name)
 
     def get_code(self, fullname: str) -> CodeType | None:

@@ -18,6 +18,7 @@ What looks at a proxy without using it does not resolve it: `repr`, `pickle`, `c
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
 import sys
@@ -26,7 +27,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-from proxystore_rs._core import Proxy, _count_guards
+from proxystore_rs._core import Proxy, StoreFactory, _count_guards
 from proxystore_rs.exceptions import ProxyStoreError
 
 __all__ = [
@@ -295,3 +296,12 @@ def _as_array(target: Any, dtype: Any = None, copy: bool | None = None) -> Any:
     import numpy
 
     return numpy.asarray(target, dtype)
+
+
+def _dask_token(proxy: Proxy[Any]) -> Any:
+    """Be the `__dask_tokenize__` of a proxy: one token per factory, resolved or not."""
+    factory = get_factory(proxy)
+    if isinstance(factory, StoreFactory):
+        return "proxystore_rs.proxy.Proxy", factory.store_config.name, str(factory.key)
+    normalize: Any = importlib.import_module("dask.tokenize").normalize_token
+    return "proxystore_rs.proxy.Proxy", normalize(factory)

@@ -22,6 +22,7 @@ SLOW = ("inspect", "dataclasses", "decimal", "tomllib", "socket")
         "connectors.local",
         "store",
         "store.config",
+        "store.executor",
         "store.metrics",
     ],
 )

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from proxystore_rs.connectors.local import LocalConnector
+from proxystore_rs.connectors.memory import MemoryConnector
 from proxystore_rs.exceptions import ProxyStoreFactoryError
 from proxystore_rs.proxy import Proxy
-from proxystore_rs.store.metrics import Metrics, StoreMetrics, TimeStats
+from proxystore_rs.store import Store
+from proxystore_rs.store.metrics import (
+    Metrics,
+    StoreMetrics,
+    TimeStats,
+    instruments,
+    observations,
+    to_prometheus,
+)
 
 KEY = ("a",)
 OTHER = ("b",)
@@ -107,3 +119,131 @@ def test_threads_lose_nothing() -> None:
     assert found is not None
     assert found.counters == {"n": 4000}
     assert found.times["t"].count == 4000
+
+
+PUT = {"store.put", "store.put.connector", "store.put.serialize"}
+GET = {"store.get", "store.get.connector", "store.get.deserialize"}
+FACTORY = {"factory.call", "factory.resolve"}
+EVICT = {"store.evict", "store.evict.connector"}
+
+
+def test_every_operation_is_recorded_by_its_name() -> None:
+    store = Store("named-metrics", LocalConnector(), metrics=True)
+    metrics = store.metrics
+    assert metrics is not None
+
+    def found(key: Any) -> set[str]:
+        known = metrics.get_metrics(key)
+        return set() if known is None else set(known.times)
+
+    key = store.put([1])
+    assert found(key) == PUT
+    store.exists(key)
+    assert found(key) == PUT | {"store.exists", "store.exists.connector"}
+    for _ in range(2):
+        store.get(key)
+    known = metrics.get_metrics(key)
+    assert known is not None
+    assert known.counters == {"store.get.cache_misses": 1, "store.get.cache_hits": 1}
+    assert set(known.attributes) == {"store.put.object_size", "store.get.object_size"}
+    assert known.times["store.get"].count == 2
+    assert known.times["store.get.connector"].count == 1
+    store.evict(key)
+    assert found(key) >= PUT | GET | EVICT
+
+    absent = store.put([2])
+    store.connector.evict(absent)
+    assert store.get(absent) is None
+    assert found(absent) == PUT | GET - {"store.get.deserialize"}
+
+    proxy = store.proxy([3], populate_target=False, evict=True)
+    assert found(proxy) == PUT | {"store.proxy"}
+    assert proxy == [3]
+    assert found(proxy) == PUT | {"store.proxy"} | GET | FACTORY | EVICT
+
+    batch = {"store.put_batch", "store.put_batch.connector", "store.put_batch.serialize"}
+    keys = store.put_batch([1, 2])
+    assert found(keys) == batch
+    assert found(store.proxy_batch([[1], [2]])) == batch | {"store.proxy_batch"}
+    store.close()
+
+
+def test_times_are_milliseconds() -> None:
+    def slowly(data: Any) -> bytes:
+        time.sleep(0.05)
+        return bytes(data)
+
+    store = Store("ms", LocalConnector(), metrics=True, serializer=slowly, deserializer=slowly)
+    proxy: Any = store.proxy(b"x", populate_target=False)
+    len(proxy)
+    times = store.metrics.aggregate_times()  # type: ignore[union-attr]
+    for name in ("store.put.serialize", "store.get.deserialize", "factory.call"):
+        assert 50 <= times[name].avg_time_ms < 50_000, name
+    seconds = {
+        attributes["operation"]: value
+        for name, unit, attributes, value in observations(store)
+        if name == "proxystore.store.operation.time" and unit == "s"
+    }
+    assert 0.05 <= seconds["encode"] < 50
+    assert 0.05 <= seconds["decode"] < 50
+
+
+def test_the_text_is_what_prometheus_reads() -> None:
+    odd = 'a "b" \\ \n c'
+    first = Store(odd, MemoryConnector("prometheus"), metrics=True, register=True)
+    second = Store("redis://user:secret@host/0", LocalConnector(), metrics=True, register=True)
+    plain = Store("plain", LocalConnector(), register=True)
+    try:
+        key = first.put(b"x" * 1000)
+        assert [first.get(key) for _ in range(3)] == [b"x" * 1000] * 3
+        first.evict(key)
+        assert first.get(key) is None
+        second.put_batch([1, 2, 3])
+        plain.put(1)
+        text = to_prometheus()
+        assert "secret" not in text
+        assert str(key[0]) not in text
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        assert all(family.type in ("counter", "summary") for family in families.values())
+        samples = {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in families.values()
+            for sample in family.samples
+        }
+        assert len(samples) == sum(len(family.samples) for family in families.values())
+        name = "proxystore_store_operations_total"
+        assert samples[name, *sorted([odd, "put"])] == 1
+        assert samples[name, *sorted([odd, "get"])] == 2
+        assert samples[name, *sorted([odd, "evict"])] == 1
+        assert samples[name, "put", "redis://host/0"] == 1
+        assert samples["proxystore_store_operation_seconds_count", *sorted([odd, "get"])] == 2
+        assert samples["proxystore_store_operation_seconds_sum", *sorted([odd, "get"])] > 0
+        assert samples["proxystore_store_bytes_total", *sorted([odd, "get"])] > 1000
+        assert samples["proxystore_store_cache_hits_total", odd] == 2
+        assert samples["proxystore_store_cache_misses_total", odd] == 2
+        assert samples["proxystore_store_missing_total", odd] == 1
+        assert not any("plain" in labels for labels in samples)
+
+        assert first.metrics is not None
+        assert first.metrics.to_prometheus() == to_prometheus(first)
+        assert first.metrics.observations() == observations(first)
+    finally:
+        for store in (first, second, plain):
+            store.close()
+    for empty in (to_prometheus(plain), StoreMetrics().to_prometheus()):
+        assert not any(family.samples for family in text_string_to_metric_families(empty))
+
+
+def test_observations_name_their_instruments() -> None:
+    store = Store("observed", LocalConnector(), metrics=True)
+    store.put("x")
+    known = {name: unit for name, unit, _ in instruments()}
+    found = observations(store)
+    assert {name for name, *_ in found} == set(known)
+    for name, unit, attributes, value in found:
+        assert known[name] == unit
+        assert attributes["store"] == "observed"
+        assert set(attributes) <= {"store", "operation"}
+        assert value >= 0
+    total = [value for name, _, attributes, value in found if attributes.get("operation") == "put"]
+    assert total[0] == 1

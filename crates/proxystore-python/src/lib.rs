@@ -38,7 +38,8 @@ mod _core {
     #[pymodule_export]
     use crate::store::{
         Lease, StoreBase, StoreFactory, copy_object, fail_future, failure_of, hold_lease,
-        restore_factory, restore_proxy, settle_future,
+        metrics_instruments, metrics_observations, metrics_text, restore_factory, restore_proxy,
+        settle_future,
     };
 
     #[pymodule_init]

@@ -40,6 +40,7 @@
 //! | `file:///DIR` | files in a directory | wherever the directory is mounted |
 //! | `shm://NAME` | shared memory, mapped and not copied | this host |
 //! | `redis://HOST:PORT/DATABASE` | a Redis server or cluster (feature `redis`) | whoever reaches it |
+//! | `multi:NAME=URL;NAME=URL` | several channels, chosen by [policies](connectors::multi) | as they are |
 //!
 //! # Features
 //!

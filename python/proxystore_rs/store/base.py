@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
@@ -96,6 +97,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             from proxystore_rs.store.metrics import StoreMetrics
 
             self._metrics = StoreMetrics()
+            self._metrics._store = weakref.ref(self)
         settings: dict[str, Any] = {}
         for setting, value, default in (
             ("metrics", metrics, False),

@@ -6,6 +6,9 @@
 >>> metrics.add_time('store.get', key, 4.0)
 >>> metrics.get_metrics(key).times['store.get'].avg_time_ms
 3.0
+
+Monitoring systems get totals, without keys: Prometheus by `to_prometheus`, OpenTelemetry and others by
+`instruments` and `observations`.
 """
 
 from __future__ import annotations
@@ -14,20 +17,39 @@ import copy
 import math
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
 
+from proxystore_rs import _core
 from proxystore_rs.proxy import Proxy
 from proxystore_rs.store.types import ConnectorKeyT
 from proxystore_rs.utils._fork import start_over_after_fork
 
-__all__ = ["KeyT", "Metrics", "ProxyT", "StoreMetrics", "TimeStats"]
+__all__ = [
+    "InstrumentT",
+    "KeyT",
+    "Metrics",
+    "ObservationT",
+    "ProxyT",
+    "StoreMetrics",
+    "TimeStats",
+    "instruments",
+    "observations",
+    "to_prometheus",
+]
 
 KeyT: TypeAlias = ConnectorKeyT | Sequence[ConnectorKeyT]
 """A key, or the keys of a batch."""
 
 ProxyT: TypeAlias = Proxy[Any] | Sequence[Proxy[Any]]
 """A proxy, or the proxies of a batch."""
+
+InstrumentT: TypeAlias = tuple[str, str, str]
+"""Name, unit and description of something that is counted."""
+
+ObservationT: TypeAlias = tuple[str, str, dict[str, str], float]
+"""Name and unit of an instrument, attributes (`store`, `operation`), and the total so far."""
 
 
 class _Record:
@@ -153,6 +175,7 @@ class StoreMetrics:
 
     def __init__(self) -> None:
         self._metrics: dict[ConnectorKeyT, Metrics] = {}
+        self._store: weakref.ref[Any] | None = None
         self._after_fork()
         start_over_after_fork(self)
 
@@ -205,6 +228,58 @@ class StoreMetrics:
         with self._lock:
             metrics = self._metrics.get(key)
             return None if metrics is None else copy.deepcopy(metrics)
+
+    def to_prometheus(self) -> str:
+        """Return the totals of the store in the text format of Prometheus."""
+        return _core._to_prometheus(self._stores())
+
+    def observations(self) -> list[ObservationT]:
+        """Return the totals of the store."""
+        return _core._observations(self._stores())
+
+    def _stores(self) -> list[Any]:
+        store = self._store and self._store()
+        return [] if store is None else [store]
+
+
+def to_prometheus(*stores: Any) -> str:
+    """Return the totals of stores in the text format of Prometheus, version 0.0.4.
+
+    Neither keys nor credentials are among the labels. Times are in seconds.
+
+    >>> from proxystore_rs.connectors.local import LocalConnector
+    >>> from proxystore_rs.store import Store
+    >>> store = Store('monitored', LocalConnector(), metrics=True)
+    >>> key = store.put('x')
+    >>> text = to_prometheus(store)
+    >>> 'proxystore_store_operations_total{store="monitored",operation="put"} 1' in text
+    True
+
+    Args:
+        stores: stores made with `metrics=True`, others are passed over; all registered ones if
+            none are given.
+    """
+    return _core._to_prometheus(list(stores or _core.stores.values()))
+
+
+def observations(*stores: Any) -> list[ObservationT]:
+    """Return the totals of stores, as tuples of name, unit, attributes and value.
+
+    All values are counters that only grow, what OpenTelemetry calls observable counters.
+
+    Args:
+        stores: as for `to_prometheus`.
+    """
+    return _core._observations(list(stores or _core.stores.values()))
+
+
+def instruments() -> list[InstrumentT]:
+    """Return name, unit and description of everything that `observations` has.
+
+    >>> [unit for name, unit, _ in instruments() if name == 'proxystore.store.bytes']
+    ['By']
+    """
+    return _core._instruments()
 
 
 def _key_of(key_or_proxy: Any) -> ConnectorKeyT:

@@ -7,6 +7,7 @@ is no longer true fails as well.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
 import math
 import tomllib
@@ -17,6 +18,8 @@ from typing import Any
 
 import pytest
 
+import proxystore_rs
+
 FACTS: dict[str, dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("upstream.toml").read_text()
 )
@@ -25,9 +28,7 @@ ABSENT: list[str] = FACTS.pop("absent")["modules"]  # type: ignore[assignment]
 # Needs a package that is not among the tools of these tests; see test_extensions.py.
 UNTESTED = {"proxystore.ex"}
 
-NOT_YET = {
-    "proxystore.store.executor",
-}
+NOT_YET: set[str] = set()
 """Modules and names still to come."""
 
 _KEY = "keys say which generation of an object they mean, and its size; both have defaults"
@@ -87,8 +88,9 @@ def check(owner: Any, name: str, fact: str) -> str | None:
     kind, _, rest = fact.partition(" ")
     kind, _, base = kind.removesuffix("]").partition("[")
     try:
-        static = inspect.getattr_static(owner, name)
         found = getattr(owner, name)
+        # Packages offer names of their modules when they are asked for.
+        static = found if inspect.ismodule(owner) else inspect.getattr_static(owner, name)
     except AttributeError:
         return "is missing"
     if kind == "name":
@@ -143,6 +145,10 @@ def test_names_and_signatures(module: str) -> None:
 
 def module_of(name: str) -> str:
     return next(m for m in sorted(FACTS, reverse=True) if f"{name}.".startswith(f"{m}."))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert importlib.metadata.version("proxystore-rs") == proxystore_rs.__version__
 
 
 @pytest.mark.parametrize("module", ABSENT)

@@ -412,7 +412,6 @@ def test_generic() -> None:
 
 PROBES = [
     "__dask_graph__",
-    "__dask_tokenize__",
     "_repr_html_",
     "_repr_mimebundle_",
     "_ipython_display_",

@@ -61,6 +61,7 @@ fn classify_private(name: &[u8]) -> Name {
         | b"__reduce_ex__"
         | b"__copy__"
         | b"__deepcopy__"
+        | b"__dask_tokenize__"
         | b"__torch_function__" => Name::Own,
         b"__module__"
         | b"__doc__"

@@ -35,6 +35,14 @@ without_argument! {
     async_enter => |target| begin(target, &ASYNCHRONOUS);
 }
 
+/// What Dask tells equal arguments by: the factory, never the target.
+pub(super) unsafe extern "C" fn dask_token(
+    object: *mut PyObject,
+    _: *mut PyObject,
+) -> *mut PyObject {
+    python::call(&python::DASK_TOKEN, object)
+}
+
 unsafe fn hint(target: *mut PyObject) -> *mut PyObject {
     const NONE: isize = -2;
     match ffi::PyObject_LengthHint(target, NONE) {

@@ -92,6 +92,18 @@ pub fn resolved_target<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyA
     field(object, |fields| fields.target)
 }
 
+/// The class an unresolved proxy shows, if the object is one that knows it. Never resolves.
+pub fn known_class<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyType>> {
+    if !is_proxy(object) {
+        return None;
+    }
+    // SAFETY: the object is a proxy; the class is borrowed from it.
+    let class = unsafe {
+        Bound::from_borrowed_ptr_or_opt(object.py(), fields::known_class(object.as_ptr()))
+    };
+    class?.cast_into().ok()
+}
+
 /// The factory, if the object is a proxy and has one. Never resolves.
 pub fn factory_of<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>> {
     field(object, |fields| fields.factory)

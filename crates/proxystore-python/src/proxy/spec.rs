@@ -189,6 +189,7 @@ fn methods() -> Vec<PyMethodDef> {
     let mut class_getitem = one(c"__class_getitem__", methods::class_getitem);
     class_getitem.ml_flags |= METH_CLASS;
     vec![
+        plain(c"__dask_tokenize__", methods::dask_token),
         plain(c"__bytes__", methods::bytes),
         plain(c"__complex__", methods::complex),
         plain(c"__reversed__", methods::reversed),

@@ -15,11 +15,11 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
-use super::{StoreBase, future, overrides, registry};
+use super::{StoreBase, extension, future, overrides, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
-use crate::proxy;
+use crate::{foreign, proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -74,11 +74,50 @@ impl StoreFactory {
         Self::with(py, state)
     }
 
-    fn fetch<'py>(&self, py: Python<'py>, wait: Option<Wait>) -> PyResult<Bound<'py, PyAny>> {
-        let state = self.state()?;
+    /// `called` is for the metrics, which tell calls from calls of `resolve`.
+    fn fetch<'py>(
+        &self,
+        py: Python<'py>,
+        wait: Option<Wait>,
+        called: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let store = self.get_store(py)?;
+        let started = store.get().state()?.metrics.start();
+        let object = self.fetch_from(py, &store, wait)?;
+        if started.is_some() {
+            let name = if wait.is_some() { "factory.polling_resolve" } else { "factory.resolve" };
+            self.note(py, &store, name, started)?;
+            if called {
+                self.note(py, &store, "factory.call", started)?;
+            }
+        }
+        Ok(object)
+    }
+
+    /// Tells the metrics of the store how long something took.
+    fn note(
+        &self,
+        py: Python<'_>,
+        store: &Bound<'_, StoreBase>,
+        name: &str,
+        started: Option<Instant>,
+    ) -> PyResult<()> {
         let inner = store.get().state()?;
-        let started = inner.metrics.start();
+        if !inner.metrics.is_on() {
+            return Ok(());
+        }
+        let face = inner.key_to_python(py, &self.state()?.reference.key)?;
+        inner.metrics.time(py, name, &face, started)
+    }
+
+    fn fetch_from<'py>(
+        &self,
+        py: Python<'py>,
+        store: &Bound<'py, StoreBase>,
+        wait: Option<Wait>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        let inner = store.get().state()?;
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         if let Some(payload) = &state.reference.inline {
@@ -93,32 +132,28 @@ impl StoreFactory {
                 let Some(outcome) = pending.wait(py, deadline)? else {
                     // It goes on, for whoever asks next.
                     *state.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
-                    return Err(future::timed_out(&store, inner, key));
+                    return Err(future::timed_out(store, inner, key));
                 };
                 match outcome {
                     Ok(Some(received)) => Some(inner.decode(py, key, &received, deserializer)?),
                     Ok(None) => None,
                     Err(error) if wait.is_some() => {
-                        return Err(future::failed(&store, inner, key, error));
+                        return Err(future::failed(store, inner, key, error));
                     }
                     Err(error) => return Err(inner.with_readable_key(py, error, key)),
                 }
             }
-            None => get_through(&store, inner, key, deserializer)?,
+            None => get_through(store, inner, key, deserializer)?,
         };
         if let (None, Some(wait)) = (&object, wait) {
-            future::wait(&store, inner, key, wait)?;
-            object = get_through(&store, inner, key, deserializer)?;
+            future::wait(store, inner, key, wait)?;
+            object = get_through(store, inner, key, deserializer)?;
         }
         let Some(object) = object else {
-            return Err(missing(&store, inner, key));
+            return Err(missing(store, inner, key));
         };
         if state.evict.load(Ordering::Relaxed) {
             inner.evict(py, key)?;
-        }
-        if inner.metrics.is_on() {
-            let name = wait.map_or("factory.resolve", |_| "factory.polling_resolve");
-            inner.metrics.time(py, name, &inner.key_to_python(py, key)?, started)?;
         }
         Ok(object)
     }
@@ -150,7 +185,7 @@ impl StoreFactory {
         reference.class = class.or(reference.class);
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
-                Some(extension_with(py, reference.extension.as_deref(), deserializer)?);
+                Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
         }
         reference.encode().py(py)
     }
@@ -159,7 +194,7 @@ impl StoreFactory {
         let mut reference = Reference::decode(bytes).py(py)?;
         let mut deserializer = None;
         if let Some(extension) = &reference.extension {
-            let (rest, own) = extension_without(py, extension)?;
+            let (rest, own) = extension::without(py, extension)?;
             reference.extension = rest;
             deserializer = own;
         }
@@ -171,41 +206,6 @@ impl StoreFactory {
             pending: Mutex::new(None),
         })
     }
-}
-
-const DESERIALIZER: &str = "proxy_deserializer";
-
-/// The pickled settings of Python with a proxy's own deserializer among them.
-fn extension_with(
-    py: Python<'_>,
-    extension: Option<&[u8]>,
-    deserializer: &Py<PyAny>,
-) -> PyResult<Vec<u8>> {
-    let pickle = py.import(intern!(py, "pickle"))?;
-    let settings = match extension {
-        Some(bytes) => pickle.call_method1("loads", (PyBytes::new(py, bytes),))?.cast_into()?,
-        None => PyDict::new(py),
-    };
-    settings.set_item(DESERIALIZER, deserializer)?;
-    pickle.call_method1("dumps", (settings,))?.extract()
-}
-
-type Split = (Option<Vec<u8>>, Option<Py<PyAny>>);
-
-fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
-    let pickle = py.import(intern!(py, "pickle"))?;
-    let settings: Bound<'_, PyDict> =
-        pickle.call_method1("loads", (PyBytes::new(py, extension),))?.cast_into()?;
-    let Some(deserializer) = settings.get_item(DESERIALIZER)? else {
-        return Ok((Some(extension.to_vec()), None));
-    };
-    settings.del_item(DESERIALIZER)?;
-    let rest = if settings.is_empty() {
-        None
-    } else {
-        Some(pickle.call_method1("dumps", (settings,))?.extract()?)
-    };
-    Ok((rest, Some(deserializer.unbind())))
 }
 
 #[pymethods]
@@ -243,13 +243,12 @@ impl StoreFactory {
             Bound<'_, PyDict>,
             Option<Vec<u8>>,
         ) = native.call0()?.extract()?;
-        let plain = |dict| {
-            crate::value::settings(dict)
-                .ok_or_else(|| PyTypeError::new_err("the configuration holds no plain values"))
-        };
-        let channel = proxystore::ConnectorConfig { url, options: plain(&options)? };
+        let settings = crate::value::settings(&settings)
+            .ok_or_else(|| PyTypeError::new_err("the settings hold no plain values"))?;
+        let options = foreign::settings_of(&options)?;
+        let channel = proxystore::ConnectorConfig { url, options };
         let key = Keys::of_channel(py, &channel)?.key_of(key)?;
-        let config = StoreConfig { name, connector: channel, settings: plain(&settings)? };
+        let config = StoreConfig { name, connector: channel, settings };
         let mut reference = Reference::new(config, key);
         reference.extension = extension;
         reference.wait = wait.map(wait_of).transpose()?;
@@ -312,8 +311,8 @@ impl StoreFactory {
     }
 
     /// The store, if it is open: the one at hand, else one registered under its name.
-    #[getter]
-    fn _open_store<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    #[getter(_open_store)]
+    fn open_store<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let state = self.state()?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
@@ -336,13 +335,13 @@ impl StoreFactory {
 
     /// Fetches the object, and evicts it if that was asked for.
     fn resolve<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.fetch(py, self.state()?.reference.wait)
+        self.fetch(py, self.state()?.reference.wait, false)
     }
 
     /// As `resolve`, waiting `timeout` seconds at most for the object of a future.
     #[pyo3(signature = (timeout))]
     fn _result<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        self.fetch(py, self.wait_at_most(timeout)?)
+        self.fetch(py, self.wait_at_most(timeout)?, false)
     }
 
     /// Waits `timeout` seconds at most until the future is set; fetches nothing.
@@ -385,9 +384,16 @@ impl StoreFactory {
 
     fn __call__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         if slf.get_type().is(slf.py().get_type::<Self>()) {
-            return slf.get().resolve(slf.py());
+            return slf.get().fetch(slf.py(), slf.get().state()?.reference.wait, true);
         }
-        slf.call_method0(intern!(slf.py(), "resolve")) // a subclass may have its own
+        let (py, started) = (slf.py(), Instant::now());
+        let object = slf.call_method0(intern!(py, "resolve"))?; // a subclass may have its own
+        if let Some(store) = slf.get().open_store(py)?
+            && let Ok(store) = store.cast::<StoreBase>()
+        {
+            slf.get().note(py, store, "factory.call", Some(started))?;
+        }
+        Ok(object)
     }
 
     /// Starts fetching in the background; `resolve` waits for it.
@@ -494,11 +500,10 @@ fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyE
     make().unwrap_or_else(|error| error)
 }
 
-/// The class of an object as references name it; `None` when no other process could find it.
-fn class_name(object: &Bound<'_, PyAny>) -> Option<String> {
-    let class = object.get_type();
-    let module = class.getattr(intern!(object.py(), "__module__")).ok()?;
-    let name = class.getattr(intern!(object.py(), "__qualname__")).ok()?;
+/// A class as references name it; `None` when no other process could find it.
+fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
+    let module = class.getattr(intern!(class.py(), "__module__")).ok()?;
+    let name = class.getattr(intern!(class.py(), "__qualname__")).ok()?;
     let name = name.extract::<String>().ok()?;
     let module = module.extract::<String>().ok()?;
     (!name.contains('<')).then(|| format!("{module}:{name}"))
@@ -512,7 +517,10 @@ pub(crate) fn register_reducer(py: Python<'_>) {
             return Ok(None); // a class of the user's: it travels as it is
         }
         let factory = factory.cast::<StoreFactory>()?;
-        let class = proxy::resolved_target(proxy).as_ref().and_then(class_name);
+        let class = match proxy::resolved_target(proxy) {
+            Some(target) => class_name(&target.get_type()),
+            None => proxy::known_class(proxy).as_ref().and_then(class_name),
+        };
         let bytes = factory.get().encode(py, class)?;
         let rebuild = RESTORE.import(py, "proxystore_rs._core", "_restore")?;
         let reduced = (rebuild, (PyBytes::new(py, &bytes),)).into_pyobject(py)?;

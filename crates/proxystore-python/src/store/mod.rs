@@ -3,6 +3,8 @@
 //! Everything that moves, encodes or caches objects is here; what only arranges calls is in the
 //! Python subclass.
 
+mod export;
+mod extension;
 mod factory;
 mod future;
 mod lifetime;
@@ -15,7 +17,7 @@ mod state;
 use std::sync::OnceLock;
 
 use proxystore::payload::Framed;
-use proxystore::store::CacheLimits;
+use proxystore::store::{CacheLimits, Operation};
 use proxystore::{Access, Store};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -23,6 +25,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+pub(crate) use export::{metrics_instruments, metrics_observations, metrics_text};
 pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
 pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease, settle_future};
 pub(crate) use registry::stores;
@@ -168,6 +171,7 @@ impl StoreBase {
             .map(|encoded| encoded.payload(py)?.frame().py(py))
             .collect::<PyResult<_>>()?;
         let serialized = state.metrics.start();
+        state.record(Operation::Encode, total, 0);
         let options = lifetime::options(slf, lifetime, kwargs)?;
         for key in state.put_batch(py, &framed, options.as_ref())? {
             faces.append(state.key_to_python(py, &key)?)?;
@@ -206,7 +210,11 @@ impl StoreBase {
         let state = self.state()?;
         let inner = state.key(key)?;
         let started = state.metrics.start();
+        let asks = state.metrics.is_on() && !state.store.cache().contains(&inner);
         let exists = py.detach(|| state.store.exists(&inner)).py(py)?;
+        if asks {
+            state.metrics.time(py, "store.exists.connector", key, started)?;
+        }
         state.metrics.time(py, "store.exists", key, started)?;
         Ok(exists)
     }
@@ -324,6 +332,7 @@ impl StoreBase {
         let py = slf.py();
         let state = slf.get().state()?;
         let wish = Wish::new(state, evict, lifetime, deserializer, populate_target)?;
+        let started = state.metrics.start();
         let objects: Vec<Bound<'py, PyAny>> = objs.try_iter()?.collect::<PyResult<_>>()?;
         if let Some(object) = objects.iter().find(|object| is_nonproxiable(object))
             && !skip_nonproxiable
@@ -341,15 +350,20 @@ impl StoreBase {
             options.set_item(intern!(py, "lifetime"), lifetime)?;
         }
         let keys = slf.call_method(intern!(py, "put_batch"), (stored,), Some(&options))?;
-        let mut keys = keys.try_iter()?;
+        let faces: Vec<_> = keys.try_iter()?.collect::<PyResult<_>>()?;
+        let mut keys = faces.iter();
         let proxies = PyList::empty(py);
         for object in &objects {
             if is_nonproxiable(object) {
                 proxies.append(object)?;
             } else if let Some(key) = keys.next() {
-                let reference = state.reference(state.key(&key?)?);
+                let reference = state.reference(state.key(key)?);
                 proxies.append(make(slf, reference, Some(object), &wish)?)?;
             }
+        }
+        if state.metrics.is_on() {
+            let keys = PyTuple::new(py, faces)?.into_any();
+            state.metrics.time(py, "store.proxy_batch", &keys, started)?;
         }
         Ok(proxies)
     }

@@ -60,5 +60,8 @@ pub(super) fn make<'py>(
     let py = store.py();
     let factory = StoreFactory::local(store, reference, wish.evict, wish.deserializer)?;
     let target = object.filter(|_| wish.populate_target).cloned();
-    proxy::new(py, factory.into_any(), None, target)
+    // So that a scheduler which asks what this is does not make it resolve.
+    let plain = |object: &&Bound<'_, _>| wish.deserializer.is_none() && !proxy::is_proxy(object);
+    let class = object.filter(plain).map(|object| object.get_type().into_any());
+    proxy::new(py, factory.into_any(), class, target)
 }

@@ -1,9 +1,11 @@
 //! What a store holds, and how objects go in and come out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use proxystore::codec::Failure;
 use proxystore::payload::{Framed, Parts};
+use proxystore::store::Operation;
 use proxystore::{Access, Error, Key, Reference, Store};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -117,6 +119,7 @@ impl State {
         let total = self.metrics.start();
         let encoded = self.encode(object, serializer)?;
         let serialized = self.metrics.start();
+        self.record(Operation::Encode, total, 0);
         let framed = encoded.payload(py)?.frame().py(py)?;
         let size = framed.len();
         let stored = store(&framed)?;
@@ -140,8 +143,10 @@ impl State {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Key> {
         if let Some(options) = self.foreign_options(options) {
+            let started = self.metrics.start();
             let bytes = foreign::joined(py, &framed.parts())?;
             let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
+            self.record(Operation::Put, started, framed.len());
             return foreign_key::from_python(&key, framed.len());
         }
         let options = connector::put_options(self.connector.bind(py), options)?;
@@ -157,10 +162,20 @@ impl State {
     ) -> PyResult<Vec<Key>> {
         if let Some(options) = self.foreign_options(options) {
             let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
-            return foreign::put_batch(self.connector.bind(py), &parts, Some(options));
+            let started = self.metrics.start();
+            let keys = foreign::put_batch(self.connector.bind(py), &parts, Some(options))?;
+            self.record(Operation::Put, started, parts.iter().map(Parts::len).sum());
+            return Ok(keys);
         }
         let options = connector::put_options(self.connector.bind(py), options)?;
         py.detach(|| self.store.put_framed_batch(framed, &options)).py(py)
+    }
+
+    /// Adds an operation that began at `started` and ends now to the totals.
+    pub(super) fn record(&self, operation: Operation, started: Option<Instant>, bytes: usize) {
+        if let (Some(metrics), Some(started)) = (self.store.metrics(), started) {
+            metrics.record(operation, started.elapsed(), bytes);
+        }
     }
 
     fn foreign_options<'a, 'py>(
@@ -179,6 +194,9 @@ impl State {
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let total = self.metrics.start();
         let cached = self.cached(py, key);
+        if cached.is_some() {
+            self.record(Operation::CacheHit, total, 0);
+        }
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
             let hit = if cached.is_some() { "cache_hits" } else { "cache_misses" };
@@ -194,10 +212,15 @@ impl State {
         let received = py
             .detach(|| self.store.get_payload(key, self.access))
             .map_err(|error| self.with_readable_key(py, error, key))?;
+        let fetched = self.metrics.start();
         let Some(received) = received else {
+            if self.metrics.is_on() {
+                let face = self.key_to_python(py, key)?;
+                self.metrics.time_between(py, "store.get.connector", &face, fetching, fetched)?;
+                self.metrics.time(py, "store.get", &face, total)?;
+            }
             return Ok(None);
         };
-        let fetched = self.metrics.start();
         let object = self.decode(py, key, &received, deserializer)?;
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
@@ -221,8 +244,10 @@ impl State {
             return Err(future::raised(py, &failure));
         }
         let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
+        let started = self.metrics.start();
         let object = pickle::decode(py, received, deserializer.or(own), self.access)
             .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;
+        self.record(Operation::Decode, started, 0);
         self.keep(key, &object, received.len());
         Ok(object)
     }
@@ -285,6 +310,7 @@ impl State {
         py.detach(|| self.store.evict(key)).py(py)?;
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
+            self.metrics.time(py, "store.evict.connector", &face, started)?;
             self.metrics.time(py, "store.evict", &face, started)?;
         }
         Ok(())

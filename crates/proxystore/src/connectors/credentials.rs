@@ -14,14 +14,18 @@ const SECRET: [&str; 1] = ["password"];
 /// use proxystore::connectors::without_credentials;
 /// assert_eq!(without_credentials("redis://user:word@host:6379/0"), "redis://host:6379/0");
 /// assert_eq!(without_credentials("file:///folder/a@b"), "file:///folder/a@b");
+/// assert_eq!(without_credentials("multi:a=redis://:word@x;b=shm://y"), "multi:a=redis://x;b=shm://y");
 /// ```
 pub fn without_credentials(url: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        None => url.into(),
-        Some((_, host)) => format!("{scheme}://{host}{path}").into(),
+    let ends = |c| c == '/' || (c == ';' && url.starts_with("multi:"));
+    let (mut clean, mut rest) = (String::new(), url);
+    while let Some(start) = rest.find("://") {
+        let (before, after) = rest.split_at(start + "://".len());
+        clean.push_str(before);
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        rest = authority.rfind('@').map_or(after, |at| &after[at + 1..]);
     }
+    if clean.len() + rest.len() == url.len() { url.into() } else { (clean + rest).into() }
 }
 
 impl fmt::Debug for ConnectorConfig {

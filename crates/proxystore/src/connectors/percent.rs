@@ -31,3 +31,8 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     }
     Some(decoded)
 }
+
+/// Whether a byte stands for itself in the path of a URL.
+pub(super) fn keeps_path(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte)
+}

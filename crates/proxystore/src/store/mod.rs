@@ -66,6 +66,7 @@ impl Store {
     /// | `memory://NAME` | memory of this process |
     /// | `file:///DIR` | files in a directory |
     /// | `shm://NAME` | shared memory of this host |
+    /// | `multi:NAME=URL;NAME=URL` | several of these |
     /// | `redis://HOST:PORT/DATABASE` | a Redis server (feature `redis`; `rediss://` for TLS) |
     /// | `redis+unix:///PATH` | the same through its socket |
     /// | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis cluster |

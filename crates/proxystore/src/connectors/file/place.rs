@@ -52,8 +52,7 @@ impl Place {
     /// Its configuration without options.
     pub(super) fn config(&self) -> ConnectorConfig {
         let path = self.path.as_os_str().as_bytes();
-        let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
-        ConnectorConfig::new(format!("file://{}", percent::encode(path, keep)))
+        ConnectorConfig::new(format!("file://{}", percent::encode(path, percent::keeps_path)))
     }
 
     /// Makes sure that the directory is there.

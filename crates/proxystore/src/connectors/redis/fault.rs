@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind};
 /// What to do about an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// Another server has the slot.
-    AskAround,
+    /// Another server has the slot: that one, if it is named.
+    Move(Option<Node>),
     /// Another server has this key already, while the slot moves.
     AskOnce(Node),
     /// The connection is of no use any more.
@@ -29,11 +29,10 @@ pub(super) fn remedy(error: &RedisError, place: &Place) -> Remedy {
         return Remedy::GiveUp;
     }
     match error.code() {
-        Some("MOVED") if place.is_cluster => Remedy::AskAround,
-        Some("ASK") if place.is_cluster => error
-            .redirect_node()
-            .and_then(|(node, _)| Node::parse(node))
-            .map_or(Remedy::AskAround, Remedy::AskOnce),
+        Some("MOVED") if place.is_cluster => Remedy::Move(named_in(error)),
+        Some("ASK") if place.is_cluster => {
+            named_in(error).map_or(Remedy::Move(None), Remedy::AskOnce)
+        }
         Some("CLUSTERDOWN") if !place.is_cluster => Remedy::GiveUp,
         Some("LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "MASTERDOWN" | "BUSY") => Remedy::Wait,
         // A replica that was the primary: the name may lead to the new one by now.
@@ -41,6 +40,11 @@ pub(super) fn remedy(error: &RedisError, place: &Place) -> Remedy {
         None if error.is_io_error() && !is_tls(error) => Remedy::Reconnect,
         _ => Remedy::GiveUp,
     }
+}
+
+/// The server that an error sends the client to.
+fn named_in(error: &RedisError) -> Option<Node> {
+    error.redirect_node().and_then(|(node, _)| Node::parse(node))
 }
 
 /// The first error among answers, those of transactions included.

@@ -3,13 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use crate::connectors::percent;
 
 const DEFAULT_PORT: u16 = 6379;
-
-/// Path characters that stand for themselves.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,7 +114,7 @@ impl fmt::Display for Place {
         let tls = if self.tls { "s" } else { "" };
         if let [Node::Unix(path)] = &self.nodes[..] {
             let path = path.to_string_lossy();
-            write!(f, "redis+unix://{}", utf8_percent_encode(&path, ESCAPED))?;
+            write!(f, "redis+unix://{}", percent::encode(path.as_bytes(), percent::keeps_path))?;
             return match self.database {
                 0 => Ok(()),
                 database => write!(f, "?db={database}"),
@@ -144,8 +140,9 @@ fn user_info(text: &str) -> Result<UserInfo, &'static str> {
 }
 
 fn decoded(text: &str) -> Result<String, &'static str> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    decoded.map(Into::into).map_err(|_error| "its percent-encoding is not UTF-8")
+    percent::decode(text)
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or("it is not percent-encoded UTF-8: write %25 for '%'")
 }
 
 #[cfg(test)]

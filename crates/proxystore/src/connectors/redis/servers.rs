@@ -21,6 +21,9 @@ use crate::fork::PerProcess;
 /// Idle connections that are kept to each server.
 const IDLE: usize = 16;
 
+/// How often a request is sent on to another server, even if failures are not to be retried.
+const REDIRECTS: u32 = 5;
+
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -105,14 +108,13 @@ impl Servers {
         call: Call<'_>,
         mut work: impl FnMut(&mut Link, bool) -> RedisResult<T>,
     ) -> Result<T> {
-        let mut exception = None;
+        let mut redirect: Option<(Node, bool)> = None;
         let (mut failures, mut is_second) = (0, false);
         loop {
             let timeout = self.time_left(call)?;
-            let ask = exception.is_some();
-            let node = match exception.take() {
-                Some(node) => Ok(node),
-                None => self.node_of(call.id),
+            let (node, ask) = match redirect.take() {
+                Some((node, ask)) => (Ok(node), ask),
+                None => (self.node_of(call.id), false),
             };
             let mut at = None;
             let outcome = node.and_then(|node| {
@@ -138,12 +140,21 @@ impl Servers {
                     continue; // the server restarted meanwhile: a new connection may do
                 }
             }
-            if remedy == Remedy::GiveUp || failures >= self.retries {
+            let limit = match remedy {
+                Remedy::GiveUp => 0,
+                Remedy::Move(_) | Remedy::AskOnce(_) => self.retries.max(REDIRECTS),
+                Remedy::Reconnect | Remedy::Wait => self.retries,
+            };
+            if failures >= limit {
                 return Err(report(call.operation, error, &self.place, node.as_ref()));
             }
             match remedy {
-                Remedy::AskOnce(node) => exception = Some(node),
-                Remedy::AskAround => self.forget_slots(),
+                Remedy::AskOnce(node) => redirect = Some((node, true)),
+                Remedy::Move(node) => {
+                    // Not every server knows of it yet, so take this one's word.
+                    self.forget_slots();
+                    redirect = node.map(|node| (node, false));
+                }
                 _ => {
                     self.forget_slots();
                     pause(failures, call.deadline);

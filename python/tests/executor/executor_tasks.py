@@ -1,0 +1,148 @@
+"""Functions that run in the workers of the engines: they know nothing of executors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from proxystore_rs.proxy import Proxy, get_factory, is_resolved
+from proxystore_rs.store import get_store
+
+
+def double(array: Any) -> Any:
+    return array * 2
+
+
+def add(one: Any, other: Any) -> Any:
+    return one + other
+
+
+def nothing(*_args: Any, **_kwargs: Any) -> None:
+    return None
+
+
+def same(item: Any) -> Any:
+    return item
+
+
+def ten() -> int:
+    return 10
+
+
+def truth(item: Any) -> bool:
+    return bool(len(item))
+
+
+def look(*args: Any, **kwargs: Any) -> list[Any]:
+    """For each argument whether it is a proxy, and whether it is resolved."""
+    return [
+        (type(item).__name__, is_resolved(item) if issubclass(type(item), Proxy) else None)
+        for item in (*args, *kwargs.values())
+    ]
+
+
+def kinds_inside(container: Any) -> list[str]:
+    items = container.values() if type(container) is dict else container
+    return [type(item).__name__ for item in items]
+
+
+def increment(array: Any) -> Any:
+    """Changes its argument and returns it."""
+    array += 1
+    return array
+
+
+def both(one: Any, other: Any) -> Any:
+    """Returns its arguments within something else."""
+    return {"pair": [one, other]}
+
+
+def own_proxy(array: Any) -> Any:
+    store = get_store(array)
+    assert store is not None
+    return store.proxy(array + 1, populate_target=False)
+
+
+def own_owner(array: Any) -> Any:
+    store = get_store(array)
+    assert store is not None
+    return store.owned_proxy(array + 1)
+
+
+def first_sum(arrays: Any) -> float:
+    return float(arrays[0].sum())
+
+
+def length(item: Any) -> int:
+    return len(item)
+
+
+def text_of(item: Any) -> str:
+    return f"{type(item).__name__} {item!s}"
+
+
+def fail(_item: Any) -> NoReturn:
+    raise ZeroDivisionError("as it should")
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} {two}")  # arrives with one argument, and needs two
+
+
+def fail_strangely(_item: Any) -> NoReturn:
+    raise Unpicklable(1, 2)
+
+
+def fail_with_lock(_item: Any) -> NoReturn:
+    import threading
+
+    raise ValueError("holds a lock", threading.Lock())
+
+
+def die(_item: Any) -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def wait_for(path: str, item: Any) -> Any:
+    """Say that the task runs, and wait until it may end."""
+    Path(path + ".runs").touch()
+    deadline = time.monotonic() + 60
+    while not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return item * 2
+
+
+def store_of_worker(proxy: Any) -> tuple[int, int]:
+    """The process, and the identity of the store a proxy resolves through."""
+    factory: Any = get_factory(proxy)
+    return os.getpid(), id(factory.get_store())
+
+
+def use_and_tell_key(proxy: Any) -> Any:
+    assert len(proxy) and is_resolved(proxy)
+    factory: Any = get_factory(proxy)
+    return factory.key
+
+
+def is_cached(proxy: Any, key: Any) -> bool:
+    factory: Any = get_factory(proxy)
+    return bool(factory.get_store().is_cached(key))
+
+
+def fail_once(path: str, array: Any) -> Any:
+    """Makes a result, and fails the first time."""
+    if not os.path.exists(path):
+        Path(path).touch()
+        raise OSError("try again")
+    return array * 2
+
+
+def numbers(count: int) -> Any:
+    return np.arange(float(count))
