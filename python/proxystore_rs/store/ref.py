@@ -29,6 +29,7 @@ given back, see `proxystore_rs.store.scopes`.
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import os
 import threading
@@ -196,6 +197,8 @@ class OwnedProxy(BaseRefProxy[T]):
         if state is None or not state.valid:
             return
         if state.shared or state.exclusive:
+            if gc.is_finalized(self):
+                return  # collected in a cycle with its borrows, so that nobody uses them any more
             raise RuntimeError(f"Cannot safely delete OwnedProxy: {_borrows(state)}")
         if state.finalizer is not None:
             state.finalizer()
@@ -352,9 +355,13 @@ def update(
         return
     target = proxy.__proxy_wrapped__
     factory: Any = get_factory(proxy)
-    _settle(factory.get_store(), factory, target, serializer)
+    store = factory.get_store()
+    _settle(store, factory, target, serializer)
     if state.owner is not None:
         state.owner.__proxy_wrapped__ = target
+        state = state.owner._ref
+    if state.lease_seconds is not None:  # should this process die before the next renewal
+        store.expire([factory.key], state.lease_seconds)
 
 
 def _own(

@@ -36,7 +36,7 @@ impl<'a> Waiting<'a> {
             && when <= Instant::now()
         {
             self.check_lease()?;
-            self.look_at_lease = Some(Instant::now() + lease / 2);
+            self.look_at_lease = Instant::now().checked_add(lease / 2);
         }
         let ends = [until, self.deadline, self.look_at_lease];
         let connector = self.store.connector();
