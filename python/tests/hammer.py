@@ -20,9 +20,10 @@ import numpy as np
 
 from proxystore_rs.exceptions import LifetimeEndedError
 from proxystore_rs.store import Store, get_store
+from proxystore_rs.store.executor import ProxyType, StoreExecutor
 from proxystore_rs.store.future import Future, FutureCancelledError
 from proxystore_rs.store.lifetimes import ContextLifetime, LeaseLifetime
-from proxystore_rs.store.ref import borrow, clone, mut_borrow, update
+from proxystore_rs.store.ref import OwnedProxy, borrow, clone, mut_borrow, update
 from proxystore_rs.store.scopes import submit
 from proxystore_rs.store.utils import resolve_async
 
@@ -129,8 +130,23 @@ def expiring(store: Store[Any], dice: random.Random) -> None:
         pass
 
 
+def _longer(items: Any) -> list[int]:
+    return [*items, len(items)]
+
+
+def executing(store: Store[Any], dice: random.Random) -> None:
+    pool, rule = ThreadPoolExecutor(2), ProxyType(list)
+    with StoreExecutor(pool, store, rule, close_store=False) as executor:
+        results = executor.map(_longer, [[0], [0, 1]] * 2, chunksize=dice.choice([1, 2]))
+        assert [list(result) for result in results] == [[0, 1], [0, 1, 2]] * 2
+        future = executor.submit(_longer, [0])
+        if dice.random() < 0.5:
+            assert type(future.result(PATIENCE)) is OwnedProxy
+        del future
+
+
 PATTERNS: tuple[Callable[[Store[Any], random.Random], None], ...]
-PATTERNS = (objects, evicting, chain, failing, owning, scoped, expiring)
+PATTERNS = (objects, evicting, chain, failing, owning, scoped, expiring, executing)
 
 
 def hammer(store: Store[Any], seed: int, rounds: int) -> None:

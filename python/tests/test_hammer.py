@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hammer import in_processes, in_threads, settles
 
+from proxystore_rs.connectors.shm import SharedMemoryConnector
 from proxystore_rs.store import Store
 
 # Python warns of forking a process with threads, which is what these tests are about.
@@ -27,10 +28,19 @@ def left(store: Store[Any]) -> list[str]:
     if folder is not None:
         files = [path for path in Path(folder).rglob("*") if path.is_file()]
         return [path.name for path in files if not path.name.startswith(".")]
-    root = getattr(connector, "root", None)
-    if root is not None:
-        return [path.name for path in Path(root, connector.name).glob("o-*")]
+    if isinstance(connector, SharedMemoryConnector):
+        session = Path(f"/dev/shm/proxystore-{os.getuid()}", connector.name)
+        return [path.name for path in session.glob("o-*")]
     return []  # memory, which holds no files
+
+
+def test_what_is_left_is_seen(make_store: Callable[..., Store[Any]]) -> None:
+    for kind in ("file", "shm"):
+        store = make_store(kind)
+        key = store.put("x")
+        assert len(left(store)) == 1
+        store.evict(key)
+        assert left(store) == []
 
 
 def threads() -> int:

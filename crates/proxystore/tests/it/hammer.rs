@@ -107,10 +107,16 @@ fn leases(store: &Store, round: u64) {
     }
 }
 
-/// How many files of a directory hold objects.
+/// How many files below a directory hold objects.
 fn objects(folder: &Path, is_object: fn(&str) -> bool) -> usize {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-    names.filter(|name| is_object(name.to_str().unwrap())).count()
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let count = |entry: fs::DirEntry| {
+        if entry.file_type().unwrap().is_dir() {
+            return objects(&entry.path(), is_object);
+        }
+        usize::from(is_object(entry.file_name().to_str().unwrap()))
+    };
+    entries.map(count).sum()
 }
 
 #[test]
@@ -119,16 +125,17 @@ fn threads_that_use_all_patterns_at_once_leave_nothing_behind() {
     let root = tempfile::tempdir_in("/dev/shm").unwrap();
     let is_file: fn(&str) -> bool = |name| !name.starts_with('.');
     let is_shared: fn(&str) -> bool = |name| name.starts_with("o-");
-    let session = root.path().join("hammer");
     for (url, place) in [
         ("memory://hammer".to_owned(), None),
         (format!("file://{}", folder.path().display()), Some((folder.path(), is_file))),
-        (
-            format!("shm://hammer?root={}", root.path().display()),
-            Some((session.as_path(), is_shared)),
-        ),
+        (format!("shm://hammer?root={}", root.path().display()), Some((root.path(), is_shared))),
     ] {
         let store = Store::open(&url).unwrap();
+        if let Some((folder, is_object)) = place {
+            let key = store.put("counted").unwrap();
+            assert_eq!(objects(folder, is_object), 1);
+            store.evict(&key).unwrap();
+        }
         let barrier = Barrier::new(WORKERS.into());
         thread::scope(|scope| {
             for worker in 0..u64::from(WORKERS) {
