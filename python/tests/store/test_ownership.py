@@ -331,11 +331,11 @@ def test_a_killed_owner_with_a_lease_leaks_nothing(shared_store: Store[Any]) -> 
 
 
 def test_a_lease_is_renewed_and_travels(shared_store: Store[Any]) -> None:
-    owner = shared_store.owned_proxy("x", lease=0.3)
-    time.sleep(1)
+    owner = shared_store.owned_proxy("x", lease=0.8)
+    time.sleep(1.6)
     assert shared_store.exists(get_key(owner))
     arrived = pickle.loads(pickle.dumps(owner))
-    time.sleep(1)
+    time.sleep(1.6)
     assert shared_store.exists(get_key(arrived))
     assert arrived == "x"
 
