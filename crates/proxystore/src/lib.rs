@@ -27,6 +27,9 @@
 //! - [`Store`]: a named pair of connector and codecs; puts objects in, hands out keys and proxies.
 //! - [`Proxy`]: the lazy stand-in; dereferences to the target, fetched once for all threads.
 //! - [`Reference`]: what a proxy becomes on the wire.
+//! - [`Future`](patterns::Future): a key handed out before its object exists; its proxies wait.
+//! - [`OwnedProxy`](patterns::OwnedProxy): the one reference responsible for freeing an object; it is
+//!   borrowed, and lent to tasks. A [`Lifetime`](patterns::Lifetime) frees many at once.
 //! - [`Connector`]: moves bytes to and from one kind of channel, under a written
 //!   [contract](connectors).
 //! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays.

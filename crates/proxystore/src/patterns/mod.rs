@@ -11,4 +11,3 @@ pub use lease::Lease;
 pub use lifetime::process as process_lifetime;
 pub use lifetime::{ContextLifetime, LeaseLifetime, Lifetime, ProcessLifetime};
 pub use ownership::{LentProxy, OwnedProxy, RefMutProxy, RefProxy};
-pub use schedule::{Scheduled, at};

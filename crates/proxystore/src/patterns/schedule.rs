@@ -41,16 +41,9 @@ impl Clock {
 
 /// A job that was scheduled; dropping this cancels it, unless it has begun.
 #[must_use = "dropping it cancels the job"]
-pub struct Scheduled {
+pub(super) struct Scheduled {
     when: When,
     process: u64,
-}
-
-impl Scheduled {
-    /// Lets the job run although nobody holds this any more.
-    pub fn detach(mut self) {
-        self.process = u64::MAX; // no process: nothing is cancelled
-    }
 }
 
 impl Drop for Scheduled {
@@ -72,7 +65,7 @@ impl fmt::Debug for Scheduled {
 ///
 /// # Errors
 /// [`ErrorKind::Io`](crate::ErrorKind::Io) when no thread can be started.
-pub fn at(when: Instant, job: impl FnOnce() + Send + 'static) -> Result<Scheduled> {
+pub(super) fn at(when: Instant, job: impl FnOnce() + Send + 'static) -> Result<Scheduled> {
     let clock = CLOCK.get();
     let mut state = clock.lock();
     state.count += 1;
@@ -151,18 +144,21 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let cancelled = sender.clone();
         drop(at(after(10), move || cancelled.send("cancelled").unwrap_or(())).unwrap());
-        at(after(50), move || sender.send("detached").unwrap_or(())).unwrap().detach();
-        assert_eq!(receiver.recv(), Ok("detached"));
+        let kept = at(after(50), move || sender.send("kept").unwrap_or(())).unwrap();
+        assert_eq!(receiver.recv(), Ok("kept"));
+        drop(kept);
     }
 
     #[test]
     fn a_job_that_hangs_or_panics_does_not_hold_up_the_others() {
         let (sender, receiver) = mpsc::channel();
         let (release, hold) = mpsc::channel::<()>();
-        at(after(0), move || hold.recv().unwrap_or(())).unwrap().detach();
-        at(after(5), || panic!("on purpose")).unwrap().detach();
-        at(after(20), move || sender.send(()).unwrap_or(())).unwrap().detach();
+        let jobs = [
+            at(after(0), move || hold.recv().unwrap_or(())),
+            at(after(5), || panic!("on purpose")),
+            at(after(20), move || sender.send(()).unwrap_or(())),
+        ];
         assert_eq!(receiver.recv_timeout(Duration::from_secs(20)), Ok(()));
-        drop(release);
+        drop((release, jobs));
     }
 }
