@@ -234,7 +234,7 @@ class StoreExecutor(Executor):
                 self._can_reserve = False
             else:
                 call.results.append(key)
-                place = Carrier(self.store.proxy_from_key(key))
+                place = self.store.proxy_from_key(key)
         if place is None:
             place = self.store.config()
         deep = self.nested or self._resolves_futures

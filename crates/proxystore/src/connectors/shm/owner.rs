@@ -61,8 +61,17 @@ pub(super) struct Page(Mapping);
 impl Page {
     /// The page of another owner; `None` when it is gone.
     pub(super) fn open(session: &Session, owner: u64) -> Option<Self> {
+        Self::of_file(&session.open_file(&file(owner), OFlags::RDWR).ok()?)
+    }
+
+    /// The page of another owner that lives; `None` when its process is gone.
+    pub(super) fn of_living(session: &Session, owner: u64) -> Option<Self> {
         let opened = session.open_file(&file(owner), OFlags::RDWR).ok()?;
-        Mapping::shared_writable(&opened, 0, PAGE).ok().map(Self)
+        if is_locked(&opened) { Self::of_file(&opened) } else { None }
+    }
+
+    fn of_file(opened: &OwnedFd) -> Option<Self> {
+        Mapping::shared_writable(opened, 0, PAGE).ok().map(Self)
     }
 
     fn free(&self) -> &AtomicU64 {
@@ -100,7 +109,13 @@ pub(super) fn is_alive(session: &Session, owner: u64) -> bool {
     let Ok(opened) = session.open_file(&file(owner), OFlags::RDONLY) else {
         return false;
     };
-    let locked = fs::flock(&opened, FlockOperation::NonBlockingLockShared);
-    let _ = unlock(&opened);
+    is_locked(&opened)
+}
+
+fn is_locked(opened: &OwnedFd) -> bool {
+    let locked = fs::flock(opened, FlockOperation::NonBlockingLockShared);
+    if locked.is_ok() {
+        let _ = unlock(opened);
+    }
     locked == Err(Errno::WOULDBLOCK)
 }

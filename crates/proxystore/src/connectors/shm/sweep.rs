@@ -173,8 +173,7 @@ pub(super) fn clear_up(session: &Session) -> rustix::io::Result<()> {
 
 /// What follows when a segment was freed by another than its owner.
 pub(super) fn was_freed(session: &Session, name: Name, size: u64) -> rustix::io::Result<()> {
-    let page = owner::Page::open(session, name.owner());
-    match page.filter(|_| owner::is_alive(session, name.owner())) {
+    match owner::Page::of_living(session, name.owner()) {
         Some(page) => {
             page.freed(size);
             if page.is_over() { give_back(session, &name.file(), true) } else { Ok(()) }
