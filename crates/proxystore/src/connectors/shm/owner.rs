@@ -64,12 +64,6 @@ impl Page {
         Self::of_file(&session.open_file(&file(owner), OFlags::RDWR).ok()?)
     }
 
-    /// The page of another owner that lives; `None` when its process is gone.
-    pub(super) fn of_living(session: &Session, owner: u64) -> Option<Self> {
-        let opened = session.open_file(&file(owner), OFlags::RDWR).ok()?;
-        if is_locked(&opened) { Self::of_file(&opened) } else { None }
-    }
-
     fn of_file(opened: &OwnedFd) -> Option<Self> {
         Mapping::shared_writable(opened, 0, PAGE).ok().map(Self)
     }
@@ -96,6 +90,37 @@ impl Page {
     /// Whether more is free than may be kept.
     pub(super) fn is_over(&self) -> bool {
         self.free().load(Ordering::Relaxed) > self.bound().load(Ordering::Relaxed)
+    }
+}
+
+/// Another owner, whose file and page are kept open: who evicts one of its objects mostly evicts
+/// more of them.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    id: u64,
+    file: OwnedFd,
+    pub(super) page: Page,
+}
+
+impl Neighbour {
+    /// The one that `kept` holds if it is this owner, else opened anew; `None` when its process is
+    /// gone.
+    pub(super) fn living<'a>(
+        kept: &'a mut Option<Self>,
+        session: &Session,
+        id: u64,
+    ) -> Option<&'a Self> {
+        if kept.as_ref().is_none_or(|known| known.id != id) {
+            *kept = Self::open(session, id);
+        }
+        *kept = kept.take().filter(|known| is_locked(&known.file));
+        kept.as_ref()
+    }
+
+    fn open(session: &Session, id: u64) -> Option<Self> {
+        let file = session.open_file(&file(id), OFlags::RDWR).ok()?;
+        let page = Page::of_file(&file)?;
+        Some(Self { id, file, page })
     }
 }
 
