@@ -74,7 +74,7 @@ sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (nee
 
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)
-	@for topic in $(filter-out bench/python/harness.py,$(wildcard bench/python/*.py)); do \
+	@for topic in $(filter-out %/harness.py %/engines.py,$(wildcard bench/python/*.py)); do \
 		$(BIN)/python $$topic || exit 1; \
 	done
 

@@ -8,72 +8,27 @@ use of the result, which is freed then.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
-import multiprocessing
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import engines
 import harness
 from harness import Report, Side, Worker, ratio_text, size_text, time_text
 
-ENGINES = ("process pool", "Dask", "Ray", "Parsl")
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
 def touch(array: Any) -> Any:
     """Use the input and return something as large that is not the input."""
     return array + 1
-
-
-def start(engine: str) -> tuple[Any, Any]:
-    """Return an executor with one worker process, and a function that ends the engine."""
-    scripts = str(Path(sys.executable).parent)
-    os.environ["PATH"] = os.pathsep.join([scripts, os.environ["PATH"]])
-    paths = [str(Path(__file__).parent), str(harness.ROOT / "python")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
-    if engine == "process pool":
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        return pool, pool.shutdown
-    if engine == "Dask":
-        return start_dask()
-    if engine == "Ray":
-        ray: Any = importlib.import_module("ray")
-        ray.init(num_cpus=1, include_dashboard=False, object_store_memory=500_000_000)
-        wrapper = importlib.import_module("proxystore_rs.store.executor.ray")
-        return wrapper.RayExecutor(), ray.shutdown
-    return start_parsl()
-
-
-def start_dask() -> tuple[Any, Any]:
-    distributed: Any = importlib.import_module("distributed")
-    cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None
-    )
-    return distributed.Client(cluster), cluster.close
-
-
-def start_parsl() -> tuple[Any, Any]:
-    parsl: Any = importlib.import_module("parsl")
-    concurrent: Any = importlib.import_module("parsl.concurrent")
-    executors: Any = importlib.import_module("parsl.executors")
-    providers: Any = importlib.import_module("parsl.providers")
-    worker = executors.HighThroughputExecutor(
-        address="127.0.0.1",
-        max_workers_per_node=1,
-        provider=providers.LocalProvider(init_blocks=1, max_blocks=1),
-    )
-    folder = tempfile.mkdtemp(prefix="bench-parsl-")
-    kernel = parsl.load(parsl.Config([worker], run_dir=folder, usage_tracking=0))
-    return concurrent.ParslPoolExecutor(dfk=kernel), kernel.cleanup
 
 
 class Engine:
@@ -83,7 +38,8 @@ class Engine:
         sys.path.append(str(harness.ROOT / "python"))  # the package is not installed there
         task = importlib.import_module("executors").touch  # workers import it by this name
         self.task, self.arrays = task, {}  # type: ignore[var-annotated]
-        self.executor, self.end = start(engine)
+        self.stack = contextlib.ExitStack()
+        self.executor = engines.start(engine, 1, self.stack)
         self.extract: Any = lambda item: item
         self.options: dict[str, Any] = {}
         self.wrapped: Any = None
@@ -132,7 +88,7 @@ class Engine:
 
     def close(self) -> None:
         self.executor.shutdown() if hasattr(self.executor, "shutdown") else self.executor.close()
-        self.end()
+        self.stack.close()
 
 
 VALUE, OURS, UPSTREAM = "no proxies", "ours, shm", "upstream, file on tmpfs"
@@ -144,7 +100,7 @@ PACKAGES: dict[str, tuple[str | None, str, str]] = {
 VERSIONS = ("numpy", "distributed", "ray", "parsl", "proxystore")
 SIDES = {
     f"{engine}: {name}": Side(Engine, (engine, *package), "engines", VERSIONS)
-    for engine in ENGINES
+    for engine in engines.NAMES
     for name, package in PACKAGES.items()
 }
 
@@ -154,7 +110,7 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
     report.versions(workers)
     sizes = [size for size in SIZES if size <= options.largest]
     header = ("side", *(size_text(size) for size in sizes))
-    for engine in ENGINES:
+    for engine in engines.NAMES:
         sides = {n: w for n, w in workers.items() if n.startswith(f"{engine}: ")}
         if not sides:
             continue

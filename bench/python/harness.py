@@ -43,6 +43,7 @@ class Side:
     arguments: tuple[Any, ...] = ()
     environment: str = "ours"  # "ours", or the name of a folder under .venvs/
     distributions: tuple[str, ...] = ("numpy",)  # whose versions are reported
+    by_path: bool = False  # our package and these programs are found by path, also by its children
 
 
 def interpreter(environment: str) -> str:
@@ -68,8 +69,14 @@ class Worker:
     def __init__(self, topic: Path, name: str, side: Side) -> None:
         self.name = name
         command = [interpreter(side.environment), str(topic), "--worker", name]
+        paths = [str(ROOT / "python"), str(topic.parent), os.environ.get("PYTHONPATH")]
+        variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths))} if side.by_path else {}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | variables,
         )
 
     def call(self, method: str, **arguments: Any) -> Any:
@@ -245,9 +252,18 @@ class Report:
         self.data[title] = data
         self.text("\n".join(lines))
 
-    def plot(self, title: str, curves: Mapping[str, Mapping[int, float]], ylabel: str) -> None:
-        """Add a log-log plot: one curve of size and value per side."""
-        self.curves.append({"title": title, "curves": curves, "ylabel": ylabel})
+    def plot(
+        self,
+        title: str,
+        curves: Mapping[str, Mapping[Any, float]],
+        ylabel: str,
+        *,
+        xlabel: str = "bytes",
+        linear: bool = False,
+    ) -> None:
+        """Add a plot, log-log unless it is linear: one curve of size and value per side."""
+        found = {"title": title, "curves": curves, "ylabel": ylabel}
+        self.curves.append(found | {"xlabel": xlabel, "linear": linear})
 
     def write(self) -> None:
         """Write everything to the results folder."""
@@ -286,10 +302,13 @@ class Report:
         for axis, plot in zip(axes[0], self.curves, strict=True):
             for name, curve in plot["curves"].items():
                 sizes, index = sorted(curve), names.index(name)
-                style = {"color": f"C{index}", "marker": "osd^vPX*<>"[index % 10]}
-                axis.loglog(sizes, [curve[size] for size in sizes], label=name, **style)
+                style = {"color": f"C{index}"}
+                if len(sizes) < 50:
+                    style["marker"] = "osd^vPX*<>"[index % 10]
+                draw = axis.plot if plot["linear"] else axis.loglog
+                draw(sizes, [curve[size] for size in sizes], label=name, **style)
             axis.set_title(plot["title"])
-            axis.set_xlabel("bytes")
+            axis.set_xlabel(plot["xlabel"])
             axis.set_ylabel(plot["ylabel"])
             axis.grid(visible=True, which="both", alpha=0.25)
             if plot["curves"]:
@@ -327,11 +346,33 @@ def start(topic: Path, sides: Mapping[str, Side], options: argparse.Namespace) -
     return {name: Worker(topic, name, sides[name]) for name in options.sides}
 
 
+class _Quick(argparse.Action):
+    """Sets several options at once."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, *_: Any) -> None:
+        for name, value in self.const.items():
+            setattr(namespace, name, value)
+
+
+def add_quick(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Add `--quick`, which sets the options: enough to see that the topic runs."""
+    text = option_text({key: str(value) for key, value in options.items()}).rstrip(".")
+    parser.add_argument(
+        "--quick",
+        action=_Quick,
+        nargs=0,
+        const=options,
+        default=argparse.SUPPRESS,
+        help=f"only see that it runs: {text}",
+    )
+
+
 def main(
     compare: Callable[[Mapping[str, Worker], argparse.Namespace], None],
     sides: Mapping[str, Side],
     description: str | None,
     add_options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    rounds: int = 9,
 ) -> None:
     """Compare the sides, or be one of them."""
     topic = Path(sys.argv[0]).resolve()
@@ -339,7 +380,9 @@ def main(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--worker", metavar="NAME", help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=9, help="rounds per median (default: 9)")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help="rounds per median (default: %(default)s)"
+    )
     parser.add_argument(
         "--sides", nargs="+", default=list(sides), metavar="SIDE", help="which (default: all)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def make_store(tmp_path: Path) -> Iterator[Callable[..., Store[Any]]]:
     opened: list[Store[Any]] = []
 
     def make(kind: str, **settings: Any) -> Store[Any]:
-        name = f"test-{next(_numbers)}-{tmp_path.name}"
+        # Other test runs on this host share its memory.
+        name = f"test-{os.getpid()}-{next(_numbers)}-{tmp_path.name}"
         store = Store(name, _connector(kind, name, tmp_path), register=True, **settings)
         opened.append(store)
         return store

@@ -10,6 +10,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ARGUMENTS = {
+    "futures_pipeline.py": [["--tasks", "3", "--start-up", "0.05", "--compute", "0.02"]],
     "image_pipeline.py": [
         ["--exposures", "3", "--size", "256", "--repeat", "1", "--largest", "100000"],
         ["--exposures", "3", "--size", "256", "--repeat", "1", "--start-method", "spawn"],

@@ -22,12 +22,15 @@ from proxystore_rs.connectors.file import FileConnector
 from proxystore_rs.connectors.local import LocalConnector, LocalKey
 from proxystore_rs.connectors.multi import MultiConnector, Policy
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
-from proxystore_rs.proxy import Proxy, ProxyResolveError, is_resolved
+from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, is_resolved
 from proxystore_rs.serialize import deserialize, serialize
 from proxystore_rs.store import Store, get_store, store_registration
 from proxystore_rs.store.cache import LRUCache
 from proxystore_rs.store.config import ConnectorConfig
 from proxystore_rs.store.exceptions import ProxyResolveMissingKeyError
+from proxystore_rs.store.executor import ProxyAlways, StoreExecutor
+from proxystore_rs.store.ref import OwnedProxy, borrow, into_owned, mut_borrow, update
+from proxystore_rs.store.scopes import submit
 
 MakeStore = Callable[..., Store[Any]]
 
@@ -268,6 +271,81 @@ def test_a_consumed_result_is_an_error_and_no_endless_wait(store: Store[Any]) ->
     assert future.result() == "once"
     with pytest.raises(ProxyResolveMissingKeyError):
         future.result()
+
+
+def test_waiting_is_measured_once_and_in_milliseconds(make_store: MakeStore) -> None:
+    """In nanoseconds."""
+    store = make_store("memory", metrics=True)
+    assert store.metrics is not None
+    future = store.future()
+    future.set_result("result")
+    proxy = future.proxy()
+    assert proxy == "result"
+    found = store.metrics.get_metrics(proxy)
+    assert found is not None
+    for name in ("factory.call", "factory.polling_resolve"):
+        assert found.times[name].count == 1
+        assert found.times[name].last_time_ms < 60_000
+
+
+# Ownership
+
+
+def text(value: Any) -> str:
+    return str(value)
+
+
+def test_an_update_is_seen_where_the_object_was_used_before(tmp_path: Path) -> None:
+    """Other processes go on with what they have cached."""
+    with (
+        Store("defect-update", FileConnector(str(tmp_path / "files")), register=True) as store,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+    ):
+        owner: Any = store.owned_proxy([1])
+        for expected in ("[1]", "[1, 2]"):
+            task = submit(pool.submit, args=(text, borrow(owner, populate_target=False)))
+            assert task.result(timeout=60) == expected
+            exclusive = mut_borrow(owner)
+            exclusive.append(2)
+            update(exclusive)
+            del exclusive
+        del owner
+
+
+def test_an_owner_that_outlives_its_store_registers_no_other(tmp_path: Path) -> None:
+    """Its store is opened again and stays registered."""
+    folder = tmp_path / "files"
+    store = Store("defect-owner", FileConnector(str(folder), clear=False), register=True)
+    owner = store.owned_proxy([1])
+    store.close()
+    del owner
+    assert get_store("defect-owner") is None
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_an_owner_of_a_subclass_gets_no_second_owner(store: Store[Any]) -> None:
+    """Classes are compared exactly, so that it does, and the object is freed twice."""
+
+    class Mine(OwnedProxy[Any]):
+        pass
+
+    owner = Mine(get_factory(store.proxy([1])))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="plain proxy"):
+        into_owned(owner)
+
+
+# Executor
+
+
+def kinds(items: Any) -> str:
+    return type(items).__name__
+
+
+def test_map_proxies_the_items(store: Store[Any]) -> None:
+    """It proxies the iterables, and functions get plain items."""
+    with StoreExecutor(ThreadPoolExecutor(1), store, ProxyAlways(), close_store=False) as executor:
+        results = executor.map(kinds, [[1], [2]])
+        assert [str(result) for result in results] == ["Proxy", "Proxy"]
 
 
 # Connectors

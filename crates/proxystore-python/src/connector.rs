@@ -215,8 +215,12 @@ impl NativeConnector {
 
 /// Seconds as a duration.
 pub(crate) fn seconds(seconds: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|error| PyValueError::new_err(format!("{seconds} seconds: {error}")))
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        PyValueError::new_err(format!(
+            "{seconds:?} is no length of time in seconds: give a number from 0 to 1e19, or None \
+             where there shall be no end"
+        ))
+    })
 }
 
 /// The keyword arguments of a native connector's `put`.

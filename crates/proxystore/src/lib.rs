@@ -76,3 +76,8 @@ pub use store::{Store, StoreConfig};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/futures.md")]
+#[doc = include_str!("../../../docs/guide/ownership.md")]
+struct Guide;

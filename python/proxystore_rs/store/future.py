@@ -108,7 +108,7 @@ class Future(Generic[T]):
             polling_timeout=timeout,
             lease=lease,
         )
-        return cls(factory, serializer=serializer)
+        return cls(factory._at(store), serializer=serializer)
 
     def proxy(self) -> Proxy[T]:
         """Return a proxy that waits for the result when it is used."""
@@ -149,14 +149,12 @@ class Future(Generic[T]):
         Raises:
             FutureTimeoutError: It was not set in time.
             FutureCancelledError: It was cancelled.
+            FutureAbandonedError: It has a lease, and its producer is gone.
         """
         if not self.done():
-            try:
-                self.result(timeout)
-            except (FutureTimeoutError, FutureAbandonedError):
-                raise
-            except Exception:
-                pass  # stored, and looked at below
+            if self._consumed:
+                return None  # it was a result
+            self._factory._until_set(timeout)
         failure = _failure(self._store(), self._factory)
         if failure is None:
             return None
@@ -174,14 +172,21 @@ class Future(Generic[T]):
         _settle(self._store(), self._factory, obj, self._serializer)
         self._lease = None
 
-    def set_exception(self, exception: BaseException) -> None:
-        """Let those who wait raise this exception.
+    def set_exception(self, exception: BaseException | type[BaseException]) -> None:
+        """Let those who wait raise this exception, or one of this class.
 
         In a process that does not know its class, they raise a `FutureFailedError` with its text.
 
         Raises:
             FutureCancelledError: The future was cancelled.
         """
+        if isinstance(exception, type):
+            exception = exception()
+        if not isinstance(exception, BaseException):
+            raise TypeError(
+                f"a future can be set to an exception, not to {exception!r}; results are set by "
+                "set_result",
+            )
         self._check_not_cancelled()
         kind = type(exception)
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")

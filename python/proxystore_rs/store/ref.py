@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import gc
 import logging
 import os
 import threading
@@ -206,6 +207,8 @@ class OwnedProxy(BaseRefProxy[T]):
         if state is None or not state.valid:
             return
         if state.shared or state.exclusive:
+            if gc.is_finalized(self):
+                return  # collected in a cycle with its borrows, so that nobody uses them any more
             raise RuntimeError(f"Cannot safely delete OwnedProxy: {_borrows(state)}")
         _evict(state)
 
@@ -361,9 +364,13 @@ def update(
         return
     target = proxy.__proxy_wrapped__
     factory: Any = get_factory(proxy)
-    _settle(factory.get_store(), factory, target, serializer)
+    store = factory.get_store()
+    _settle(store, factory, target, serializer)
     if state.owner is not None:
         state.owner.__proxy_wrapped__ = target
+        state = state.owner._ref
+    if state.lease_seconds is not None:  # should this process die before the next renewal
+        store.expire([factory.key], state.lease_seconds)
 
 
 def _own(

@@ -146,3 +146,19 @@ def fail_once(path: str, array: Any) -> Any:
 
 def numbers(count: int) -> Any:
     return np.arange(float(count))
+
+
+def take_over(predecessor: Any, future: Any) -> None:
+    """Start up, take the predecessor's output, compute, and set the future to an output."""
+    time.sleep(0.02)
+    output = predecessor + 1
+    time.sleep(0.02)
+    future.set_result(output)
+
+
+def fail_over(predecessor: Any, future: Any) -> None:
+    """As `take_over`, and tell the successor what went wrong."""
+    try:
+        take_over(predecessor, future)
+    except Exception as error:
+        future.set_exception(error)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hammer import in_processes, in_threads, settles
 
 from proxystore_rs.connectors.redis import RedisConnector
 from proxystore_rs.store import Store, get_store, open_store
@@ -125,3 +126,30 @@ def test_a_configuration_file_opens_a_store(redis: Any, tmp_path: Any) -> None:
         assert config == store.config()
         with Store.from_config(config) as again:
             assert again.get(key) == [1, 2]
+
+
+_GONE = """
+import os, signal, sys
+from proxystore_rs.store import open_store
+from proxystore_rs.store.lifetimes import ContextLifetime, LeaseLifetime
+store = open_store(sys.argv[1])
+owners = [store.owned_proxy([1]), store.owned_proxy([1], lease=0.03)]
+future = store.future(lease=0.03)
+context, lease = ContextLifetime(store), LeaseLifetime(store, 3600)
+proxies = [store.proxy([1], lifetime=lifetime) for lifetime in (context, lease)]
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+"""
+
+
+def test_the_interpreter_ends_although_the_server_is_gone(redis: Any) -> None:
+    command = [sys.executable, "-c", _GONE, redis.url, str(redis.process.pid)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_hammering_leaves_nothing_behind(redis: Any) -> None:
+    with Store("redis-hammer", RedisConnector("127.0.0.1", redis.port), register=True) as store:
+        in_threads(store, 3)
+        for method in ("fork", "spawn"):
+            in_processes(store, method, 1)
+        assert settles(redis.keys, 0), redis.ask("KEYS *")

@@ -15,7 +15,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
-use super::{StoreBase, future, overrides, registry};
+use super::{StoreBase, extension, future, overrides, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
@@ -35,6 +35,19 @@ struct State {
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
     pending: Mutex<Option<Arc<Pending>>>,
+}
+
+impl State {
+    /// The same, without what is being fetched.
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            store: self.store.as_ref().map(|store| store.clone_ref(py)),
+            reference: self.reference.clone(),
+            evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
+            deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
+            pending: Mutex::new(None),
+        }
+    }
 }
 
 impl StoreFactory {
@@ -105,7 +118,6 @@ impl StoreFactory {
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
         let inner = store.get().state()?;
-        let started = inner.metrics.start();
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         if let Some(payload) = &state.reference.inline {
@@ -115,9 +127,20 @@ impl StoreFactory {
         let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut object = match pending.filter(Pending::is_ours) {
             Some(pending) => {
-                match pending.wait(py)?.map_err(|error| inner.with_readable_key(py, error, key))? {
-                    Some(received) => Some(inner.decode(py, key, &received, deserializer)?),
-                    None => None,
+                let timeout = wait.and_then(|wait| wait.timeout);
+                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+                let Some(outcome) = pending.wait(py, deadline)? else {
+                    // It goes on, for whoever asks next.
+                    *state.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
+                    return Err(future::timed_out(store, inner, key));
+                };
+                match outcome {
+                    Ok(Some(received)) => Some(inner.decode(py, key, &received, deserializer)?),
+                    Ok(None) => None,
+                    Err(error) if wait.is_some() => {
+                        return Err(future::failed(store, inner, key, error));
+                    }
+                    Err(error) => return Err(inner.with_readable_key(py, error, key)),
                 }
             }
             None => get_through(store, inner, key, deserializer)?,
@@ -132,10 +155,6 @@ impl StoreFactory {
         if state.evict.load(Ordering::Relaxed) {
             inner.evict(py, key)?;
         }
-        if inner.metrics.is_on() {
-            let name = wait.map_or("factory.resolve", |_| "factory.polling_resolve");
-            inner.metrics.time(py, name, &inner.key_to_python(py, key)?, started)?;
-        }
         Ok(object)
     }
 
@@ -149,6 +168,15 @@ impl StoreFactory {
         })
     }
 
+    /// How a future's proxies wait, with another timeout if one is given.
+    fn wait_at_most(&self, timeout: Option<f64>) -> PyResult<Option<Wait>> {
+        let mut wait = self.state()?.reference.wait;
+        if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
+            wait.timeout = Some(seconds(if timeout < 0.0 { 0.0 } else { timeout })?);
+        }
+        Ok(wait)
+    }
+
     /// The serialized reference. `class` names the target's class, if known.
     fn encode(&self, py: Python<'_>, class: Option<String>) -> PyResult<Vec<u8>> {
         let state = self.state()?;
@@ -157,7 +185,7 @@ impl StoreFactory {
         reference.class = class.or(reference.class);
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
-                Some(extension_with(py, reference.extension.as_deref(), deserializer)?);
+                Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
         }
         reference.encode().py(py)
     }
@@ -166,7 +194,7 @@ impl StoreFactory {
         let mut reference = Reference::decode(bytes).py(py)?;
         let mut deserializer = None;
         if let Some(extension) = &reference.extension {
-            let (rest, own) = extension_without(py, extension)?;
+            let (rest, own) = extension::without(py, extension)?;
             reference.extension = rest;
             deserializer = own;
         }
@@ -178,41 +206,6 @@ impl StoreFactory {
             pending: Mutex::new(None),
         })
     }
-}
-
-const DESERIALIZER: &str = "proxy_deserializer";
-
-/// The pickled settings of Python with a proxy's own deserializer among them.
-fn extension_with(
-    py: Python<'_>,
-    extension: Option<&[u8]>,
-    deserializer: &Py<PyAny>,
-) -> PyResult<Vec<u8>> {
-    let pickle = py.import(intern!(py, "pickle"))?;
-    let settings = match extension {
-        Some(bytes) => pickle.call_method1("loads", (PyBytes::new(py, bytes),))?.cast_into()?,
-        None => PyDict::new(py),
-    };
-    settings.set_item(DESERIALIZER, deserializer)?;
-    pickle.call_method1("dumps", (settings,))?.extract()
-}
-
-type Split = (Option<Vec<u8>>, Option<Py<PyAny>>);
-
-fn extension_without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
-    let pickle = py.import(intern!(py, "pickle"))?;
-    let settings: Bound<'_, PyDict> =
-        pickle.call_method1("loads", (PyBytes::new(py, extension),))?.cast_into()?;
-    let Some(deserializer) = settings.get_item(DESERIALIZER)? else {
-        return Ok((Some(extension.to_vec()), None));
-    };
-    settings.del_item(DESERIALIZER)?;
-    let rest = if settings.is_empty() {
-        None
-    } else {
-        Some(pickle.call_method1("dumps", (settings,))?.extract()?)
-    };
-    Ok((rest, Some(deserializer.unbind())))
 }
 
 #[pymethods]
@@ -348,11 +341,15 @@ impl StoreFactory {
     /// As `resolve`, waiting `timeout` seconds at most for the object of a future.
     #[pyo3(signature = (timeout))]
     fn _result<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        let mut wait = self.state()?.reference.wait;
-        if let (Some(wait), Some(timeout)) = (&mut wait, timeout) {
-            wait.timeout = Some(seconds(timeout.max(0.0))?);
-        }
-        self.fetch(py, wait, false)
+        self.fetch(py, self.wait_at_most(timeout)?, false)
+    }
+
+    /// Waits `timeout` seconds at most until the future is set; fetches nothing.
+    #[pyo3(signature = (timeout))]
+    fn _until_set(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let wait = self.wait_at_most(timeout)?.unwrap_or_default();
+        let store = self.get_store(py)?;
+        future::wait(&store, store.get().state()?, &self.reference()?.key, wait)
     }
 
     /// How a future's proxies wait: seconds to wait, seconds of the producer's lease.
@@ -364,18 +361,19 @@ impl StoreFactory {
 
     /// A factory for whichever object is current under the key, which evicts nothing.
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
-        let state = self.state()?;
-        let mut reference = state.reference.clone();
-        reference.key = Key::latest(reference.key.id());
-        reference.wait = None;
-        let state = State {
-            store: state.store.as_ref().map(|store| store.clone_ref(py)),
-            reference,
-            evict: AtomicBool::new(false),
-            deserializer: state.deserializer.as_ref().map(|function| function.clone_ref(py)),
-            pending: Mutex::new(None),
-        };
+        let mut state = self.state()?.clone_ref(py);
+        state.reference.key = Key::latest(state.reference.key.id());
+        state.evict = AtomicBool::new(false);
         Self::with(py, state)
+    }
+
+    /// The same factory with its store at hand.
+    fn _at<'py>(
+        slf: &Bound<'py, Self>,
+        store: &Bound<'py, StoreBase>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let state = slf.get().state()?.clone_ref(slf.py());
+        with_class(State { store: Some(store.clone().unbind()), ..state }, slf.get_type().as_any())
     }
 
     /// Whether the object travels inside the reference, so that there is nothing to free.
@@ -409,6 +407,9 @@ impl StoreFactory {
         }
         if inner.keys.has_foreign() && wait.is_some() {
             return Ok(()); // its thread could wait for ever, and the interpreter for the thread
+        }
+        if overrides(&store, intern!(py, "get"))? {
+            return Ok(()); // objects come through a method of the user's, when they are used
         }
         let started = Arc::new(Pending::new());
         let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proxystore::codec::{Encode, Failure};
 use proxystore::reference::Wait;
 use proxystore::store::Waiting;
-use proxystore::{ErrorKind, Key, patterns};
+use proxystore::{Error, ErrorKind, Key, patterns};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -29,20 +29,34 @@ pub(super) fn wait(
         match py.detach(|| waiting.step(Some(Instant::now() + STEP))) {
             Ok(true) => return Ok(()),
             Ok(false) => py.check_signals()?,
-            Err(error) if error.kind() == ErrorKind::Timeout => {
-                return Err(timed_out(store, inner, key).unwrap_or_else(|error| error));
-            }
-            Err(error) => return Err(inner.with_readable_key(py, error, key)),
+            Err(error) => return Err(failed(store, inner, key, error)),
         }
     }
 }
 
-fn timed_out(store: &Bound<'_, StoreBase>, inner: &State, key: &Key) -> PyResult<PyErr> {
+/// The exception for a wait that failed.
+pub(super) fn failed(
+    store: &Bound<'_, StoreBase>,
+    inner: &State,
+    key: &Key,
+    error: Error,
+) -> PyErr {
+    if error.kind() == ErrorKind::Timeout {
+        return timed_out(store, inner, key);
+    }
+    inner.with_readable_key(store.py(), error, key)
+}
+
+/// The exception for a result that did not come in time.
+pub(super) fn timed_out(store: &Bound<'_, StoreBase>, inner: &State, key: &Key) -> PyErr {
     let py = store.py();
-    let class = py.import("proxystore_rs.exceptions")?.getattr("FutureTimeoutError")?;
-    let key = inner.key_to_python(py, key)?;
-    let error = class.call1((key, store.get_type(), inner.store.name()))?;
-    Ok(PyErr::from_value(error))
+    let make = || -> PyResult<PyErr> {
+        let class = py.import("proxystore_rs.exceptions")?.getattr("FutureTimeoutError")?;
+        let key = inner.key_to_python(py, key)?;
+        let error = class.call1((key, store.get_type(), inner.store.name()))?;
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|error| error)
 }
 
 /// The exception that a failure stands for: the producer's own, if it can be rebuilt here.

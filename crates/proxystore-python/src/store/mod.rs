@@ -4,6 +4,7 @@
 //! Python subclass.
 
 mod export;
+mod extension;
 mod factory;
 mod future;
 mod lifetime;

@@ -1,11 +1,12 @@
 //! Fetching in the background.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
-use proxystore::{Key, fork};
+use proxystore::store::Waiting;
+use proxystore::{Access, Key, Store, fork};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
@@ -38,10 +39,12 @@ impl Pending {
         key: Key,
         wait: Option<Wait>,
     ) -> PyResult<()> {
-        let (fetch, store, access) = (Arc::clone(self), inner.store.clone(), inner.access);
+        let (fetch, store, access) = (Arc::downgrade(self), inner.store.clone(), inner.access);
         let fetch = move || {
-            let ready = wait.map_or(Ok(()), |wait| store.wait_for_result(&key, wait));
-            fetch.finish(ready.and_then(|()| store.get_payload(&key, access)));
+            let outcome = fetch_while_wanted(&fetch, &store, &key, wait, access);
+            if let Some(fetch) = fetch.upgrade() {
+                fetch.finish(outcome);
+            }
         };
         let started = if inner.keys.has_foreign() {
             start_python_thread(py, fetch)
@@ -59,25 +62,56 @@ impl Pending {
         self.done.notify_all();
     }
 
-    /// The outcome; Ctrl-C is noticed while waiting.
-    pub(super) fn wait(&self, py: Python<'_>) -> PyResult<proxystore::Result<Option<Received>>> {
+    /// The outcome, `None` when there is none by the deadline; Ctrl-C is noticed while waiting.
+    pub(super) fn wait(
+        &self,
+        py: Python<'_>,
+        deadline: Option<Instant>,
+    ) -> PyResult<Option<proxystore::Result<Option<Received>>>> {
         loop {
+            let is_late = deadline.is_some_and(|deadline| deadline <= Instant::now());
             let outcome = py.detach(|| {
                 let guard = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                let timeout = Duration::from_millis(50);
+                let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+                let timeout = left.map_or(STEP, |left| left.min(STEP));
                 let empty = |outcome: &mut Option<_>| outcome.is_none();
                 match self.done.wait_timeout_while(guard, timeout, empty) {
                     Ok((mut guard, _)) => guard.take(),
                     Err(poisoned) => poisoned.into_inner().0.take(),
                 }
             });
-            if let Some(outcome) = outcome {
+            if outcome.is_some() || is_late {
                 return Ok(outcome);
             }
             py.check_signals()?;
         }
     }
 }
+
+/// Waits for the object and fetches it, or gives up when nobody is left who would take it.
+fn fetch_while_wanted(
+    fetch: &Weak<Pending>,
+    store: &Store,
+    key: &Key,
+    wait: Option<Wait>,
+    access: Access,
+) -> proxystore::Result<Option<Received>> {
+    if let Some(wait) = wait {
+        let mut waiting = Waiting::new(store, key, wait);
+        while !waiting.step(Instant::now().checked_add(LOOK_UP))? {
+            if fetch.strong_count() == 0 {
+                return Ok(None);
+            }
+        }
+    }
+    store.get_payload(key, access)
+}
+
+/// How often Python's main thread looks after signals while it waits.
+const STEP: Duration = Duration::from_millis(50);
+
+/// How often a thread that waits for a future looks whether anybody else does.
+const LOOK_UP: Duration = Duration::from_millis(500);
 
 const FETCH_THREAD: &str = "proxystore-fetch";
 

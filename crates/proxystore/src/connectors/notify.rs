@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
 use crate::error::Result;
 
 /// Even without an event the check is made this often: events may be lost, and a connector may be
@@ -28,7 +32,8 @@ pub(crate) fn wait_for(
     if left_until(deadline).is_some_and(|left| left.is_zero()) {
         return Ok(false);
     }
-    let Some(events) = Events::of(directory) else {
+    let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
+    let Some(events) = Watch::of(directory, flags) else {
         return poll_for(deadline, check);
     };
     loop {
@@ -68,53 +73,42 @@ fn left_until(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|at| at.saturating_duration_since(Instant::now()))
 }
 
-#[cfg(target_os = "linux")]
-use linux::Events;
+/// A watch of what happens in a directory.
+pub(crate) struct Watch(Option<OwnedFd>);
 
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::path::Path;
-    use std::time::Duration;
+impl Watch {
+    /// `None` when there is no watch to be had.
+    pub(crate) fn of(directory: &Path, what: WatchFlags) -> Option<Self> {
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
+        inotify::add_watch(&events, directory, what).ok()?;
+        Some(Self(Some(events)))
+    }
 
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use rustix::fd::OwnedFd;
-    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    /// The descriptor, readable when something happened; `None` only while it is dropped.
+    pub(crate) fn descriptor(&self) -> Option<&OwnedFd> {
+        self.0.as_ref()
+    }
 
-    /// What happens in a directory.
-    pub(super) struct Events(OwnedFd);
-
-    impl Events {
-        /// `None` when there is no watch to be had.
-        pub(super) fn of(directory: &Path) -> Option<Self> {
-            let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
-            let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
-            inotify::add_watch(&events, directory, flags).ok()?;
-            Some(Self(events))
-        }
-
-        /// Sleeps until something happens, or for `time`; also returns early on a signal.
-        pub(super) fn sleep(&self, time: Duration) {
-            let timeout = Timespec::try_from(time).unwrap_or_default();
-            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => {
-                    let _ = rustix::io::read(&self.0, &mut [0_u8; 4096]); // whatever it was
-                }
-                Err(_) => std::thread::sleep(time.min(super::LONGEST_PAUSE)),
+    /// Sleeps until something happens, or for `time`; also returns early on a signal.
+    fn sleep(&self, time: Duration) {
+        let timeout = Timespec::try_from(time).unwrap_or_default();
+        let Some(events) = self.descriptor() else { return };
+        match poll(&mut [PollFd::new(events, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {
+                let _ = rustix::io::read(events, &mut [0_u8; 4096]); // whatever it was
             }
+            Err(_) => std::thread::sleep(time.min(LONGEST_PAUSE)),
         }
     }
 }
 
-/// There are no watches.
-#[cfg(not(target_os = "linux"))]
-struct Events;
-
-#[cfg(not(target_os = "linux"))]
-impl Events {
-    fn of(_directory: &Path) -> Option<Self> {
-        None
+impl Drop for Watch {
+    /// The kernel takes some 10 ms to close a watch, while it waits for all of its processors. Who
+    /// waited for an object wants it now, so another thread does that.
+    fn drop(&mut self) {
+        let events = self.0.take();
+        let thread = std::thread::Builder::new().name("proxystore-close".to_owned());
+        let _ = thread.stack_size(32 * 1024).spawn(move || drop(events)); // without one: here
     }
-
-    fn sleep(&self, _time: Duration) {}
 }

@@ -3,11 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::key::Key;
 use crate::patterns::schedule::{self, Scheduled};
 use crate::store::Store;
+
+/// However short a lease is, renewing it leaves the process time for other things.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Keeps objects alive: renews their time to live until it is dropped.
 ///
@@ -45,9 +48,14 @@ impl Lease {
     /// Gives the objects `ttl` to live, and renews it every third of that.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on channels without a time to
-    /// live, else what the channel fails with.
+    /// [`ErrorKind::Unsupported`] on channels without a time to live, [`ErrorKind::Config`] for a
+    /// `ttl` of zero, else what the channel fails with.
     pub fn new(store: &Store, keys: impl IntoIterator<Item = Key>, ttl: Duration) -> Result<Self> {
+        if ttl.is_zero() {
+            return Err(Error::new(ErrorKind::Config, "take a lease", "it ends as it begins")
+                .with("store", store.name())
+                .with_hint("give it a time to live that is longer than renewing it takes"));
+        }
         let keys: Vec<Key> = keys.into_iter().collect();
         store.expire(&keys, Some(ttl))?;
         let shared = Arc::new(Shared {
@@ -79,7 +87,11 @@ impl Lease {
 
 fn renew_after(shared: &Arc<Shared>, pause: Duration) -> Result<()> {
     let weak = Arc::downgrade(shared);
-    let job = schedule::at(Instant::now() + pause, move || renew(&weak))?;
+    // A lease that outlasts the clock needs no renewal.
+    let Some(when) = Instant::now().checked_add(pause.max(SHORTEST_PAUSE)) else {
+        return Ok(());
+    };
+    let job = schedule::at(when, move || renew(&weak))?;
     *shared.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(job);
     Ok(())
 }

@@ -69,7 +69,7 @@ struct Guard {
     /// A forked child has copies of the parent's owners, and owns nothing.
     process: u64,
     armed: AtomicBool,
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl Guard {
@@ -83,8 +83,12 @@ impl Guard {
             reference,
             process: fork::generation(),
             armed: AtomicBool::new(true),
-            _lease: lease,
+            lease,
         }))
+    }
+
+    fn ttl(&self) -> Option<Duration> {
+        self.lease.as_ref().map(Lease::ttl)
     }
 }
 
@@ -150,7 +154,8 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
 
     /// Takes responsibility for the object of a reference, such as a task's result on arrival.
     ///
-    /// Exactly one process may do so. `ttl` as in [`Store::leased_proxy`].
+    /// Exactly one process may do so. `ttl` as in [`Store::leased_proxy`]; without it, the object
+    /// keeps the time to live that it may have, for instance by the lease of its former owner.
     ///
     /// # Errors
     /// What opening the store fails with.
@@ -199,14 +204,14 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
         LentProxy { proxy: self.proxy.clone(), guard: Arc::clone(&self.guard) }
     }
 
-    /// Copies the stored object, and returns the owner of the copy.
+    /// Copies the stored object, and returns the owner of the copy, with a lease like this one's.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no object any more, else what the channel fails with.
     pub fn try_clone(&self) -> Result<Self> {
         let store = &self.guard.store;
         let key = store.copy(self.key())?.ok_or_else(|| store.missing(self.key()))?;
-        Self::new(store, &key, None, None)
+        Self::new(store, &key, None, self.guard.ttl())
     }
 
     /// The store.
@@ -282,8 +287,8 @@ impl<T: Encode + Decode + Send + Sync + 'static> RefMutProxy<'_, T> {
     /// As [`Store::put`].
     pub fn update(self) -> Result<()> {
         let guard = &self.owner.guard;
-        let options =
-            PutOptions { key: Some(guard.reference.key.clone()), ..PutOptions::default() };
+        let key = Some(guard.reference.key.clone());
+        let options = PutOptions { key, ttl: guard.ttl(), ..PutOptions::default() };
         guard.store.put_with(&self.value, &options)?;
         let factory = StoreFactory::of(&guard.store, guard.reference.clone());
         self.owner.proxy = Proxy::with_target(factory, Arc::new(self.value));

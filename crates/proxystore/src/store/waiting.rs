@@ -36,7 +36,7 @@ impl<'a> Waiting<'a> {
             && when <= Instant::now()
         {
             self.check_lease()?;
-            self.look_at_lease = Some(Instant::now() + lease / 2);
+            self.look_at_lease = Instant::now().checked_add(lease / 2);
         }
         let ends = [until, self.deadline, self.look_at_lease];
         let connector = self.store.connector();
@@ -57,7 +57,10 @@ impl<'a> Waiting<'a> {
         }
         Err(self
             .error(ErrorKind::Abandoned, "its producer is gone, and its lease ended")
-            .with_hint("the producing process died or was cut off; run its task again"))
+            .with_hint(
+                "the producing process died or was cut off, or another consumer took the result of \
+                 an evicting future; run its task again",
+            ))
     }
 
     fn error(&self, kind: ErrorKind, message: &'static str) -> Error {

@@ -4,6 +4,8 @@
 mod conformance;
 mod file;
 mod future;
+#[cfg(target_os = "linux")]
+mod hammer;
 mod lifetime;
 mod memory;
 mod multi;

@@ -102,7 +102,7 @@ fn a_clone_has_an_owner_and_bytes_of_its_own() {
 #[test]
 fn a_leased_object_lives_while_its_owner_does() {
     let store = store("own-lease");
-    let ttl = Duration::from_millis(200);
+    let ttl = Duration::from_millis(600);
     let owned = store.leased_proxy("kept".to_owned(), ttl).unwrap();
     let key = owned.key().clone();
     thread::sleep(ttl * 3);

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{ReadFlags, Reader, WatchFlags};
 use rustix::fs::{AtFlags, symlinkat, unlinkat};
 use rustix::io::Errno;
 
+use crate::connectors::notify::Watch;
 use crate::error::Result;
 
 use super::session::{KEYS, Session};
@@ -30,23 +31,17 @@ pub(super) fn wait(
     if is_there()? {
         return Ok(true);
     }
-    let watch = watch(session).ok();
+    let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+    let watch = Watch::of(&session.path.join(KEYS), flags);
     loop {
         // After the watch is set, or else what happens in between would be missed.
         if is_there()? {
             return Ok(true);
         }
-        if !next_change(watch.as_ref(), id, deadline) {
+        if !next_change(watch.as_ref().and_then(Watch::descriptor), id, deadline) {
             return is_there();
         }
     }
-}
-
-fn watch(session: &Session) -> rustix::io::Result<OwnedFd> {
-    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-    let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-    inotify::add_watch(&watch, session.path.join(KEYS), flags)?;
-    Ok(watch)
 }
 
 /// Makes every waiter of the session look again.
