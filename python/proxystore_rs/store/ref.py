@@ -206,9 +206,8 @@ class OwnedProxy(BaseRefProxy[T]):
         state: _State | None = getattr(self, "_ref", None)
         if state is None or not state.valid:
             return
-        if state.shared or state.exclusive:
-            if gc.is_finalized(self):
-                return  # collected in a cycle with its borrows, so that nobody uses them any more
+        # One that is collected with borrows was in a cycle with them: nobody uses them any more.
+        if (state.shared or state.exclusive) and not gc.is_finalized(self):
             raise RuntimeError(f"Cannot safely delete OwnedProxy: {_borrows(state)}")
         _evict(state)
 
