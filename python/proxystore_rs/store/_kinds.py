@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from proxystore_rs.exceptions import StoreConfigError
@@ -79,6 +80,7 @@ def native_path(scheme: str) -> str:
     return path
 
 
+@functools.cache
 def key_type(scheme: str) -> Any:
     """Return the class of the keys of a native connector; called by the native code."""
     return _import(native_path(scheme))._key_type

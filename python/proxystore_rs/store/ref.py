@@ -28,12 +28,12 @@ given back, see `proxystore_rs.store.scopes`.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import gc
 import logging
 import os
 import threading
-import weakref
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from proxystore_rs._core import Lease, Proxy, StoreFactory, _copy, _hold_lease, _settle
@@ -105,20 +105,28 @@ class ReferenceInvalidError(BaseRefProxyError):
 
 
 class _State:
-    """What a reference knows of itself; apart from it, so that finalizers can hold this."""
+    """What a reference knows of itself; apart from it, so that `_responsible` can hold this."""
 
-    __slots__ = ("exclusive", "finalizer", "lease", "lease_seconds", "owner", "shared", "valid")
+    __slots__ = (
+        *("exclusive", "factory", "lease", "lease_seconds"),
+        *("owner", "process", "shared", "valid"),
+    )
 
     def __init__(self, owner: OwnedProxy[Any] | None = None) -> None:
         self.valid = True
-        # Of an owner: its borrows, and what frees the object.
+        # Of an owner: its borrows, what names the object, and the process that is to free it.
         self.shared = 0
         self.exclusive = 0
-        self.finalizer: weakref.finalize[..., Any] | None = None
+        self.factory: Any = None
+        self.process = 0
         self.lease: Lease | None = None
         self.lease_seconds: float | None = None
         # Of a borrow: the owner, which it keeps alive until the borrow is given back.
         self.owner = owner
+
+
+# The states of owners whose objects are to be freed when they die, or when the interpreter exits.
+_responsible: set[_State] = set()
 
 
 class BaseRefProxy(Proxy[T], Generic[T]):
@@ -190,18 +198,18 @@ class OwnedProxy(BaseRefProxy[T]):
             factory = factory._latest()
         super().__init__(factory, cache_defaults=cache_defaults, target=target)
         if not factory._is_inline:
-            self._ref.finalizer = weakref.finalize(self, _evict, factory, os.getpid())
+            state = self._ref
+            state.factory, state.process = factory, os.getpid()
+            _responsible.add(state)
 
     def __del__(self) -> None:
         state: _State | None = getattr(self, "_ref", None)
         if state is None or not state.valid:
             return
-        if state.shared or state.exclusive:
-            if gc.is_finalized(self):
-                return  # collected in a cycle with its borrows, so that nobody uses them any more
+        # One that is collected with borrows was in a cycle with them: nobody uses them any more.
+        if (state.shared or state.exclusive) and not gc.is_finalized(self):
             raise RuntimeError(f"Cannot safely delete OwnedProxy: {_borrows(state)}")
-        if state.finalizer is not None:
-            state.finalizer()
+        _evict(state)
 
 
 class _Borrow(BaseRefProxy[T]):
@@ -438,8 +446,7 @@ def _invalidate(proxy: BaseRefProxy[Any]) -> None:
     state = proxy._ref
     state.valid = False
     state.lease = None
-    if state.finalizer is not None:
-        state.finalizer.detach()
+    _responsible.discard(state)
     proxy.__proxy_factory__ = _Invalid(type(proxy))
     if is_resolved(proxy):
         del proxy.__proxy_wrapped__
@@ -466,11 +473,15 @@ def _borrows(state: _State) -> str:
     return f"there {'is' if state.shared == 1 else 'are'} {others}"
 
 
-def _evict(factory: Any, process: int) -> None:
-    """Free the object of an owner that died."""
-    if os.getpid() != process:
+def _evict(state: _State) -> None:
+    """Free the object of an owner that died, once."""
+    if state not in _responsible:
         return
+    _responsible.discard(state)
+    factory = state.factory
     try:
+        if os.getpid() != state.process:
+            return
         store = factory._open_store
         if store is not None:
             store.evict(factory.key)
@@ -488,3 +499,9 @@ def _evict(factory: Any, process: int) -> None:
     except Exception as error:
         # Nobody is there to be told, and the object may be beyond reach anyway.
         logger.debug("an owner died, but its object could not be evicted: %s", error)
+
+
+@atexit.register
+def _evict_all() -> None:
+    for state in list(_responsible):
+        _evict(state)

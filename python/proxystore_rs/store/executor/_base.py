@@ -234,7 +234,7 @@ class StoreExecutor(Executor):
                 self._can_reserve = False
             else:
                 call.results.append(key)
-                place = Carrier(self.store.proxy_from_key(key))
+                place = self.store.proxy_from_key(key)
         if place is None:
             place = self.store.config()
         deep = self.nested or self._resolves_futures
@@ -242,12 +242,14 @@ class StoreExecutor(Executor):
 
     def _split(self, call: Call, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the engine's options, and the function's arguments as they travel."""
+        if not kwargs:
+            return {}, {}
         options = {name: value for name, value in kwargs.items() if name in self._options}
         named = {name: self._pack(call, v) for name, v in kwargs.items() if name not in options}
         return options, named
 
     def _pack_all(self, call: Call, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(self._pack(call, item) for item in args)
+        return tuple([self._pack(call, item) for item in args])
 
     def _pack(self, call: Call, argument: Any) -> Any:
         """Return what travels for an argument."""

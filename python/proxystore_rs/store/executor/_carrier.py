@@ -2,7 +2,8 @@
 
 Engines look at what they carry: Dask descends into what says it is a list and computes a token of
 it, Ray ships what says it is `bytes` raw, Parsl looks for files, and cloudpickle asks `isinstance`.
-A carrier answers for itself alone. Its pickle holds the proxy as bytes, made by plain `pickle`.
+A carrier answers for itself alone. Its pickle holds the proxy as bytes: the reference of a proxy
+that comes from a store, else what plain `pickle` made of it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from proxystore_rs._core import _restore
 from proxystore_rs.proxy import Proxy
 
-__all__ = ["Carrier", "Result", "is_proxy", "receive", "receive_chunk", "replace_items"]
+__all__ = [
+    "Carrier",
+    "Result",
+    "dumps",
+    "is_proxy",
+    "loads",
+    "receive",
+    "receive_chunk",
+    "replace_items",
+]
 
 
 class Carrier:
@@ -27,16 +38,16 @@ class Carrier:
 
     __slots__ = ("_data", "_proxy", "stored")
 
-    def __init__(self, proxy: Any, stored: bool = False) -> None:
+    def __init__(self, proxy: Any, stored: bool = False, data: bytes = b"") -> None:
         self._proxy: Any = proxy
-        self._data: bytes | None = None
+        self._data = data
         self.stored = stored
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of a proxy>"
 
     def __reduce__(self) -> Any:
-        return _arrived, (type(self), self.data(), self.stored)
+        return type(self), (None, self.stored, self.data())
 
     def __dask_tokenize__(self) -> Any:
         return type(self).__name__, self.data()
@@ -47,15 +58,15 @@ class Carrier:
         return type(self) is Carrier and self.stored
 
     def data(self) -> bytes:
-        """Return the pickled proxy; made once, for pickling a reference gives it away."""
-        if self._data is None:
-            self._data = _dumps(self._proxy)
+        """Return the proxy as bytes; made once, for pickling a reference gives it away."""
+        if not self._data:
+            self._data = dumps(self._proxy)
         return self._data
 
     def open(self) -> Any:
         """Return the proxy; one that arrived is not kept, for an owner must be able to die."""
         if self._proxy is None:
-            return pickle.loads(self.data())
+            return loads(self._data)
         return self._proxy
 
 
@@ -65,19 +76,13 @@ class Result(Carrier):
     __slots__ = ()
 
     def __reduce__(self) -> Any:
-        rebuild = _gathered if _in_dask_worker() else _arrived
-        return rebuild, (type(self), self.data(), self.stored)
+        rebuild = _gathered if _in_dask_worker() else Result
+        return rebuild, (None, self.stored, self.data())
 
 
-def _arrived(kind: type[Carrier], data: bytes, stored: bool) -> Carrier:
-    carrier = kind(None, stored)
-    carrier._data = data
-    return carrier
-
-
-def _gathered(kind: type[Carrier], data: bytes, stored: bool) -> Any:
+def _gathered(_: None, stored: bool, data: bytes) -> Any:
     """Return the carrier in a worker, and the proxy in a client: there `gather` ends here."""
-    carrier = _arrived(kind, data, stored)
+    carrier = Result(None, stored, data)
     if _in_dask_worker():
         return carrier
     proxy = carrier.open()
@@ -120,7 +125,13 @@ def _in_dask_worker() -> bool:
     return workers is not None and len(workers.Worker._instances) > 0
 
 
-def _dumps(proxy: Any) -> bytes:
+def dumps(proxy: Any) -> bytes:
+    """Return a proxy as bytes."""
+    if type(proxy) is Proxy:
+        rebuild, arguments = Proxy.__reduce__(proxy)
+        if rebuild is _restore:
+            reference: bytes = arguments[0]
+            return reference
     try:
         return pickle.dumps(proxy, protocol=5)
     except Exception:  # a factory that is a lambda, say
@@ -128,6 +139,14 @@ def _dumps(proxy: Any) -> bytes:
             raise
         data: bytes = importlib.import_module("cloudpickle").dumps(proxy, protocol=5)
         return data
+
+
+def loads(data: bytes) -> Any:
+    """Return the proxy of these bytes."""
+    return pickle.loads(data) if data.startswith(_PICKLE) else _restore(data)
+
+
+_PICKLE = b"\x80"  # how pickles begin; references begin with a letter
 
 
 def is_proxy(item: Any) -> bool:

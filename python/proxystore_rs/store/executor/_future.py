@@ -21,7 +21,8 @@ class Ledger:
 
     def __init__(self, store: Any) -> None:
         self.store = store
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # used as it is where nobody is told: that is quicker
+        self._ended = threading.Condition(self._lock)
         self._pending: set[Call] = set()
         self._at_end: Callable[[], None] | None = None
         # A worker may fill the key of a task that was given up, after it was evicted.
@@ -29,33 +30,33 @@ class Ledger:
 
     def add(self, call: Call) -> None:
         """Note that a call has begun."""
-        with self._changed:
+        with self._lock:
             self._pending.add(call)
 
     def remove(self, call: Call) -> None:
         """Note that a call is over."""
-        with self._changed:
+        end = None
+        with self._lock:
             self._pending.discard(call)
-            end = None if self._pending else self._at_end
-            if end is not None:
-                self._at_end = None
-            self._changed.notify_all()
+            if not self._pending:
+                end, self._at_end = self._at_end, None
+                self._ended.notify_all()
         if end is not None:
             end()
 
     def pending(self) -> list[Call]:
         """Return the calls that are not over."""
-        with self._changed:
+        with self._lock:
             return list(self._pending)
 
     def wait(self) -> None:
         """Wait until all calls are over."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._pending)
+        with self._lock:
+            self._ended.wait_for(lambda: not self._pending)
 
     def at_end(self, end: Callable[[], None]) -> None:
         """Call a function once all calls are over."""
-        with self._changed:
+        with self._lock:
             if self._pending:
                 self._at_end = end
                 return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from types import NoneType
 from typing import Any
 
 from proxystore_rs._core import _settle
@@ -14,7 +16,9 @@ from proxystore_rs.store.config import StoreConfig
 from proxystore_rs.store.executor._carrier import (
     Carrier,
     Result,
+    dumps,
     is_proxy,
+    loads,
     replace_items,
 )
 from proxystore_rs.store.executor._rules import estimate_size
@@ -30,8 +34,13 @@ def may_be_proxied(item: Any) -> bool:
 
     `None` and truth values cannot, and the futures and references of an engine must not.
     """
-    kind = type(item)
-    if item is None or kind is bool or issubclass(kind, (Proxy, Carrier, Future)):
+    kind: Any = type(item)
+    return _instances_may_be_proxied(kind)
+
+
+@functools.lru_cache
+def _instances_may_be_proxied(kind: type) -> bool:
+    if issubclass(kind, (NoneType, bool, Proxy, Carrier, Future)):
         return False
     return all(base.__module__.partition(".")[0] not in _ENGINES for base in kind.__mro__)
 
@@ -42,8 +51,8 @@ class Task:
     Args:
         function: What to call.
         rule: Says whether to proxy the result.
-        place: A proxy of the result to come, if its key was made in advance; else how to open the
-            store.
+        place: A proxy of the result to come, or its bytes, if its key was made in advance; else how
+            to open the store.
         store: The store, for tasks that run in the process that made them.
         owned: Whether the receiver of the result owns it.
         deep: Whether containers among the arguments may hold carriers.
@@ -55,7 +64,7 @@ class Task:
         self,
         function: Callable[..., Any],
         rule: Callable[[Any], bool],
-        place: Carrier | StoreConfig,
+        place: Proxy[Any] | bytes | StoreConfig,
         store: Any,
         owned: bool,
         deep: bool,
@@ -64,12 +73,15 @@ class Task:
         self.store, self.owned, self.deep = store, owned, deep
 
     def __reduce__(self) -> Any:
-        return Task, (self.function, self.rule, self.place, None, self.owned, self.deep)
+        return Task, (self.function, self.rule, self._place_data(), None, self.owned, self.deep)
 
     def __dask_tokenize__(self) -> Any:
         # Two calls are two tasks, with a result each, as they are for any executor.
-        place = self.place
-        return "Task", place.data() if isinstance(place, Carrier) else id(self)
+        place = self._place_data()
+        return "Task", place if isinstance(place, bytes) else id(self)
+
+    def _place_data(self) -> bytes | StoreConfig:
+        return dumps(self.place) if is_proxy(self.place) else self.place
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function with proxies for carriers, and return its result or a carrier."""
@@ -111,10 +123,11 @@ class Task:
 
     def _put(self, result: Any) -> Result:
         populate = None if self.store is not None else False
-        if isinstance(self.place, StoreConfig):
-            store = self.store or get_or_create_store(self.place)
+        place: Any = self.place
+        if issubclass(type(place), StoreConfig):
+            store = self.store or get_or_create_store(place)
             return Result(store.proxy(result, populate_target=populate), self.owned)
-        factory: Any = get_factory(self.place.open())
+        factory: Any = get_factory(place if is_proxy(place) else loads(place))
         store = self.store or factory.get_store()
         if store._inline_bytes and estimate_size(result) < store._inline_bytes:
             return Result(store.proxy(result, populate_target=populate), self.owned)

@@ -61,8 +61,11 @@ pub(super) struct Page(Mapping);
 impl Page {
     /// The page of another owner; `None` when it is gone.
     pub(super) fn open(session: &Session, owner: u64) -> Option<Self> {
-        let opened = session.open_file(&file(owner), OFlags::RDWR).ok()?;
-        Mapping::shared_writable(&opened, 0, PAGE).ok().map(Self)
+        Self::of_file(&session.open_file(&file(owner), OFlags::RDWR).ok()?)
+    }
+
+    fn of_file(opened: &OwnedFd) -> Option<Self> {
+        Mapping::shared_writable(opened, 0, PAGE).ok().map(Self)
     }
 
     fn free(&self) -> &AtomicU64 {
@@ -90,6 +93,37 @@ impl Page {
     }
 }
 
+/// Another owner, whose file and page are kept open: who evicts one of its objects mostly evicts
+/// more of them.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    id: u64,
+    file: OwnedFd,
+    pub(super) page: Page,
+}
+
+impl Neighbour {
+    /// The one that `kept` holds if it is this owner, else opened anew; `None` when its process is
+    /// gone.
+    pub(super) fn living<'a>(
+        kept: &'a mut Option<Self>,
+        session: &Session,
+        id: u64,
+    ) -> Option<&'a Self> {
+        if kept.as_ref().is_none_or(|known| known.id != id) {
+            *kept = Self::open(session, id);
+        }
+        *kept = kept.take().filter(|known| is_locked(&known.file));
+        kept.as_ref()
+    }
+
+    fn open(session: &Session, id: u64) -> Option<Self> {
+        let file = session.open_file(&file(id), OFlags::RDWR).ok()?;
+        let page = Page::of_file(&file)?;
+        Some(Self { id, file, page })
+    }
+}
+
 /// The file of an owner.
 pub(super) fn file(owner: u64) -> String {
     format!("{OWNER_PREFIX}{owner:016x}")
@@ -100,7 +134,13 @@ pub(super) fn is_alive(session: &Session, owner: u64) -> bool {
     let Ok(opened) = session.open_file(&file(owner), OFlags::RDONLY) else {
         return false;
     };
-    let locked = fs::flock(&opened, FlockOperation::NonBlockingLockShared);
-    let _ = unlock(&opened);
+    is_locked(&opened)
+}
+
+fn is_locked(opened: &OwnedFd) -> bool {
+    let locked = fs::flock(opened, FlockOperation::NonBlockingLockShared);
+    if locked.is_ok() {
+        let _ = unlock(opened);
+    }
     locked == Err(Errno::WOULDBLOCK)
 }

@@ -5,12 +5,14 @@
 //! compared after locking, since a sweep may have replaced it in between.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::owner::Neighbour;
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const LOCK: &str = "lock";
@@ -30,6 +32,8 @@ pub(super) struct Session {
     pub(super) dir: OwnedFd,
     /// The directory of links from keys made in advance to objects.
     pub(super) keys: OwnedFd,
+    /// The last other owner whose segment was freed here.
+    pub(super) neighbour: Mutex<Option<Neighbour>>,
     _lock: OwnedFd,
 }
 
@@ -65,7 +69,13 @@ impl Session {
             Err(errno) => return Err(errno),
         }
         let keys = fs::openat(&dir, KEYS, DIRECTORY, Mode::empty())?;
-        Ok(Some(Self { path: path.to_owned(), dir, keys, _lock: lock }))
+        Ok(Some(Self {
+            path: path.to_owned(),
+            dir,
+            keys,
+            neighbour: Mutex::default(),
+            _lock: lock,
+        }))
     }
 
     /// Makes a new file of the session.

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
@@ -173,14 +174,17 @@ pub(super) fn clear_up(session: &Session) -> rustix::io::Result<()> {
 
 /// What follows when a segment was freed by another than its owner.
 pub(super) fn was_freed(session: &Session, name: Name, size: u64) -> rustix::io::Result<()> {
-    let page = owner::Page::open(session, name.owner());
-    match page.filter(|_| owner::is_alive(session, name.owner())) {
-        Some(page) => {
-            page.freed(size);
-            if page.is_over() { give_back(session, &name.file(), true) } else { Ok(()) }
-        }
-        // Nobody is left to recycle it.
-        None => give_back(session, &name.file(), false),
+    let is_over = {
+        let mut kept = session.neighbour.lock().unwrap_or_else(PoisonError::into_inner);
+        owner::Neighbour::living(&mut kept, session, name.owner()).map(|owner| {
+            owner.page.freed(size);
+            owner.page.is_over()
+        })
+    };
+    match is_over {
+        Some(false) => Ok(()),
+        Some(true) => give_back(session, &name.file(), true),
+        None => give_back(session, &name.file(), false), // nobody is left to recycle it
     }
 }
 
