@@ -3,6 +3,9 @@
 Every side is an engine with one worker process, alone, with this package's `StoreExecutor` and
 shared memory, or with upstream's and files on tmpfs. Times are round trips, from `submit` to the
 use of the result, which is freed then.
+
+There is no side of upstream on Parsl, which hashes what a task returns: upstream's proxy of an
+array resolves for that, and an array has no hash.
 """
 
 from __future__ import annotations
@@ -102,6 +105,7 @@ SIDES = {
     f"{engine}: {name}": Side(Engine, (engine, *package), "engines", VERSIONS)
     for engine in engines.NAMES
     for name, package in PACKAGES.items()
+    if (engine, name) != ("Parsl", UPSTREAM)
 }
 
 
