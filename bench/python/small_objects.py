@@ -104,7 +104,7 @@ class Library:
         """Seconds that importing the store takes in a new interpreter."""
         code = (
             "import time; start = time.perf_counter(); "
-            f"import {self.package}.store; print(time.perf_counter() - start)"
+            f"from {self.package}.store import Store; print(time.perf_counter() - start)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
         return float(done.stdout)
