@@ -60,10 +60,11 @@ impl Failure {
     pub fn to_error(&self) -> Error {
         let operation = "get the result of a future";
         if self.cancelled {
-            return Error::new(ErrorKind::Cancelled, operation, self.message.clone());
+            return Error::new(ErrorKind::Cancelled, operation, self.message.clone())
+                .with_hint("whoever cancelled it knows why; do not wait for it");
         }
         let text = format!("its producer failed with {}: {}", self.type_name, self.message);
-        Error::new(ErrorKind::Failed, operation, text)
+        Error::new(ErrorKind::Failed, operation, text).with_hint("look at its producer")
     }
 }
 

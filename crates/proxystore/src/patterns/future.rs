@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::codec::{Decode, Encode, FAILURE, Failure};
 use crate::connectors::{Access, GetOptions, PutOptions};
@@ -225,7 +225,8 @@ impl<T: 'static> Future<T> {
         if self.is_cancelled()? {
             return Err(Error::new(ErrorKind::Cancelled, "set a future", "it was cancelled")
                 .with("store", store.name())
-                .with("key", &self.reference.key));
+                .with("key", &self.reference.key)
+                .with_hint("cancelling is final: make another future for another result"));
         }
         store.settle(&self.reference, object)
     }
@@ -240,8 +241,7 @@ impl<T> fmt::Debug for Future<T> {
 
 impl<T> Serialize for Future<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let bytes = self.reference.encode().map_err(ser::Error::custom)?;
-        to.serialize_bytes(&bytes)
+        self.reference.serialize(to)
     }
 }
 

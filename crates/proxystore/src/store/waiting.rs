@@ -44,7 +44,9 @@ impl<'a> Waiting<'a> {
             return Ok(true);
         }
         if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(self.error(ErrorKind::Timeout, "it was not set in time"));
+            return Err(self
+                .error(ErrorKind::Timeout, "it was not set in time")
+                .with_hint("wait longer, or find out why its producer is late"));
         }
         Ok(false)
     }
