@@ -40,11 +40,14 @@ __all__ = [
     "ProxyStoreError",
     "ProxyStoreFactoryError",
     "SerializationError",
+    "SitePolicyError",
     "StoreClosedError",
     "StoreConfigError",
     "StoreError",
     "StoreExistsError",
+    "TamperedObjectError",
     "UnsupportedOperationError",
+    "UntrustedError",
 ]
 
 
@@ -219,6 +222,29 @@ class CorruptObjectError(SerializationError):
     """Stored bytes are not what their format promises: damaged, or cut short.
 
     Remedy: store the object again, and look for whatever else writes to the channel.
+    """
+
+
+class TamperedObjectError(CorruptObjectError):
+    """A sealed object was altered, cut or exchanged for another, or the key is not its own.
+
+    Remedy: do not use the object; ask its producer for it again, and find out who else can write
+    to the channel.
+    """
+
+
+class UntrustedError(ProxyStoreError):
+    """This process does not trust what it was sent: pickled data, a class, a producer.
+
+    Remedy: the text names what was refused, and how to allow it if it comes from where it should.
+    """
+
+
+class SitePolicyError(StoreError):
+    """The store's policy forbids to resolve its objects at this site.
+
+    Remedy: run the task at one of the sites that the text names, or ask the store's owner to add
+    this one.
     """
 
 

@@ -20,6 +20,9 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Failed => "FutureFailedError",
         ErrorKind::Cancelled => "FutureCancelledError",
         ErrorKind::Abandoned => "FutureAbandonedError",
+        ErrorKind::Untrusted => "UntrustedError",
+        ErrorKind::Forbidden => "SitePolicyError",
+        ErrorKind::Tampered => "TamperedObjectError",
         _ => "ChannelError",
     }
 }

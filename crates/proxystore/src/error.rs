@@ -49,6 +49,12 @@ pub enum ErrorKind {
     Abandoned,
     /// A rule of ownership was broken: one owner, many shared borrows or one exclusive.
     Borrow,
+    /// This process does not trust what was sent: pickled data, a class, a producer.
+    Untrusted,
+    /// The store's policy forbids to resolve its objects at this site.
+    Forbidden,
+    /// A sealed object was altered, cut, or exchanged for another, or the key is not its own.
+    Tampered,
 }
 
 impl ErrorKind {

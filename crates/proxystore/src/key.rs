@@ -5,23 +5,27 @@ use std::hash::{Hash, Hasher};
 use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::seal::Seal;
 
 /// Names one object in a channel: id, generation and size.
 ///
 /// Two keys are equal when id and generation are. The *generation* tells apart the objects that
 /// were stored under one id in turn; a key of generation 0 ([`Key::latest`]) means whichever is
 /// current, which is what a key handed out before its object exists must mean.
+///
+/// The key of a sealed object also holds its [`Seal`], which is never shown.
 #[derive(Clone)]
 pub struct Key {
     id: Box<str>,
     generation: u64,
     size: u64,
+    seal: Option<Box<Seal>>,
 }
 
 impl Key {
     /// A key for the object `id` of one generation, `size` bytes long as stored (0 = unknown).
     pub fn new(id: impl Into<Box<str>>, generation: u64, size: u64) -> Self {
-        Self { id: id.into(), generation, size }
+        Self { id: id.into(), generation, size, seal: None }
     }
 
     /// A key for whichever generation of `id` is current.
@@ -51,6 +55,17 @@ impl Key {
     pub fn size(&self) -> u64 {
         self.size
     }
+
+    /// What opens the object, if it is sealed.
+    pub fn seal(&self) -> Option<&Seal> {
+        self.seal.as_deref()
+    }
+
+    /// The same key with what opens its object.
+    #[must_use]
+    pub fn sealed(self, seal: Option<Seal>) -> Self {
+        Self { seal: seal.map(Box::new), ..self }
+    }
 }
 
 /// 128 random bits in hexadecimal.
@@ -76,10 +91,10 @@ pub(crate) fn fresh_generation() -> Result<u64> {
     Ok(millis.max(1) << 20 | u64::from(u32::from_le_bytes(random()?) >> 12))
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut raw = [0_u8; N];
     getrandom::fill(&mut raw).map_err(|source| {
-        Error::new(ErrorKind::Io, "make a key", "no random bytes from the operating system")
+        Error::new(ErrorKind::Io, "draw random bytes", "none to be had from the operating system")
             .with_source(source)
     })?;
     Ok(raw)

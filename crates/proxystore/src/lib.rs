@@ -58,12 +58,14 @@ pub mod buffer;
 pub mod codec;
 pub mod connectors;
 pub mod error;
+pub mod facts;
 pub mod fork;
 pub mod key;
 pub mod patterns;
 pub mod payload;
 pub mod proxy;
 pub mod reference;
+pub mod seal;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -71,9 +73,11 @@ pub mod testkit;
 pub use buffer::Buffer;
 pub use connectors::{Access, Capabilities, Connector, ConnectorConfig};
 pub use error::{Error, ErrorKind, Result};
+pub use facts::Facts;
 pub use key::Key;
 pub use proxy::{Factory, Locked, Proxy};
 pub use reference::Reference;
+pub use seal::Seal;
 pub use store::{Store, StoreConfig};
 
 #[cfg(doctest)]

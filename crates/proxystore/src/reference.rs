@@ -9,7 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::connectors::{ConnectorConfig, Value};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::key::Key;
+use crate::seal::Seal;
 use crate::store::StoreConfig;
 
 /// First bytes of every reference: three letters and the version.
@@ -31,6 +33,10 @@ const CLASS: u8 = 9;
 const EXTENSION: u8 = CRITICAL | 0x0a;
 const WAIT: u8 = CRITICAL | 0x0b;
 const INLINE: u8 = CRITICAL | 0x0c;
+const FACTS: u8 = 0x0d;
+const SECRET: u8 = CRITICAL | 0x0e;
+const DIGEST: u8 = CRITICAL | 0x0f;
+const SIGNATURE: u8 = CRITICAL | 0x10;
 
 /// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +55,27 @@ pub struct Reference {
     pub wait: Option<Wait>,
     /// The payload itself, of an object too small to be worth a channel.
     pub inline: Option<Arc<[u8]>>,
+    /// What is known of the object without fetching it.
+    pub facts: Facts,
+    /// Who made it, if it is signed.
+    pub signature: Option<Signature>,
+}
+
+/// A signature of Ed25519 (RFC 8032) and the public key that checks it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The producer's public key.
+    pub producer: [u8; 32],
+    /// The signature.
+    pub bytes: [u8; 64],
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signature(by ")?;
+        self.producer.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str(")")
+    }
 }
 
 /// How to wait for the object of a future.
@@ -71,6 +98,8 @@ impl Reference {
             extension: None,
             wait: None,
             inline: None,
+            facts: Facts::default(),
+            signature: None,
         }
     }
 
@@ -124,6 +153,22 @@ impl Reference {
         if let Some(payload) = &self.inline {
             field(&mut out, INLINE, payload);
         }
+        if !self.facts.is_empty() {
+            let bytes = rmp_serde::to_vec(&self.facts).map_err(|source| {
+                Error::new(ErrorKind::Encode, "write a reference", source.to_string())
+                    .with_source(source)
+            })?;
+            field(&mut out, FACTS, &bytes);
+        }
+        if let Some(seal) = self.key.seal() {
+            field(&mut out, SECRET, seal.secret());
+            if let Some(digest) = seal.digest() {
+                field(&mut out, DIGEST, digest);
+            }
+        }
+        if let Some(Signature { producer, bytes }) = &self.signature {
+            field(&mut out, SIGNATURE, &[producer.as_slice(), bytes].concat());
+        }
         Ok(out)
     }
 
@@ -145,6 +190,8 @@ impl Reference {
         let (mut generation, mut size, mut evict) = (0, 0, false);
         let (mut class, mut extension, mut wait, mut inline) = (None, None, None, None);
         let (mut options, mut settings) = (BTreeMap::new(), BTreeMap::new());
+        let (mut facts, mut secret, mut digest) = (Facts::default(), None, None);
+        let mut signature = None;
         while let Some((&tag, after)) = rest.split_first() {
             let (value, after) = take_value(after)?;
             rest = after;
@@ -161,6 +208,14 @@ impl Reference {
                 EXTENSION => extension = Some(value.to_vec()),
                 WAIT => wait = Some(Wait::decode(value)?),
                 INLINE => inline = Some(Arc::from(value)),
+                FACTS => facts = rmp_serde::from_slice(value).unwrap_or_default(), // a newer form
+                SECRET => secret = Some(exactly(value)?),
+                DIGEST => digest = Some(exactly(value)?),
+                SIGNATURE => {
+                    let (producer, bytes) = value.split_at(value.len().min(32));
+                    let (producer, bytes) = (exactly(producer)?, exactly(bytes)?);
+                    signature = Some(Signature { producer, bytes });
+                }
                 unknown if unknown & CRITICAL != 0 => return Err(newer("field", unknown)),
                 _ => {} // a newer version's field that older readers may ignore
             }
@@ -175,12 +230,15 @@ impl Reference {
                 connector: ConnectorConfig { url, options },
                 settings,
             }),
-            key: Key::new(id, generation, size),
+            key: Key::new(id, generation, size)
+                .sealed(secret.map(|secret| Seal::new(secret, digest))),
             evict,
             class,
             extension,
             wait,
             inline,
+            facts,
+            signature,
         })
     }
 }
@@ -292,6 +350,12 @@ fn whole_varint(bytes: &[u8]) -> Result<u64> {
     }
 }
 
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
+    bytes
+        .try_into()
+        .map_err(|source| corrupt("a field has another length than it must").with_source(source))
+}
+
 fn take_value(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     let (len, rest) = take_varint(bytes)?;
     usize::try_from(len)
@@ -385,6 +449,22 @@ mod tests {
         ]
     }
 
+    fn facts() -> impl Strategy<Value = Facts> {
+        let number = any::<Option<u64>>();
+        let shape = proptest::option::of(proptest::collection::vec(any::<u64>(), 0..5));
+        let text = proptest::option::of(".{0,20}");
+        (number.clone(), shape, text.clone(), number.clone(), number, text).prop_map(
+            |(len, shape, dtype, nbytes, created, origin)| Facts {
+                len,
+                shape,
+                dtype,
+                nbytes,
+                created,
+                origin,
+            },
+        )
+    }
+
     proptest! {
         #[test]
         fn every_reference_survives_the_trip(
@@ -396,20 +476,29 @@ mod tests {
                 proptest::option::of(0_u64..1 << 50), proptest::option::of(1_u64..1 << 50),
             )),
             inline in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
+            facts in facts(),
+            seal in proptest::option::of((any::<[u8; 32]>(), any::<Option<[u8; 32]>>())),
+            signature in proptest::option::of((any::<[u8; 32]>(), any::<[[u8; 32]; 2]>())),
             options in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
             settings in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
         ) {
             let connector = ConnectorConfig { url, options };
             let store = Arc::new(StoreConfig { name, connector, settings });
-            let key = Key::new(id, generation, size);
+            let seal = seal.map(|(secret, digest)| Seal::new(secret, digest));
+            let key = Key::new(id, generation, size).sealed(seal);
+            let signature = signature.map(|(producer, halves)| {
+                Signature { producer, bytes: halves.concat().try_into().unwrap() }
+            });
             let wait = wait.map(|(timeout, lease)| Wait {
                 timeout: timeout.map(Duration::from_millis),
                 lease: lease.map(Duration::from_millis),
             });
             let inline = inline.map(Arc::from);
-            let reference = Reference { store, key, evict, class, extension, wait, inline };
+            let reference =
+                Reference { store, key, evict, class, extension, wait, inline, facts, signature };
             let read = Reference::decode(&reference.encode().unwrap()).unwrap();
             prop_assert_eq!(read.key.size(), reference.key.size());
+            prop_assert_eq!(read.key.seal(), reference.key.seal());
             prop_assert_eq!(read, reference);
         }
 

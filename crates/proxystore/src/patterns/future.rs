@@ -68,7 +68,7 @@ impl Store {
     /// # Errors
     /// As [`future`](Self::future); a lease needs a channel with a time to live.
     pub fn future_with<T: 'static>(&self, options: &FutureOptions) -> Result<Future<T>> {
-        let key = self.connector().new_key()?;
+        let key = self.new_key()?;
         let mut reference = Reference::new(Arc::clone(self.config()), key);
         reference.evict = options.evict;
         reference.wait = Some(Wait { timeout: options.timeout, lease: options.lease });

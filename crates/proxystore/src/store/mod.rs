@@ -5,6 +5,7 @@ mod config;
 mod export;
 mod factory;
 mod metrics;
+mod reader;
 pub mod registry;
 mod waiting;
 
@@ -17,9 +18,11 @@ pub use config::{StoreBuilder, StoreConfig};
 pub use export::{INSTRUMENTS, Instrument, Observation, observations, to_prometheus};
 pub use factory::StoreFactory;
 pub use metrics::{Metrics, Operation, OperationStats};
+pub use reader::ObjectReader;
 pub use waiting::Waiting;
 pub(crate) use waiting::lease_record;
 
+use crate::buffer::Buffer;
 use crate::codec::{Array, ArrayMut, Decode, Element, Encode, Failure};
 use crate::connectors::{Access, Connector, GetOptions, PutOptions};
 use crate::error::{Error, ErrorKind, Result};
@@ -199,6 +202,14 @@ impl Store {
             || self.timed(Operation::Exists, 0, |connector| connector.exists(key))?)
     }
 
+    /// Makes a key to be filled later by [`put_with`](Self::put_with).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] on channels without deferred keys.
+    pub fn new_key(&self) -> Result<Key> {
+        self.inner.connector.new_key()
+    }
+
     /// Waits until there is an object under the key; false when `timeout` passes first.
     ///
     /// # Errors
@@ -243,11 +254,11 @@ impl Store {
     ///
     /// # Errors
     /// [`ErrorKind::Full`] when the channel has no room.
-    pub fn allocate(&self, len: usize) -> Result<crate::buffer::Buffer> {
+    pub fn allocate(&self, len: usize) -> Result<Buffer> {
         if self.inner.connector.capabilities().allocate {
             return self.timed(Operation::Allocate, len, |connector| connector.allocate(len));
         }
-        Ok(crate::buffer::Buffer::zeroed(len))
+        Ok(Buffer::zeroed(len))
     }
 
     // # Proxies
@@ -364,8 +375,7 @@ impl Store {
     /// What the channel fails with.
     pub fn copy(&self, key: &Key) -> Result<Option<Key>> {
         let options = GetOptions { access: Access::ReadOnly, ..GetOptions::default() };
-        let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, &options))?;
-        let Some(bytes) = bytes else { return Ok(None) };
+        let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         let parts = Parts::from(&*bytes);
         let options = PutOptions::default();
         self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, &options))
@@ -392,15 +402,19 @@ impl Store {
     /// [`ErrorKind::Corrupt`] when the bytes are damaged, else what the channel fails with.
     pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
         let options = GetOptions { access, ..GetOptions::default() };
-        let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, &options))?;
-        let Some(bytes) = bytes else {
-            self.count(Operation::Missing);
-            return Ok(None);
-        };
-        if let Some(metrics) = &self.inner.metrics {
-            metrics.add_bytes(Operation::Get, bytes.len());
-        }
+        let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         Received::parse(bytes).map(Some).map_err(|error| self.about(error, key))
+    }
+
+    /// Stored bytes, as they are in the channel.
+    fn read(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
+        let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, options))?;
+        match (&bytes, &self.inner.metrics) {
+            (None, _) => self.count(Operation::Missing),
+            (Some(bytes), Some(metrics)) => metrics.add_bytes(Operation::Get, bytes.len()),
+            _ => {}
+        }
+        Ok(bytes)
     }
 
     /// The error for a proxy whose object is not there, with the likely reason.

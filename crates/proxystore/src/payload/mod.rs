@@ -4,14 +4,18 @@
 //! multiple of 64 bytes. Writing makes a scatter list, so large parts are never copied to be
 //! framed; reading slices the received buffer, so they are never copied to be unframed.
 
+mod received;
+
 use std::borrow::Cow;
 use std::io::IoSlice;
-use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) use received::is_payload_of;
+pub use received::{Head, Received};
 
 /// First bytes of every payload; the line ends and the high bit show text-mode damage.
 pub const MAGIC: [u8; 8] = *b"\x89PXS\r\n\x1a\n";
@@ -23,7 +27,6 @@ pub const PRELUDE: usize = 64;
 pub const PAGE: usize = 4096;
 
 const MAX_PARTS: usize = 1 << 20;
-const READ: &str = "read a payload";
 
 /// Scatter list of the bytes of one object: what connectors are given to store.
 #[derive(Debug, Clone, Default)]
@@ -215,116 +218,4 @@ impl Framed<'_> {
         }
         list
     }
-}
-
-/// A received payload: the head, checked, and the parts as slices of the received buffer.
-#[derive(Debug, Clone)]
-pub struct Received {
-    codec: u16,
-    meta: Range<usize>,
-    parts: Vec<Range<usize>>,
-    bytes: Buffer,
-}
-
-impl Received {
-    /// Checks a head and locates the parts; nothing is copied.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] for anything that is no payload, is damaged in its head or cut
-    /// short; [`ErrorKind::Incompatible`] for a newer version.
-    pub fn parse(bytes: Buffer) -> Result<Self> {
-        let corrupt = |cause: &'static str| {
-            Error::new(ErrorKind::Corrupt, READ, cause).with("received bytes", bytes.len())
-        };
-        if bytes.len() < PRELUDE || bytes[..8] != MAGIC {
-            return Err(corrupt("these bytes are not a payload")
-                .with_hint("they were not written by a store, or the channel altered them"));
-        }
-        let version = le_u16(&bytes[8..]);
-        let flags = le_u32(&bytes[12..]);
-        if version != VERSION || flags != 0 {
-            return Err(Error::new(ErrorKind::Incompatible, READ, "the format is newer")
-                .with("version", version)
-                .with("flags", format_args!("{flags:#x}"))
-                .with_hint("upgrade this program to the version that wrote the object"));
-        }
-        let codec = le_u16(&bytes[10..]);
-        let head_len = le_u32(&bytes[16..]) as usize;
-        let count = le_u32(&bytes[20..]) as usize;
-        let total = le_u64(&bytes[24..]);
-        if head_len > bytes.len() || count > MAX_PARTS || PRELUDE + 16 * count > head_len {
-            return Err(corrupt("the head is damaged or cut short"));
-        }
-        let mut head = bytes[..head_len].to_vec();
-        head[56..64].fill(0);
-        if xxh3_64(&head).to_le_bytes() != bytes[56..64] {
-            return Err(corrupt("the head is damaged: its checksum does not match"));
-        }
-        if total != bytes.len() as u64 {
-            return Err(corrupt("the object is cut short or has bytes appended")
-                .with("expected bytes", total)
-                .with_hint("the writer died or the disk filled up; store the object again"));
-        }
-        let mut parts = Vec::with_capacity(count);
-        let mut end = head_len as u64;
-        for entry in bytes[PRELUDE..PRELUDE + 16 * count].chunks_exact(16) {
-            let (offset, len) = (le_u64(entry), le_u64(&entry[8..]));
-            let part_end = offset.checked_add(len).filter(|part_end| *part_end <= total);
-            let Some(part_end) = part_end.filter(|_| offset >= end) else {
-                return Err(corrupt("the part table points outside the object"));
-            };
-            // lossless: at most bytes.len()
-            parts.push(offset as usize..part_end as usize);
-            end = part_end;
-        }
-        let meta = PRELUDE + 16 * count..head_len;
-        Ok(Self { codec, meta, parts, bytes })
-    }
-
-    /// Number of the codec that wrote it.
-    pub fn codec(&self) -> u16 {
-        self.codec
-    }
-
-    /// The codec's metadata.
-    pub fn meta(&self) -> &[u8] {
-        &self.bytes[self.meta.clone()]
-    }
-
-    /// How many parts there are.
-    pub fn part_count(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// A part, sharing the received memory; `None` past the last.
-    pub fn part(&self, index: usize) -> Option<Buffer> {
-        self.parts.get(index).map(|range| self.bytes.slice(range.clone()))
-    }
-
-    /// Total length in bytes.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Always false: a payload has at least its prelude.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-}
-
-/// Whether bytes start like a payload of that codec.
-pub(crate) fn is_payload_of(head: &[u8], codec: u16) -> bool {
-    head.len() >= PRELUDE && head[..8] == MAGIC && le_u16(&head[10..]) == codec
-}
-
-fn le_u16(bytes: &[u8]) -> u16 {
-    u16::from_le_bytes([bytes[0], bytes[1]])
-}
-
-fn le_u32(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-fn le_u64(bytes: &[u8]) -> u64 {
-    u64::from(le_u32(bytes)) | u64::from(le_u32(&bytes[4..])) << 32
 }
