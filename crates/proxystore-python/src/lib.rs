@@ -13,6 +13,7 @@ mod connector;
 mod error;
 mod foreign;
 mod foreign_key;
+mod identity;
 mod keys;
 mod message_pack;
 mod multi;
@@ -33,6 +34,8 @@ mod _core {
     use crate::buffer::PyStoredBytes;
     #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
+    #[pymodule_export]
+    use crate::identity::{make_identity, public_key, set_identity};
     #[pymodule_export]
     use crate::multi::{multi_config, multi_parts};
     #[pymodule_export]

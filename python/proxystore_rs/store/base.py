@@ -55,6 +55,13 @@ class Store(StoreBase, Generic[ConnectorT]):
             is the fastest; by default their memory is private.
         inline_bytes: proxied objects that take at most this many bytes as stored travel inside
             their references: no channel, nothing to evict; 0 turns it off.
+        seal: encrypt objects, each with a secret of its own that only its key and its proxies hold:
+            whoever operates the channel can neither read nor forge them. With `"signed"`, proxies
+            are signed too (see `proxystore_rs.trust`), so that not even who holds one can forge.
+        compression: `"zstd"` (small) or `"lz4"` (fast) for slow channels; what would not become
+            smaller is stored as it is.
+        checksums: notice damaged objects when they are read; by default where the channel copies
+            bytes anyway, such as Redis.
 
     >>> from proxystore_rs.connectors.memory import MemoryConnector
     >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
@@ -77,6 +84,9 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
         inline_bytes: int = 0,
+        seal: Literal["signed"] | bool = False,
+        compression: Literal["zstd", "lz4"] | None = None,
+        checksums: bool | None = None,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
         if missing:
@@ -91,6 +101,9 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._populate_target = populate_target
         self._read_only = read_only
         self._inline_bytes = inline_bytes
+        self._seal = seal
+        self._compression = compression
+        self._checksums = checksums
         self._auto_register = register
         self._metrics = None
         if metrics:
@@ -105,6 +118,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("auto_register", register, False),
             ("read_only", read_only, False),
             ("inline_bytes", inline_bytes, 0),
+            ("seal", StoreConfig._checked("seal", seal), False),
+            ("compression", StoreConfig._checked("compression", compression), None),
+            ("checksums", StoreConfig._checked("checksums", checksums), None),
         ):
             if value != default:
                 settings[setting] = value
@@ -218,6 +234,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=self._cache_bytes,
             read_only=self._read_only,
             inline_bytes=self._inline_bytes,
+            seal=self._seal,
+            compression=self._compression,
+            checksums=self._checksums,
         )
 
     @classmethod
@@ -236,6 +255,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=config.cache_bytes,
             read_only=config.read_only,
             inline_bytes=config.inline_bytes,
+            seal=config.seal,
+            compression=config.compression,
+            checksums=config.checksums,
         )
 
     @overload

@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from proxystore_rs.connectors.protocols import Connector
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
@@ -114,6 +114,10 @@ class StoreConfig(_model.Model):
         auto_register: Whether the store registers itself.
         cache_bytes: How many bytes of objects to keep in memory.
         read_only: Whether arrays are handed out read-only.
+        inline_bytes: How large objects may be that travel in their references.
+        seal: Whether objects are encrypted (True), and their references signed too ("signed").
+        compression: How objects are compressed: "zstd", "lz4" or None.
+        checksums: Whether stored objects have checksums; None leaves it to the connector.
 
     Raises:
         StoreConfigError: When a field is missing, unknown, or of another type.
@@ -130,6 +134,9 @@ class StoreConfig(_model.Model):
     cache_bytes: int = 1 << 30
     read_only: bool = False
     inline_bytes: int = 0
+    seal: Literal["signed"] | bool = False
+    compression: Literal["zstd", "lz4"] | None = None
+    checksums: bool | None = None
 
     _checks: ClassVar[dict[str, _model.Check]] = {
         "name": _model.text,
@@ -143,6 +150,9 @@ class StoreConfig(_model.Model):
         "cache_bytes": _model.size,
         "read_only": _model.flag,
         "inline_bytes": _model.size,
+        "seal": _model.one_of(True, False, "signed"),
+        "compression": _model.one_of(None, "zstd", "lz4"),
+        "checksums": _model.one_of(None, True, False),
     }
 
     @classmethod
@@ -183,6 +193,9 @@ class StoreConfig(_model.Model):
         "auto_register": "auto_register",
         "read_only": "read_only",
         "inline_bytes": "inline_bytes",
+        "seal": "seal",
+        "compression": "compression",
+        "checksums": "checksums",
     }
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:

@@ -182,10 +182,15 @@ impl StoreFactory {
         let state = self.state()?;
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
-        reference.class = class.or(reference.class);
+        if reference.signature.is_none() {
+            reference.class = class.or(reference.class);
+        }
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
                 Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
+        }
+        if let Some(store) = &state.store {
+            store.get().state()?.store.sign(&mut reference).py(py)?; // it was made here
         }
         reference.encode().py(py)
     }
@@ -362,7 +367,7 @@ impl StoreFactory {
     /// A factory for whichever object is current under the key, which evicts nothing.
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
         let mut state = self.state()?.clone_ref(py);
-        state.reference.key = Key::latest(state.reference.key.id());
+        state.reference.key = state.reference.key.to_latest();
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }
