@@ -15,6 +15,7 @@ mod payload;
 mod process;
 #[cfg(feature = "redis")]
 mod redis;
+mod secrets;
 #[cfg(feature = "redis")]
 mod servers;
 #[cfg(target_os = "linux")]
