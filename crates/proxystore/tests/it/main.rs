@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
 mod conformance;
+mod corpus;
 mod file;
 mod future;
+mod fuzz;
 #[cfg(target_os = "linux")]
 mod hammer;
 mod lifetime;
@@ -15,6 +17,8 @@ mod payload;
 mod process;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(target_os = "linux")]
+mod seal;
 mod secrets;
 #[cfg(feature = "redis")]
 mod servers;

@@ -26,6 +26,9 @@ mod settings;
 mod wait;
 mod write;
 
+#[cfg(feature = "testkit")]
+pub(crate) use layout::fuzz;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
