@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
 mod conformance;
-mod corpus;
 mod file;
 mod future;
 mod fuzz;
@@ -12,6 +11,7 @@ mod lifetime;
 mod memory;
 mod multi;
 mod multi_conformance;
+mod old_bytes;
 mod ownership;
 mod payload;
 mod process;
