@@ -4,6 +4,7 @@
 //! multiple of 64 bytes. Writing makes a scatter list, so large parts are never copied to be
 //! framed; reading slices the received buffer, so they are never copied to be unframed.
 
+mod bytes;
 mod received;
 
 use std::borrow::Cow;
@@ -14,6 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::error::{Error, ErrorKind, Result};
 
+pub use bytes::Bytes;
 pub(crate) use received::is_payload_of;
 pub use received::{Head, Received};
 
@@ -96,13 +98,21 @@ impl<'a> From<&'a [u8]> for Parts<'a> {
     }
 }
 
-/// One part of a payload.
+/// One part of a payload, or a further piece of one.
 #[derive(Debug, Clone)]
 pub struct Part<'a> {
     /// The bytes, borrowed from the object where possible.
-    pub bytes: Cow<'a, [u8]>,
+    pub bytes: Bytes<'a>,
     /// The bytes lie in memory the channel handed out: place them at a page boundary.
     pub allocated: bool,
+    /// The bytes continue the part before, without a gap.
+    pub continues: bool,
+}
+
+impl<'a> From<Bytes<'a>> for Part<'a> {
+    fn from(bytes: Bytes<'a>) -> Self {
+        Self { bytes, allocated: false, continues: false }
+    }
 }
 
 /// An encoded object, ready to be framed.
@@ -121,22 +131,35 @@ impl<'a> Payload<'a> {
 
     /// Adds a part.
     #[must_use]
-    pub fn with_part(mut self, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        self.push(Part { bytes: bytes.into(), allocated: false });
+    pub fn with_part(mut self, bytes: impl Into<Bytes<'a>>) -> Self {
+        self.push(bytes.into().into());
         self
     }
 
-    /// Adds a part.
-    pub fn push(&mut self, part: Part<'a>) {
+    /// Adds a part, or a further piece of the last one.
+    pub fn push(&mut self, mut part: Part<'a>) {
+        part.continues &= !self.parts.is_empty();
         self.parts.push(part);
+    }
+
+    /// Adds a part that lies in several pieces; one without any is empty.
+    pub fn push_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes<'a>>) {
+        let first = self.parts.len();
+        for bytes in pieces {
+            self.push(Part { continues: self.parts.len() > first, ..bytes.into() });
+        }
+        if self.parts.len() == first {
+            self.push(Bytes::default().into());
+        }
     }
 
     /// The same payload with bytes of its own.
     #[must_use]
     pub fn into_owned(self) -> Payload<'static> {
         let own = |part: Part<'a>| Part {
-            bytes: Cow::Owned(part.bytes.into_owned()),
+            bytes: part.bytes.into_owned(),
             allocated: part.allocated,
+            continues: part.continues,
         };
         Payload {
             codec: self.codec,
@@ -150,20 +173,32 @@ impl<'a> Payload<'a> {
     /// # Errors
     /// [`ErrorKind::Encode`] for more than a million parts or metadata above 4 GB.
     pub fn frame(self) -> Result<Framed<'a>> {
-        let head_len = PRELUDE + 16 * self.parts.len() + self.meta.len();
-        let (Ok(head_len_u32), true) = (u32::try_from(head_len), self.parts.len() <= MAX_PARTS)
-        else {
+        let count = self.parts.iter().filter(|part| !part.continues).count();
+        let head_len = PRELUDE + 16 * count + self.meta.len();
+        let (Ok(head_len_u32), true) = (u32::try_from(head_len), count <= MAX_PARTS) else {
             return Err(Error::new(ErrorKind::Encode, "frame a payload", "too many parts")
-                .with("parts", self.parts.len())
+                .with("parts", count)
                 .with_hint("store the pieces of the object under keys of their own"));
         };
         let mut end = head_len;
         let mut offsets = Vec::with_capacity(self.parts.len());
+        let mut table: Vec<(usize, usize)> = Vec::with_capacity(count);
         for part in &self.parts {
-            let alignment = if part.allocated { PAGE } else { ALIGNMENT };
-            let offset = end.next_multiple_of(alignment);
+            let len = part.bytes.len();
+            let offset = match table.last_mut() {
+                Some((_, part_len)) if part.continues => {
+                    *part_len += len;
+                    end
+                }
+                _ => {
+                    let alignment = if part.allocated { PAGE } else { ALIGNMENT };
+                    let offset = end.next_multiple_of(alignment);
+                    table.push((offset, len));
+                    offset
+                }
+            };
             offsets.push(offset);
-            end = offset + part.bytes.len();
+            end = offset + len;
         }
         let mut head = Vec::with_capacity(head_len);
         head.extend_from_slice(&MAGIC);
@@ -172,12 +207,12 @@ impl<'a> Payload<'a> {
         head.extend_from_slice(&0_u32.to_le_bytes()); // flags
         head.extend_from_slice(&head_len_u32.to_le_bytes());
         // lossless: at most MAX_PARTS
-        head.extend_from_slice(&(self.parts.len() as u32).to_le_bytes());
+        head.extend_from_slice(&(count as u32).to_le_bytes());
         head.extend_from_slice(&(end as u64).to_le_bytes());
         head.resize(PRELUDE, 0);
-        for (part, offset) in self.parts.iter().zip(&offsets) {
-            head.extend_from_slice(&(*offset as u64).to_le_bytes());
-            head.extend_from_slice(&(part.bytes.len() as u64).to_le_bytes());
+        for (offset, len) in table {
+            head.extend_from_slice(&(offset as u64).to_le_bytes());
+            head.extend_from_slice(&(len as u64).to_le_bytes());
         }
         head.extend_from_slice(&self.meta);
         let checksum = xxh3_64(&head); // its own field is zero here
