@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from proxystore_rs.exceptions import SerializationError
@@ -64,12 +65,13 @@ def encode(obj: Any, neutral: bool) -> Encoded | None:
     if kind is None or (kind == "pandas" and not neutral):
         return None
     try:
-        table = _to_arrow(obj, kind)
-        if not neutral and not _comes_back(obj, kind, table):
+        arrow = _pyarrow()
+        table = _to_arrow(arrow, obj, kind)
+        if not neutral and not _comes_back(arrow, obj, kind, table):
             return None
         schema = table.schema
-        parts = [_write(schema, ())]
-        parts += [_write_column(table, index) for index in range(table.num_columns)]
+        parts = [_write(arrow, schema, ())]
+        parts += map(partial(_write_column, arrow), schema, table.columns)
         return kind, table.num_rows, schema.names, parts
     except Exception as error:
         if not neutral:
@@ -88,8 +90,7 @@ def _kind(obj: Any) -> str | None:
     return None
 
 
-def _to_arrow(obj: Any, kind: str) -> Any:
-    arrow = _import("pyarrow")
+def _to_arrow(arrow: Any, obj: Any, kind: str) -> Any:
     match kind:
         case "batch":
             return arrow.Table.from_batches([obj])
@@ -102,29 +103,28 @@ def _to_arrow(obj: Any, kind: str) -> Any:
             return obj
 
 
-def _comes_back(obj: Any, kind: str, table: Any) -> bool:
+def _comes_back(arrow: Any, obj: Any, kind: str, table: Any) -> bool:
     if kind == "polars":
         empty = _import("polars").from_arrow(table.slice(0, 0))
         return bool(empty.schema == obj.schema)
-    return not any(_is_own_type(field.type) for field in table.schema)
+    return not any(_is_own_type(arrow.ExtensionType, field.type) for field in table.schema)
 
 
-def _is_own_type(kind: Any) -> bool:
+def _is_own_type(own: type, kind: Any) -> bool:
     """Return whether a type is a Python class, which a pickle finds and a stream does not."""
-    arrow = _import("pyarrow")
     inner = (kind.field(index).type for index in range(kind.num_fields))
-    return isinstance(kind, arrow.ExtensionType) or any(map(_is_own_type, inner))
+    return isinstance(kind, own) or any(_is_own_type(own, kind) for kind in inner)
 
 
-def _write_column(table: Any, index: int) -> list[Any]:
-    schema = _import("pyarrow").schema([table.schema.field(index)])
-    batches = table.select([index]).to_batches()
-    return _write(schema, (batch.replace_schema_metadata(None) for batch in batches))
+def _write_column(arrow: Any, field: Any, column: Any) -> list[Any]:
+    schema = arrow.schema([field])
+    batch = arrow.RecordBatch.from_arrays
+    return _write(arrow, schema, (batch([chunk], schema=schema) for chunk in column.chunks))
 
 
-def _write(schema: Any, batches: Iterable[Any]) -> list[Any]:
+def _write(arrow: Any, schema: Any, batches: Iterable[Any]) -> list[Any]:
     sink = _Pieces()
-    with _import("pyarrow.ipc").new_stream(sink, schema) as stream:
+    with arrow.ipc.new_stream(sink, schema) as stream:
         for batch in batches:
             stream.write_batch(batch)
     return sink.pieces
@@ -140,7 +140,8 @@ def decode(kind: str, rows: int, parts: list[Any]) -> Any:
     """
     libraries = ["pyarrow", kind] if kind in {"pandas", "polars"} else ["pyarrow"]
     try:
-        arrow, *_ = map(_import, libraries)
+        arrow = _pyarrow()
+        library = _import(kind) if len(libraries) > 1 else arrow
     except ImportError as error:
         names = " and ".join(libraries)
         raise SerializationError(
@@ -159,31 +160,30 @@ def decode(kind: str, rows: int, parts: list[Any]) -> Any:
         raise ValueError(f"its columns have {table.num_rows} rows instead of {rows}")
     match kind:
         case "batch":
-            return _batch(table)
+            return _batch(arrow, table)
         case "polars":
-            return _import("polars").from_arrow(table, rechunk=False)
+            return library.from_arrow(table, rechunk=False)
         case "pandas":
             return table.to_pandas()
         case _:
             return table
 
 
-def _batch(table: Any) -> Any:
+def _batch(arrow: Any, table: Any) -> Any:
     batches = table.combine_chunks().to_batches()  # copies nothing if there is one
     if len(batches) > 1:
         raise ValueError(f"its {table.num_rows} rows do not fit one batch")
-    return (
-        batches[0]
-        if batches
-        else _import("pyarrow").record_batch(
-            [column.combine_chunks() for column in table.columns], schema=table.schema
-        )
-    )
+    return batches[0] if batches else arrow.RecordBatch.from_pylist([], schema=table.schema)
+
+
+@cache
+def _pyarrow() -> Any:
+    arrow = _import("pyarrow")
+    if int(arrow.__version__.partition(".")[0]) < _OLDEST_PYARROW:
+        raise ImportError(f"pyarrow {arrow.__version__} is older than {_OLDEST_PYARROW}")
+    return arrow
 
 
 def _import(module: str) -> Any:
     # Untyped, since none of these libraries is required.
-    found = importlib.import_module(module)
-    if module == "pyarrow" and int(found.__version__.partition(".")[0]) < _OLDEST_PYARROW:
-        raise ImportError(f"pyarrow {found.__version__} is older than {_OLDEST_PYARROW}")
-    return found
+    return importlib.import_module(module)
