@@ -20,6 +20,7 @@ mod multi;
 mod pickle;
 pub mod proxy;
 mod store;
+mod table;
 mod value;
 
 use pyo3::prelude::*;

@@ -1,11 +1,11 @@
 //! Python objects as payloads: the one place where objects are encoded and decoded.
 //!
-//! `bytes`, `str` and plain NumPy arrays use the language-neutral codecs; everything else is
+//! `bytes`, `str`, plain NumPy arrays and tables use the language-neutral codecs; everything else is
 //! pickled with protocol 5, whose out-of-band buffers become parts of their own. Large memory is
 //! never copied to be encoded.
 
 use proxystore::codec::{self, Order};
-use proxystore::payload::{Part, Payload, Received};
+use proxystore::payload::{Bytes, Part, Payload, Received};
 use proxystore::{Access, Buffer};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::buffer::{PyStoredBytes, View, is_allocated, was_put};
 use crate::error::raise;
+use crate::table;
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -34,13 +35,19 @@ pub(crate) struct Encoded {
     parts: Vec<Memory>,
 }
 
-enum Memory {
+/// Where the bytes of a part are.
+pub(crate) enum Memory {
     Bytes(Py<PyBytes>),
     Text(Py<PyString>),
     View { view: View, allocated: bool },
+    Pieces(Vec<View>),
 }
 
 impl Encoded {
+    pub(crate) fn new(codec: u16, meta: Vec<u8>, parts: Vec<Memory>) -> Self {
+        Self { codec, meta, parts }
+    }
+
     fn one(codec: u16, meta: Vec<u8>, memory: Memory) -> Self {
         Self { codec, meta, parts: vec![memory] }
     }
@@ -53,8 +60,12 @@ impl Encoded {
                 Memory::Bytes(bytes) => (bytes.as_bytes(py), false),
                 Memory::Text(text) => (text.bind(py).to_str()?.as_bytes(), false),
                 Memory::View { view, allocated } => (view.bytes(), *allocated),
+                Memory::Pieces(views) => {
+                    payload.push_pieces(views.iter().map(|view| view.bytes().into()));
+                    continue;
+                }
             };
-            payload.push(Part { bytes: bytes.into(), allocated });
+            payload.push(Part { allocated, ..Bytes::Borrowed(bytes).into() });
         }
         Ok(payload)
     }
@@ -100,6 +111,9 @@ pub(crate) fn encode(
         return Ok(Encoded::one(codec::UTF8, Vec::new(), Memory::Text(text.clone().unbind())));
     }
     if let Some(encoded) = encode_array(object)? {
+        return Ok(encoded);
+    }
+    if let Some(encoded) = table::encode(object, false)? {
         return Ok(encoded);
     }
     encode_pickle(object)
@@ -238,6 +252,7 @@ pub(crate) fn decode<'py>(
             Ok(PyString::new(py, text).into_any())
         }
         codec::ARRAY => decode_array(py, received.meta(), part(0)?, writable),
+        codec::TABLE => table::decode(py, received, writable),
         codec::PICKLE => decode_pickle(py, received, part(0)?, writable),
         codec::MESSAGE_PACK => crate::message_pack::decode(py, &part(0)?),
         codec::CUSTOM => Err(raise(
@@ -313,7 +328,7 @@ fn decode_custom<'py>(
     deserializer.call1((bytes,)).map_err(|error| undecodable(py, "custom", error))
 }
 
-fn undecodable(py: Python<'_>, serializer: &str, cause: PyErr) -> PyErr {
+pub(crate) fn undecodable(py: Python<'_>, serializer: &str, cause: PyErr) -> PyErr {
     if !cause.is_instance_of::<pyo3::exceptions::PyException>(py) {
         return cause; // KeyboardInterrupt and the like
     }
