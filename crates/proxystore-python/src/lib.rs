@@ -8,6 +8,7 @@
     reason = "arguments arrive from Python by value; a conversion error says less than ours"
 )]
 
+mod array;
 mod buffer;
 mod connector;
 mod error;
