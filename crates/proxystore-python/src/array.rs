@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::buffer::{PyStoredBytes, View, is_allocated};
 use crate::error::raise;
@@ -19,34 +19,66 @@ const PLAIN: [&str; 14] = [
     "<c16",
 ];
 
-/// A NumPy array of plain numbers without gaps, in the array codec.
-pub(crate) fn encode(object: &Bound<'_, PyAny>) -> PyResult<Option<Encoded>> {
+/// A NumPy array of plain numbers; `None` for what is none.
+///
+/// An array with gaps or of foreign byte order is left to pickle, which knows them all; with
+/// `neutral` it is copied into what every language reads, and any other array is an error.
+pub(crate) fn encode(object: &Bound<'_, PyAny>, neutral: bool) -> PyResult<Option<Encoded>> {
     let py = object.py();
     let Some(numpy) = Numpy::if_imported(py)? else {
         return Ok(None);
     };
-    if !object.get_type().is(numpy.ndarray.bind(py)) {
+    let ndarray = numpy.ndarray.bind(py);
+    if !object.get_type().is(ndarray) {
+        if neutral && object.is_instance(ndarray)? {
+            let class = object.get_type().name()?;
+            let remedy = "store numpy.asarray() of it, if that says it all";
+            return Err(unsupported(py, &format!("an array of the class {class}"), remedy));
+        }
         return Ok(None);
     }
-    let dtype = object.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "str"))?;
-    let dtype = dtype.cast_into::<PyString>()?;
-    let dtype = dtype.to_str()?;
-    if !PLAIN.contains(&dtype) {
-        return Ok(None); // records, objects, dates, other byte orders: pickle knows them all
+    let own = object.getattr(intern!(py, "dtype"))?;
+    let name = own.getattr(intern!(py, "str"))?.cast_into::<PyString>()?;
+    let name = name.to_str()?;
+    if PLAIN.contains(&name)
+        && let Ok(view) = View::of(object)
+    {
+        return encode_view(view, name).map(Some);
     }
-    let Ok(view) = View::of(object) else {
+    if !neutral {
         return Ok(None);
-    }; // it has gaps
+    }
+    let little = own.call_method1(intern!(py, "newbyteorder"), ("<",))?;
+    let name = little.getattr(intern!(py, "str"))?.cast_into::<PyString>()?;
+    let name = name.to_str()?;
+    if !PLAIN.contains(&name) {
+        let remedy = "store its fields, or what they stand for, as arrays of numbers or as lists";
+        return Err(unsupported(py, &format!("an array of {own}"), remedy));
+    }
+    let options = PyDict::new(py);
+    options.set_item(intern!(py, "order"), "C")?;
+    let copy = object.call_method(intern!(py, "astype"), (little,), Some(&options))?;
+    encode_view(View::of(&copy)?, name).map(Some)
+}
+
+fn encode_view(view: View, dtype: &str) -> PyResult<Encoded> {
     let (shape, order) = view.shape_and_order();
     let meta = codec::array_meta(dtype, &shape, order)
         .map_err(|e| PyValueError::new_err(e.to_string()))?;
     let allocated = is_allocated(view.bytes());
-    Ok(Some(Encoded::one(codec::ARRAY, meta, Memory::View { view, allocated })))
+    Ok(Encoded::one(codec::ARRAY, meta, Memory::View { view, allocated }))
+}
+
+fn unsupported(py: Python<'_>, what: &str, remedy: &str) -> PyErr {
+    let message = format!("codec='data' cannot store {what}: no other language reads it; {remedy}");
+    raise(py, "SerializationError", &message)
 }
 
 /// What is needed of NumPy, once the program has imported it itself.
 pub(crate) struct Numpy {
     pub(crate) ndarray: Py<PyAny>,
+    /// Base of the classes of single values.
+    pub(crate) generic: Py<PyAny>,
 }
 
 static NUMPY: PyOnceLock<Numpy> = PyOnceLock::new();
@@ -54,7 +86,9 @@ static NUMPY: PyOnceLock<Numpy> = PyOnceLock::new();
 impl Numpy {
     pub(crate) fn get(py: Python<'_>) -> PyResult<&Self> {
         NUMPY.get_or_try_init(py, || {
-            Ok(Self { ndarray: py.import("numpy")?.getattr("ndarray")?.unbind() })
+            let numpy = py.import("numpy")?;
+            let ndarray = numpy.getattr("ndarray")?.unbind();
+            Ok(Self { ndarray, generic: numpy.getattr("generic")?.unbind() })
         })
     }
 
@@ -64,8 +98,8 @@ impl Numpy {
         }
         let modules = py.import("sys")?.getattr("modules")?;
         match modules.get_item(intern!(py, "numpy")) {
-            // A module that is only half imported has no ndarray yet.
-            Ok(module) if module.hasattr(intern!(py, "ndarray"))? => Self::get(py).map(Some),
+            // A module that is only half imported lacks these classes.
+            Ok(module) if module.hasattr(intern!(py, "generic"))? => Self::get(py).map(Some),
             _ => Ok(None),
         }
     }

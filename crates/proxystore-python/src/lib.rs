@@ -10,6 +10,7 @@
 
 mod array;
 mod buffer;
+mod codec;
 mod connector;
 mod error;
 mod foreign;
@@ -32,6 +33,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::buffer::PyStoredBytes;
+    #[pymodule_export]
+    use crate::codec::takes_data_only;
     #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
     #[pymodule_export]

@@ -1,8 +1,8 @@
 //! Python objects as payloads: the one place where objects are encoded and decoded.
 //!
 //! `bytes`, `str` and plain NumPy arrays use the language-neutral codecs; everything else is
-//! pickled with protocol 5, whose out-of-band buffers become parts of their own. Large memory is
-//! never copied to be encoded.
+//! pickled with protocol 5, whose out-of-band buffers become parts of their own, unless another
+//! codec is asked for. Large memory is never copied to be encoded.
 
 use proxystore::codec;
 use proxystore::payload::{Part, Payload, Received};
@@ -15,7 +15,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::array;
 use crate::buffer::{PyStoredBytes, View, is_allocated, was_put};
+use crate::codec::{Codec, refusal};
 use crate::error::raise;
+use crate::message_pack;
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -81,18 +83,25 @@ impl Encoded {
     }
 }
 
-/// Encodes an object, with the user's serializer if there is one.
-pub(crate) fn encode(
-    object: &Bound<'_, PyAny>,
-    serializer: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Encoded> {
-    if let Some(serializer) = serializer {
+/// How an object is encoded: by a serializer of the user's, else by a codec.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoding<'a, 'py> {
+    pub(crate) serializer: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) codec: Codec,
+}
+
+/// Encodes an object.
+pub(crate) fn encode(object: &Bound<'_, PyAny>, how: Encoding<'_, '_>) -> PyResult<Encoded> {
+    if let Some(serializer) = how.serializer {
         let made = serializer.call1((object,))?;
         let Ok(view) = View::of(&made) else {
             return Err(PyTypeError::new_err("Serializer must return a bytes-like object."));
         };
         let memory = Memory::View { view, allocated: false };
         return Ok(Encoded::one(codec::CUSTOM, Vec::new(), memory));
+    }
+    if how.codec == Codec::MessagePack {
+        return encode_message_pack(object);
     }
     if let Ok(bytes) = object.cast_exact::<PyBytes>() {
         return Ok(Encoded::one(codec::RAW, Vec::new(), Memory::Bytes(bytes.clone().unbind())));
@@ -102,10 +111,18 @@ pub(crate) fn encode(
     {
         return Ok(Encoded::one(codec::UTF8, Vec::new(), Memory::Text(text.clone().unbind())));
     }
-    if let Some(encoded) = array::encode(object)? {
+    let neutral = how.codec == Codec::Data;
+    if let Some(encoded) = array::encode(object, neutral)? {
         return Ok(encoded);
     }
-    encode_pickle(object)
+    if neutral { encode_message_pack(object) } else { encode_pickle(object) }
+}
+
+fn encode_message_pack(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
+    let document = message_pack::encode(object)?;
+    let document = PyBytes::new(object.py(), &document).unbind();
+    let meta = message_pack::class_of(object)?;
+    Ok(Encoded::one(codec::MESSAGE_PACK, meta, Memory::Bytes(document)))
 }
 
 fn encode_pickle(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
@@ -161,19 +178,42 @@ fn cloudpickle<'py>(
     Err(raised)
 }
 
-/// Decodes an object, with the user's deserializer if there is one.
+/// How an object is decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct Decoding<'a, 'py> {
+    pub(crate) access: Access,
+    /// The user's own function, whatever codec wrote the object.
+    pub(crate) deserializer: Option<&'a Bound<'py, PyAny>>,
+    /// With [`Codec::Data`], pickles and the bytes of unknown serializers are refused.
+    pub(crate) codec: Codec,
+    /// What a MessagePack document stands for, instead of the class that its writer named.
+    pub(crate) class: Option<&'a Bound<'py, PyAny>>,
+}
+
+/// Decodes an object.
 pub(crate) fn decode<'py>(
     py: Python<'py>,
     received: &Received,
-    deserializer: Option<&Bound<'py, PyAny>>,
-    access: Access,
+    how: Decoding<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if let Some(deserializer) = deserializer {
+    let object = decode_as_stored(py, received, how)?;
+    match how.class {
+        Some(class) => message_pack::made(class, &object),
+        None => Ok(object),
+    }
+}
+
+fn decode_as_stored<'py>(
+    py: Python<'py>,
+    received: &Received,
+    how: Decoding<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(deserializer) = how.deserializer {
         return decode_custom(py, received, deserializer);
     }
     let corrupt = |what| raise(py, "CorruptObjectError", what);
     let part = |index| received.part(index).ok_or_else(|| corrupt("the object has no such part"));
-    let writable = access == Access::Private;
+    let writable = how.access == Access::Private;
     match received.codec() {
         codec::RAW => Ok(PyBytes::new(py, &part(0)?).into_any()),
         codec::UTF8 => {
@@ -182,8 +222,20 @@ pub(crate) fn decode<'py>(
             Ok(PyString::new(py, text).into_any())
         }
         codec::ARRAY => array::decode(py, received.meta(), part(0)?, writable),
+        codec::MESSAGE_PACK => message_pack::decode(py, &part(0)?, received.meta(), how),
+        codec::PICKLE if how.codec == Codec::Data => Err(refusal(
+            py,
+            "failed to decode object: it was stored as a Python pickle",
+            "Store it with codec='data' or 'msgpack', or read it where codec='data' is not set if \
+             you trust whoever can write to the channel",
+        )),
+        codec::CUSTOM if how.codec == Codec::Data => Err(refusal(
+            py,
+            "failed to decode object: it was stored by a custom serializer",
+            "Pass the matching deserializer to this call, or to the store where it is made in this \
+             process",
+        )),
         codec::PICKLE => decode_pickle(py, received, part(0)?, writable),
-        codec::MESSAGE_PACK => crate::message_pack::decode(py, &part(0)?),
         codec::CUSTOM => Err(raise(
             py,
             "SerializationError",
