@@ -18,7 +18,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::buffer::View;
 use crate::error::from_python;
-use crate::{foreign_key, value};
+use crate::{foreign_key, trust, value};
 
 /// Kind of the URLs of connectors written in Python.
 pub(crate) const KIND: &str = "python";
@@ -41,6 +41,7 @@ impl ForeignConnector {
         let cross_process = connector
             .getattr_opt(intern!(connector.py(), "cross_process"))?
             .is_none_or(|said| said.extract().unwrap_or(true));
+        trust::know(&connector.get_type())?;
         let deferred = connector.hasattr(intern!(connector.py(), "new_key"))?;
         Ok(Self { connector: connector.clone().unbind(), config, cross_process, deferred })
     }
@@ -109,9 +110,7 @@ pub(crate) fn options_of<'py>(
     config: &ConnectorConfig,
 ) -> PyResult<Bound<'py, PyAny>> {
     match config.options.get(PICKLED) {
-        Some(Value::Bytes(bytes)) if config.kind() == KIND => {
-            pickle(py, "loads")?.call1((PyBytes::new(py, bytes),))
-        }
+        Some(Value::Bytes(bytes)) if config.kind() == KIND => trust::loads(py, bytes),
         _ => Ok(value::dict(py, &config.options)?.into_any()),
     }
 }

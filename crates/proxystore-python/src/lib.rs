@@ -19,6 +19,7 @@ mod multi;
 mod pickle;
 pub mod proxy;
 mod store;
+mod trust;
 mod value;
 
 use pyo3::prelude::*;
@@ -41,6 +42,9 @@ mod _core {
         metrics_instruments, metrics_observations, metrics_text, restore_factory, restore_proxy,
         settle_future,
     };
+
+    #[pymodule_export]
+    use crate::trust::require;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
 
 from proxystore_rs.exceptions import StoreConfigError
@@ -188,3 +188,15 @@ def options(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise Unfit("a dictionary with strings as keys")
     return dict(value)
+
+
+def names(value: Any) -> list[str] | None:
+    """Accept several strings, which are copied, or None."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise Unfit("a list of strings, or None")
+    found = list(value)
+    if not all(isinstance(name, str) for name in found):
+        raise Unfit("a list of strings, or None")
+    return [str.__str__(name) for name in found]

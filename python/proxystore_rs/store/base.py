@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from proxystore_rs._core import NativeConnector, StoreBase
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import ProxyLocker
+from proxystore_rs.store import _model
 from proxystore_rs.store.config import ConnectorConfig, StoreConfig, pickle_functions
 from proxystore_rs.utils.imports import get_object_path
 
@@ -55,6 +56,8 @@ class Store(StoreBase, Generic[ConnectorT]):
             is the fastest; by default their memory is private.
         inline_bytes: proxied objects that take at most this many bytes as stored travel inside
             their references: no channel, nothing to evict; 0 turns it off.
+        sites: objects may be resolved only on hosts or sites (`PROXYSTORE_SITE`) whose name matches
+            one of these patterns, such as `"*.alcf.anl.gov"`; without, everywhere.
 
     >>> from proxystore_rs.connectors.memory import MemoryConnector
     >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
@@ -77,6 +80,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
         inline_bytes: int = 0,
+        sites: Iterable[str] | None = None,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
         if missing:
@@ -91,6 +95,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._populate_target = populate_target
         self._read_only = read_only
         self._inline_bytes = inline_bytes
+        self._sites = _names(sites)
         self._auto_register = register
         self._metrics = None
         if metrics:
@@ -105,6 +110,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("auto_register", register, False),
             ("read_only", read_only, False),
             ("inline_bytes", inline_bytes, 0),
+            ("sites", self._sites, None),
         ):
             if value != default:
                 settings[setting] = value
@@ -218,6 +224,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=self._cache_bytes,
             read_only=self._read_only,
             inline_bytes=self._inline_bytes,
+            sites=self._sites,
         )
 
     @classmethod
@@ -236,6 +243,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=config.cache_bytes,
             read_only=config.read_only,
             inline_bytes=config.inline_bytes,
+            sites=config.sites,
         )
 
     @overload
@@ -419,3 +427,10 @@ class Store(StoreBase, Generic[ConnectorT]):
                 f"a store named {self.name!r} is open on {self._channel}, not on {url}; give "
                 "stores on different channels different names",
             )
+
+
+def _names(sites: Iterable[str] | None) -> list[str] | None:
+    try:
+        return _model.names(sites)
+    except _model.Unfit as error:
+        raise StoreConfigError(f"sites must be {error}, not {sites!r}") from None

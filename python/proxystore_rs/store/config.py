@@ -20,6 +20,7 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from proxystore_rs import trust
 from proxystore_rs.connectors.protocols import Connector
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.store import _kinds, _model
@@ -33,8 +34,20 @@ if TYPE_CHECKING:
 __all__ = ["ConnectorConfig", "StoreConfig"]
 
 
-_SECRET = ("password",)
+_SECRET = ("username", "password")
 """Options that are never shown."""
+
+
+def _without_secrets(options: Any) -> Any:
+    """Return options with stars for what is secret, however deep it lies."""
+    if isinstance(options, dict):
+        return {
+            name: "***" if name in _SECRET else _without_secrets(value)
+            for name, value in options.items()
+        }
+    if isinstance(options, list | tuple):
+        return type(options)(map(_without_secrets, options))
+    return options
 
 
 class ConnectorConfig(_model.Model):
@@ -58,8 +71,7 @@ class ConnectorConfig(_model.Model):
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
 
     def __repr__(self) -> str:
-        options = {name: "***" if name in _SECRET else self.options[name] for name in self.options}
-        return f"ConnectorConfig(kind={self.kind!r}, options={options!r})"
+        return f"ConnectorConfig(kind={self.kind!r}, options={_without_secrets(self.options)!r})"
 
     def get_connector_type(self) -> type[Connector[Any]]:
         """Return the class of the connector.
@@ -114,6 +126,7 @@ class StoreConfig(_model.Model):
         auto_register: Whether the store registers itself.
         cache_bytes: How many bytes of objects to keep in memory.
         read_only: Whether arrays are handed out read-only.
+        sites: Patterns of the hosts and sites where objects may be resolved; None for all.
 
     Raises:
         StoreConfigError: When a field is missing, unknown, or of another type.
@@ -130,6 +143,7 @@ class StoreConfig(_model.Model):
     cache_bytes: int = 1 << 30
     read_only: bool = False
     inline_bytes: int = 0
+    sites: list[str] | None = None
 
     _checks: ClassVar[dict[str, _model.Check]] = {
         "name": _model.text,
@@ -143,6 +157,7 @@ class StoreConfig(_model.Model):
         "cache_bytes": _model.size,
         "read_only": _model.flag,
         "inline_bytes": _model.size,
+        "sites": _model.names,
     }
 
     @classmethod
@@ -183,6 +198,7 @@ class StoreConfig(_model.Model):
         "auto_register": "auto_register",
         "read_only": "read_only",
         "inline_bytes": "inline_bytes",
+        "sites": "sites",
     }
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:
@@ -215,7 +231,7 @@ class StoreConfig(_model.Model):
         fields = {
             field: settings[native] for field, native in cls._SETTINGS.items() if native in settings
         }
-        functions = pickle.loads(extension) if extension else {}
+        functions = trust._loads(extension) if extension else {}
         return cls(name=name, connector=connector, **fields, **functions)
 
 

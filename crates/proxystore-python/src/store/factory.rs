@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
-use proxystore::{Buffer, Key, Reference, StoreConfig};
+use proxystore::{Buffer, Key, Reference, StoreConfig, trust};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -35,6 +35,8 @@ struct State {
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
     pending: Mutex<Option<Arc<Pending>>>,
+    /// Whether its producer is known to be one whom this process believes: itself, or one it checked.
+    vouched: bool,
 }
 
 impl State {
@@ -46,7 +48,13 @@ impl State {
             evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
             pending: Mutex::new(None),
+            vouched: self.vouched,
         }
+    }
+
+    /// Checks who made the reference, unless that is done.
+    fn vouch(&self, py: Python<'_>) -> PyResult<()> {
+        if self.vouched { Ok(()) } else { trust::producers::check(&self.reference).py(py) }
     }
 }
 
@@ -70,6 +78,7 @@ impl StoreFactory {
             evict: AtomicBool::new(evict),
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
             pending: Mutex::new(None),
+            vouched: true,
         };
         Self::with(py, state)
     }
@@ -118,9 +127,11 @@ impl StoreFactory {
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
         let inner = store.get().state()?;
+        trust::sites::check(&state.reference.store).py(py)?; // the store's own may permit more
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         if let Some(payload) = &state.reference.inline {
+            inner.store.permit().py(py)?;
             let received = Received::parse(Buffer::copy_of(payload)).py(py)?;
             return inner.decode(py, key, &received, deserializer);
         }
@@ -192,6 +203,11 @@ impl StoreFactory {
 
     fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<State> {
         let mut reference = Reference::decode(bytes).py(py)?;
+        // Now, while the reference is as it was signed, and before anything in it is unpickled.
+        let vouched = trust::producers::are_required();
+        if vouched {
+            trust::producers::check(&reference).py(py)?;
+        }
         let mut deserializer = None;
         if let Some(extension) = &reference.extension {
             let (rest, own) = extension::without(py, extension)?;
@@ -204,6 +220,7 @@ impl StoreFactory {
             reference,
             deserializer,
             pending: Mutex::new(None),
+            vouched,
         })
     }
 }
@@ -258,6 +275,7 @@ impl StoreFactory {
             evict: AtomicBool::new(evict),
             deserializer,
             pending: Mutex::new(None),
+            vouched: true,
         };
         let _ = self.state.set(state); // calling __init__ again changes nothing
         Ok(())
@@ -325,6 +343,7 @@ impl StoreFactory {
     /// The store: the one at hand, else found or opened by name and configuration.
     fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
+        state.vouch(py)?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
         {
@@ -399,6 +418,7 @@ impl StoreFactory {
     /// Starts fetching in the background; `resolve` waits for it.
     fn resolve_async(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
+        trust::sites::check(&state.reference.store).py(py)?;
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
         let (key, wait) = (state.reference.key.clone(), state.reference.wait);

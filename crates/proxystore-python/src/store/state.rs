@@ -192,6 +192,7 @@ impl State {
         key: &Key,
         deserializer: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.store.permit().py(py)?;
         let total = self.metrics.start();
         let cached = self.cached(py, key);
         if cached.is_some() {

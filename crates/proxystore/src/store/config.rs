@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::connectors::{Connector, ConnectorConfig, Value, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{CacheLimits, Store};
+use crate::trust::sites::SITES;
 
 const CACHE_ENTRIES: &str = "cache_entries";
 const CACHE_BYTES: &str = "cache_bytes";
@@ -129,6 +130,30 @@ impl StoreBuilder {
         } else {
             self.config.settings.remove(METRICS);
         }
+        self
+    }
+
+    /// Objects may be resolved only where the name of the host or of the site (the environment
+    /// variable `PROXYSTORE_SITE`) matches one of these patterns; see [`trust`](crate::trust).
+    ///
+    /// `*` stands for any text and `?` for one character; case does not count. An empty list permits
+    /// no place. The policy travels in references.
+    ///
+    /// ```
+    /// # fn main() -> proxystore::Result<()> {
+    /// use std::sync::Arc;
+    /// use proxystore::connectors::memory::MemoryConnector;
+    /// use proxystore::{ErrorKind, Store};
+    /// let connector = Arc::new(MemoryConnector::new("elsewhere")?);
+    /// let store = Store::builder("elsewhere", connector).sites(["*.site-far-away"]).build();
+    /// let key = store.put("secret")?;
+    /// assert_eq!(store.get::<String>(&key).unwrap_err().kind(), ErrorKind::Forbidden);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn sites<T: Into<String>>(mut self, patterns: impl IntoIterator<Item = T>) -> Self {
+        let patterns = patterns.into_iter().map(|pattern| Value::Text(pattern.into()));
+        self.config.settings.insert(SITES.to_owned(), Value::List(patterns.collect()));
         self
     }
 

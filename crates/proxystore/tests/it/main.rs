@@ -22,5 +22,6 @@ mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+mod trust;
 #[cfg(target_os = "linux")]
 mod ttl;
