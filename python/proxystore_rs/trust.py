@@ -95,9 +95,10 @@ def require_producers(keys: Iterable[str | bytes] | None) -> None:
 
     if isinstance(keys, str | bytes):
         raise ValueError(f"the keys of producers come as a list of keys, not as {keys!r}")
-    if keys is not None:
-        keys = [key.hex() if isinstance(key, bytes) else key for key in keys]
-    _require_producers(keys)
+    if keys is None:
+        _require_producers(None)
+    else:
+        _require_producers([key.hex() if isinstance(key, bytes) else key for key in keys])
 
 
 def _checked(mode: Any, where: str) -> Mode:

@@ -12,6 +12,22 @@ Check = Callable[[Any], Any]
 """Returns the value to keep, or raises Unfit, which says what the field may hold."""
 
 
+_SECRET = ("username", "password")
+"""What is never shown."""
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a value with stars for what is secret, however deep it lies: fit for texts."""
+    if isinstance(value, Mapping):
+        return {
+            name: "***" if name in _SECRET else without_secrets(item)
+            for name, item in value.items()
+        }
+    if type(value) in (list, tuple):
+        return type(value)(map(without_secrets, value))
+    return value
+
+
 class Unfit(Exception):
     """A value does not fit its field; the text says what would."""
 
@@ -42,8 +58,9 @@ class Model:
     def __init__(self, **fields: Any) -> None:
         unknown = [name for name in fields if name not in self._checks]
         if unknown:
+            got = without_secrets(fields)[unknown[0]]
             raise StoreConfigError(
-                f"{type(self).__name__} has no field {unknown[0]!r} (got {fields[unknown[0]]!r}); "
+                f"{type(self).__name__} has no field {unknown[0]!r} (got {got!r}); "
                 f"its fields are {', '.join(self._checks)}"
             )
         for name in self._checks:
@@ -69,7 +86,7 @@ class Model:
             raise StoreConfigError(f"{type(self).__name__}.{name}: {error}") from None
         except Unfit as error:
             raise StoreConfigError(
-                f"{type(self).__name__}.{name} must be {error}, not {value!r} "
+                f"{type(self).__name__}.{name} must be {error}, not {without_secrets(value)!r} "
                 f"({type(value).__name__})"
             ) from None
 
@@ -118,7 +135,7 @@ class Model:
             return obj
         if not isinstance(obj, Mapping):
             raise StoreConfigError(
-                f"a {cls.__name__} is made of a dictionary of its fields, not {obj!r}"
+                f"a {cls.__name__} is made of a dictionary of its fields, not {without_secrets(obj)!r}"
             )
         return cls(**obj)
 

@@ -34,22 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["ConnectorConfig", "StoreConfig"]
 
 
-_SECRET = ("username", "password")
-"""Options that are never shown."""
-
-
-def _without_secrets(options: Any) -> Any:
-    """Return options with stars for what is secret, however deep it lies."""
-    if isinstance(options, dict):
-        return {
-            name: "***" if name in _SECRET else _without_secrets(value)
-            for name, value in options.items()
-        }
-    if isinstance(options, list | tuple):
-        return type(options)(map(_without_secrets, options))
-    return options
-
-
 class ConnectorConfig(_model.Model):
     """Configuration of a connector.
 
@@ -71,7 +55,9 @@ class ConnectorConfig(_model.Model):
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
 
     def __repr__(self) -> str:
-        return f"ConnectorConfig(kind={self.kind!r}, options={_without_secrets(self.options)!r})"
+        return (
+            f"ConnectorConfig(kind={self.kind!r}, options={_model.without_secrets(self.options)!r})"
+        )
 
     def get_connector_type(self) -> type[Connector[Any]]:
         """Return the class of the connector.
