@@ -23,6 +23,7 @@ mod pickle;
 pub mod proxy;
 mod store;
 mod table;
+mod trust;
 mod value;
 
 use pyo3::prelude::*;
@@ -49,6 +50,9 @@ mod _core {
         metrics_instruments, metrics_observations, metrics_text, proxy_from_text, restore_factory,
         restore_proxy, settle_future, text_from_proxy,
     };
+
+    #[pymodule_export]
+    use crate::trust::require;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -73,6 +73,7 @@ pub mod seal;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod trust;
 
 pub use buffer::Buffer;
 pub use connectors::{Access, Capabilities, Connector, ConnectorConfig};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
-use proxystore::{Buffer, Key, Reference, StoreConfig};
+use proxystore::{Buffer, Key, Reference, StoreConfig, trust};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -38,6 +38,8 @@ struct State {
     /// Whether it came from elsewhere, so that it is checked before anything in it is unpickled.
     arrived: bool,
     pending: Mutex<Option<Arc<Pending>>>,
+    /// Whether its producer is known to be one whom this process believes: itself, or one it checked.
+    vouched: bool,
 }
 
 impl State {
@@ -51,6 +53,11 @@ impl State {
 
     /// That of a reference that arrived.
     fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+        // Now, while the reference is as it was signed, and before anything in it is unpickled.
+        let vouched = trust::producers::are_required();
+        if vouched {
+            trust::producers::check(&reference).py(py)?;
+        }
         if registry::takes_data_only(py, None, &reference)? {
             codec::check_reference(py, &reference, false)?;
         }
@@ -67,6 +74,7 @@ impl State {
             deserializer,
             arrived: true,
             pending: Mutex::new(None),
+            vouched,
         })
     }
 
@@ -83,7 +91,13 @@ impl State {
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
             arrived: self.arrived,
             pending: Mutex::new(None),
+            vouched: self.vouched,
         }
+    }
+
+    /// Checks who made the reference, unless that is done.
+    fn vouch(&self, py: Python<'_>) -> PyResult<()> {
+        if self.vouched { Ok(()) } else { trust::producers::check(&self.reference).py(py) }
     }
 }
 
@@ -108,6 +122,7 @@ impl StoreFactory {
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
             arrived: false,
             pending: Mutex::new(None),
+            vouched: true,
         };
         Self::with(py, state)
     }
@@ -157,9 +172,11 @@ impl StoreFactory {
         let state = self.state()?;
         state.reference.check_complete().py(py)?;
         let inner = store.get().state()?;
+        trust::sites::check(&state.reference.store).py(py)?; // the store's own may permit more
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         if let Some(payload) = &state.reference.inline {
+            inner.store.permit().py(py)?;
             let received = Received::parse(Buffer::copy_of(payload)).py(py)?;
             return inner.decode(py, key, &received, deserializer);
         }
@@ -289,6 +306,7 @@ impl StoreFactory {
             deserializer,
             arrived: false,
             pending: Mutex::new(None),
+            vouched: true,
         };
         let _ = self.state.set(state); // calling __init__ again changes nothing
         Ok(())
@@ -359,6 +377,7 @@ impl StoreFactory {
     fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
         state.check_arrived(py)?;
+        state.vouch(py)?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
         {
@@ -433,6 +452,7 @@ impl StoreFactory {
     /// Starts fetching in the background; `resolve` waits for it.
     fn resolve_async(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
+        trust::sites::check(&state.reference.store).py(py)?;
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
         let (key, wait) = (state.reference.key.clone(), state.reference.wait);

@@ -253,6 +253,7 @@ impl StoreBase {
         default: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
+        state.store.permit().py(py)?;
         Ok(state.cached(py, &state.key(key)?).unwrap_or(default))
     }
 

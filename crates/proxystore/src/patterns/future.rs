@@ -142,11 +142,7 @@ impl<T: 'static> Future<T> {
     where
         T: Decode + Send + Sync,
     {
-        let reference = self.reference.clone();
-        match self.factory.store() {
-            Ok(store) => Proxy::new(StoreFactory::of(&store, reference)),
-            Err(_) => Proxy::from_reference(reference), // says why when it is used
-        }
+        Proxy::new(self.factory.with_reference(self.reference.clone()))
     }
 
     /// Sets the result and wakes who waits. Setting it again replaces it for later readers.
@@ -212,7 +208,7 @@ impl<T: 'static> Future<T> {
         if let (Some(wait), Some(timeout)) = (&mut reference.wait, timeout) {
             wait.timeout = Some(timeout);
         }
-        StoreFactory::of(&self.factory.store()?, reference).resolve()
+        self.factory.with_reference(reference).resolve()
     }
 
     /// Whether consumers notice the death of this future's producer.

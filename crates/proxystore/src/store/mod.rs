@@ -27,13 +27,14 @@ pub(crate) use waiting::lease_record;
 
 use crate::buffer::Buffer;
 use crate::codec::{Array, ArrayMut, Decode, Element, Encode, Failure};
-use crate::connectors::{Access, Connector, GetOptions, PutOptions};
+use crate::connectors::{Access, Connector, GetOptions, PutOptions, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, unique_id};
 use crate::payload::{Framed, Parts, Payload, Received};
 use crate::proxy::{Locked, Proxy};
 use crate::reference::Reference;
 use crate::seal::Seal;
+use crate::trust::sites;
 
 /// A place for objects: puts them into a channel and hands out keys and proxies.
 ///
@@ -63,6 +64,7 @@ struct Inner {
     metrics: Option<Metrics>,
     inline_bytes: usize,
     protection: Protection,
+    forbidden: bool,
     closed: AtomicBool,
 }
 
@@ -102,9 +104,19 @@ impl Store {
         let metrics = config.has_metrics().then(Metrics::default);
         let inline_bytes = config.inline_bytes();
         let protection = Protection::new(&config, connector.capabilities());
+        let forbidden = sites::check(&config).is_err();
         let closed = AtomicBool::new(false);
         let config = Arc::new(config);
-        let inner = Inner { config, connector, cache, metrics, inline_bytes, protection, closed };
+        let inner = Inner {
+            config,
+            connector,
+            cache,
+            metrics,
+            inline_bytes,
+            protection,
+            forbidden,
+            closed,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -116,6 +128,15 @@ impl Store {
     /// From which the store can be opened anywhere.
     pub fn config(&self) -> &Arc<StoreConfig> {
         &self.inner.config
+    }
+
+    /// Checks that this process may resolve the store's objects: see
+    /// [`StoreBuilder::sites`]. Whatever reads objects does that itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] naming this site and the allowed ones.
+    pub fn permit(&self) -> Result<()> {
+        if self.inner.forbidden { sites::check(&self.inner.config) } else { Ok(()) }
     }
 
     /// The connector.
@@ -179,6 +200,7 @@ impl Store {
     where
         T: Decode + Send + Sync + 'static,
     {
+        self.permit()?;
         // A key without generation may mean a newer object tomorrow.
         let cachable = key.generation() != 0;
         if cachable && let Some(object) = self.inner.cache.get::<T>(key) {
@@ -434,6 +456,7 @@ impl Store {
 
     /// Stored bytes, as they are in the channel.
     fn read(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
+        self.permit()?;
         let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, options))?;
         match (&bytes, &self.inner.metrics) {
             (None, _) => self.count(Operation::Missing),
@@ -449,7 +472,7 @@ impl Store {
             Error::new(ErrorKind::NotFound, "resolve a proxy", "no object is stored under its key"),
             key,
         )
-        .with("channel", &self.inner.config.connector.url)
+        .with("channel", without_credentials(&self.inner.config.connector.url))
         .with_hint(self.likely_reason())
     }
 

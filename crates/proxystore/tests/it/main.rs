@@ -29,5 +29,6 @@ mod shm_conformance;
 mod store;
 #[cfg(feature = "arrow")]
 mod tables;
+mod trust;
 #[cfg(target_os = "linux")]
 mod ttl;
