@@ -174,6 +174,44 @@ fn a_process_may_demand_producers() {
     process::finish(command.unwrap());
 }
 
+#[cfg(feature = "seal")]
+#[test]
+fn role_believes_one_producer() {
+    use proxystore::seal::{Identity, set_identity};
+    use proxystore::store::SealMode;
+
+    let Some(folder) = process::argument() else { return };
+    let identity = Identity::generate().unwrap();
+    let producer = identity.public_key();
+    set_identity(identity).unwrap();
+    let connector = Arc::new(FileConnector::new(&folder).unwrap());
+    let store = Store::builder("signed", connector).seal(Some(SealMode::Signed)).build();
+    let sent = bytes_of(&store.proxy("x".to_owned()).unwrap());
+    proxystore::trust::require_producers(Some(vec![producer]));
+    assert_eq!(resolved(&sent), Ok("x".to_owned()));
+
+    let mut forged = reference_in(&sent);
+    let mut config = StoreConfig::clone(&forged.store);
+    config.settings.insert("sites".to_owned(), proxystore::connectors::Value::List(vec![]));
+    forged.store = Arc::new(config);
+    assert_eq!(resolved(&bytes_of(&forged)), Err(ErrorKind::Untrusted));
+    let mut unsigned = reference_in(&sent);
+    unsigned.signature = None;
+    assert_eq!(resolved(&bytes_of(&unsigned)), Err(ErrorKind::Untrusted));
+    let other = Identity::generate().unwrap().public_key();
+    proxystore::trust::require_producers(Some(vec![other]));
+    assert_eq!(resolved(&sent), Err(ErrorKind::Untrusted));
+}
+
+#[cfg(feature = "seal")]
+#[test]
+fn what_a_known_producer_signed_is_resolved() {
+    let folder = tempfile::tempdir().unwrap();
+    let role = "trust::role_believes_one_producer";
+    let command = process::command(role, folder.path().to_str().unwrap()).spawn();
+    process::finish(command.unwrap());
+}
+
 #[test]
 fn no_error_shows_user_or_password() {
     const SECRETS: [&str; 2] = ["ada-of-the-lab", "hush-hush"];
