@@ -31,12 +31,11 @@ struct Link {
 static FIRST: OnceLock<Link> = OnceLock::new();
 
 fn last() -> &'static Link {
-    let mut link = match FIRST.get() {
-        Some(first) => first,
-        None => {
-            let demand = from_environment(); // not while the others wait: it may read a file
-            FIRST.get_or_init(|| Link { demand, next: OnceLock::new() })
-        }
+    let mut link = if let Some(first) = FIRST.get() {
+        first
+    } else {
+        let demand = from_environment(); // not while the others wait: it may read a file
+        FIRST.get_or_init(|| Link { demand, next: OnceLock::new() })
     };
     while let Some(next) = link.next.get() {
         link = next;
@@ -121,7 +120,9 @@ fn from_environment() -> Demand {
     match env::var_os(PRODUCERS).filter(|text| !text.is_empty()) {
         None => Ok(None),
         Some(text) => {
-            let text = text.into_string().map_err(|_| format!("{PRODUCERS} is not UTF-8"))?;
+            let text = text
+                .into_string()
+                .map_err(|text| format!("{PRODUCERS} is no UTF-8: {}", text.display()))?;
             read_keys(&text).map(Some)
         }
     }
