@@ -162,9 +162,10 @@ def test_refusing_imports_nothing(sent: Callable[..., Any], number: int) -> None
     ):
         done = sent(number, setup, **variables)
         assert done.stdout.startswith("UntrustedError"), done
-        assert "pigeon." in done.stdout
-        assert "trust.register(" in done.stdout
         assert done.stdout.endswith("not imported\n")
+        if "PROXYSTORE_CODEC" not in variables:  # which has more reasons to refuse
+            assert "pigeon." in done.stdout
+            assert "trust.register(" in done.stdout
 
 
 def test_an_imported_module_is_no_registration(sent: Callable[..., Any]) -> None:

@@ -89,19 +89,20 @@ impl Store {
     }
 
     /// The failure stored under a key; `None` for an object, or for nothing. Reads no more of an
-    /// object than its first bytes, where the channel reads ranges.
+    /// object than its first bytes, where the channel reads ranges. Sites where objects may not be
+    /// read see failures too, since they may set futures.
     ///
     /// # Errors
     /// What the channel fails with.
     pub fn failure(&self, key: &Key) -> Result<Option<Failure>> {
-        match self.reader(key) {
+        match self.look_into(key) {
             Ok(Some(reader)) if reader.head().codec() == FAILURE => {}
             Err(error) if !matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt) => {
                 return Err(error);
             }
             _ => return Ok(None), // nothing, or bytes that are no payload
         }
-        let received = self.get_payload(key, Access::ReadOnly)?;
+        let received = self.fetch(key, Access::ReadOnly)?;
         Ok(received.as_ref().map(Failure::of).transpose()?.flatten())
     }
 

@@ -418,6 +418,7 @@ impl Store {
     /// # Errors
     /// What the channel fails with.
     pub fn copy(&self, key: &Key) -> Result<Option<Key>> {
+        self.permit()?;
         let options = GetOptions { access: Access::ReadOnly, ..GetOptions::default() };
         let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         let parts = Parts::from(&*bytes);
@@ -447,8 +448,15 @@ impl Store {
     /// The stored bytes under a key, checked and split into parts.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when the bytes are damaged, else what the channel fails with.
+    /// [`ErrorKind::Corrupt`] when the bytes are damaged, [`ErrorKind::Forbidden`] where the store
+    /// may not be read, else what the channel fails with.
     pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
+        self.permit()?;
+        self.fetch(key, access)
+    }
+
+    /// As `get_payload`, wherever this process runs.
+    pub(crate) fn fetch(&self, key: &Key, access: Access) -> Result<Option<Received>> {
         let options = GetOptions { access, ..GetOptions::default() };
         let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         protection::unwrap(bytes, key.seal()).map(Some).map_err(|error| self.about(error, key))
@@ -456,7 +464,6 @@ impl Store {
 
     /// Stored bytes, as they are in the channel.
     fn read(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
-        self.permit()?;
         let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, options))?;
         match (&bytes, &self.inner.metrics) {
             (None, _) => self.count(Operation::Missing),

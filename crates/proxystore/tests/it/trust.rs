@@ -26,7 +26,7 @@ fn reference_in(sent: &[u8]) -> Reference {
 }
 
 fn in_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// The kind of error that resolving ends with, or the text.
@@ -92,6 +92,7 @@ fn a_stricter_store_of_the_name_counts_too() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the answer of this process")]
 fn role_resolves() {
     let Some(argument) = process::argument() else { return };
     let digits: Vec<_> = argument.chars().map(|c| c.to_digit(16).unwrap() as u8).collect();
@@ -170,6 +171,44 @@ fn role_requires_producers() {
 fn a_process_may_demand_producers() {
     let folder = tempfile::tempdir().unwrap();
     let role = "trust::role_requires_producers";
+    let command = process::command(role, folder.path().to_str().unwrap()).spawn();
+    process::finish(command.unwrap());
+}
+
+#[cfg(feature = "seal")]
+#[test]
+fn role_believes_one_producer() {
+    use proxystore::seal::{Identity, set_identity};
+    use proxystore::store::SealMode;
+
+    let Some(folder) = process::argument() else { return };
+    let identity = Identity::generate().unwrap();
+    let producer = identity.public_key();
+    set_identity(identity).unwrap();
+    let connector = Arc::new(FileConnector::new(&folder).unwrap());
+    let store = Store::builder("signed", connector).seal(Some(SealMode::Signed)).build();
+    let sent = bytes_of(&store.proxy("x".to_owned()).unwrap());
+    proxystore::trust::require_producers(Some(vec![producer]));
+    assert_eq!(resolved(&sent), Ok("x".to_owned()));
+
+    let mut forged = reference_in(&sent);
+    let mut config = StoreConfig::clone(&forged.store);
+    config.settings.insert("sites".to_owned(), proxystore::connectors::Value::List(vec![]));
+    forged.store = Arc::new(config);
+    assert_eq!(resolved(&bytes_of(&forged)), Err(ErrorKind::Untrusted));
+    let mut unsigned = reference_in(&sent);
+    unsigned.signature = None;
+    assert_eq!(resolved(&bytes_of(&unsigned)), Err(ErrorKind::Untrusted));
+    let other = Identity::generate().unwrap().public_key();
+    proxystore::trust::require_producers(Some(vec![other]));
+    assert_eq!(resolved(&sent), Err(ErrorKind::Untrusted));
+}
+
+#[cfg(feature = "seal")]
+#[test]
+fn what_a_known_producer_signed_is_resolved() {
+    let folder = tempfile::tempdir().unwrap();
+    let role = "trust::role_believes_one_producer";
     let command = process::command(role, folder.path().to_str().unwrap()).spawn();
     process::finish(command.unwrap());
 }
