@@ -16,6 +16,7 @@ from types import GenericAlias, TracebackType
 from typing import (
     Any,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     Self,
@@ -34,6 +35,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 _S = TypeVar("_S")
 _S_co = TypeVar("_S_co", covariant=True)
 _P = ParamSpec("_P")
+_Codec: TypeAlias = Literal["msgpack", "data"]
 _Bytes: TypeAlias = bytes | bytearray | memoryview | Buffer
 
 class _SupportsNext(Protocol[_S_co]):
@@ -239,6 +241,7 @@ class StoreBase:
         settings: dict[str, Any],
         extension: bytes | None,
     ) -> None: ...
+    def _new_key(self) -> Any: ...
     def _allocate(self, nbytes: int) -> Buffer: ...
     def _closed(self) -> None: ...
     def _cache_get(self, key: Any, default: Any) -> Any: ...
@@ -256,6 +259,7 @@ class StoreBase:
         *,
         lifetime: Any = None,
         serializer: Callable[[Any], Any] | None = None,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> Any: ...
     def put_batch(
@@ -264,6 +268,7 @@ class StoreBase:
         *,
         lifetime: Any = None,
         serializer: Callable[[Any], Any] | None = None,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> list[Any]: ...
     def get(
@@ -272,6 +277,8 @@ class StoreBase:
         *,
         deserializer: Callable[[Any], Any] | None = None,
         default: Any = None,
+        codec: _Codec | None = None,
+        type: Any = None,
     ) -> Any: ...
     def exists(self, key: Any) -> bool: ...
     def is_cached(self, key: Any) -> bool: ...
@@ -287,6 +294,7 @@ class StoreBase:
         deserializer: Callable[[Any], Any] | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = False,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> Proxy[_T]: ...
     def proxy_batch(
@@ -299,6 +307,7 @@ class StoreBase:
         deserializer: Callable[[Any], Any] | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = False,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> list[Proxy[_T]]: ...
     def proxy_from_key(
@@ -359,7 +368,9 @@ def _settle(
     factory: StoreFactory[Any, Any],
     object: Any,
     serializer: Callable[[Any], Any] | None,
+    codec: _Codec | None = None,
 ) -> None: ...
+def _takes_data_only(codec: str | None) -> bool: ...
 def _fail(
     store: StoreBase,
     factory: StoreFactory[Any, Any],
@@ -391,3 +402,6 @@ def multi_parts(
 def sweep_shared_memory(
     root: str | None = None,
 ) -> tuple[list[str], list[str], list[str], int, int]: ...
+def _make_identity(path: Any = None) -> tuple[bytes, bytes]: ...
+def _set_identity(seed: bytes) -> None: ...
+def _public_key() -> bytes: ...

@@ -11,12 +11,16 @@ use proxystore::seal::{self, Identity};
 use proxystore::store::{SealMode, Store};
 use proxystore::{ErrorKind, Key, Proxy, Reference};
 
+fn on<C: Connector>(channel: &Arc<C>) -> Arc<dyn Connector> {
+    Arc::<C>::clone(channel)
+}
+
 fn channel(name: &str) -> Arc<MemoryConnector> {
     Arc::new(MemoryConnector::new(name).unwrap())
 }
 
 fn sealed(name: &str, channel: &Arc<MemoryConnector>) -> Store {
-    Store::builder(name, channel.clone()).seal(Some(SealMode::Sealed)).build()
+    Store::builder(name, on(channel)).seal(Some(SealMode::Sealed)).build()
 }
 
 fn stored(channel: &dyn Connector, key: &Key) -> Vec<u8> {
@@ -46,7 +50,7 @@ fn ways(name: &str) -> Vec<(Store, Arc<MemoryConnector>)> {
             for checksums in [false, true] {
                 let name = format!("{name}-{}", stores.len());
                 let channel = channel(&name);
-                let store = Store::builder(name, channel.clone())
+                let store = Store::builder(name, on(&channel))
                     .compression(compression)
                     .seal(mode)
                     .checksums(checksums)
@@ -92,7 +96,7 @@ fn objects_of_every_size_come_back_by_every_way() {
 fn compressed_objects_are_smaller_and_ranges_of_them_move_little() {
     let channel = channel("smaller");
     let store =
-        Store::builder("smaller", channel.clone()).compression(Some(Compression::Zstd)).build();
+        Store::builder("smaller", on(&channel)).compression(Some(Compression::Zstd)).build();
     let key = store.put(&vec![7_u8; 4 << 20]).unwrap();
     assert!(key.size() < 40_000, "{key:?}");
     // What does not become smaller is stored as it is.
@@ -105,8 +109,8 @@ fn a_sealed_object_altered_by_one_bit_anywhere_is_refused() {
     let channel = channel("bits");
     for store in [
         sealed("bits-sealed", &channel),
-        Store::builder("bits-signed", channel.clone()).seal(Some(SealMode::Signed)).build(),
-        Store::builder("bits-compressed", channel.clone())
+        Store::builder("bits-signed", on(&channel)).seal(Some(SealMode::Signed)).build(),
+        Store::builder("bits-compressed", on(&channel))
             .seal(Some(SealMode::Sealed))
             .compression(Some(Compression::Lz4))
             .build(),
@@ -149,7 +153,7 @@ fn truncation_appending_and_swapping_are_refused() {
     let planted = plant(&*channel, &swapped, &one);
     assert_eq!(store.get::<Vec<u8>>(&planted).unwrap_err().kind(), ErrorKind::Tampered);
     // An honest payload that is not sealed at all.
-    let plain = Store::builder("plain-swaps", channel.clone()).build();
+    let plain = Store::builder("plain-swaps", on(&channel)).build();
     let forged = stored(&*channel, &plain.put(&noise(10)).unwrap());
     let planted = plant(&*channel, &forged, &one);
     assert_eq!(store.get::<Vec<u8>>(&planted).unwrap_err().kind(), ErrorKind::Tampered);
@@ -169,7 +173,7 @@ fn a_sealed_object_needs_its_secret_and_hides_it() {
     assert_eq!(error.kind(), ErrorKind::Sealed);
     assert!(error.to_string().contains("secret"), "{error}");
     let secret = key.seal().unwrap().secret();
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = secret.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let reference = store.proxy("x".to_owned()).unwrap().reference().unwrap();
     for shown in [format!("{key:?} {key} {store:?} {error:?}"), format!("{reference:?}")] {
         assert!(!shown.contains(&hex) && !shown.contains(&format!("{secret:?}")), "{shown}");
@@ -218,7 +222,7 @@ fn a_signed_reference_names_its_producer_and_pins_the_object() {
     seal::set_identity(Identity::from_seed([7; 32]).unwrap()).unwrap();
     let me = Identity::from_seed([7; 32]).unwrap().public_key();
     let channel = channel("signed");
-    let store = Store::builder("signed", channel.clone()).seal(Some(SealMode::Signed)).build();
+    let store = Store::builder("signed", on(&channel)).seal(Some(SealMode::Signed)).build();
     let proxy = store.proxy(noise(300_000)).unwrap();
     let reference = proxy.reference().unwrap();
     let bytes = reference.encode().unwrap();
@@ -236,7 +240,7 @@ fn a_signed_reference_names_its_producer_and_pins_the_object() {
         assert_eq!(seal::verify(&altered).unwrap_err().kind(), ErrorKind::Untrusted);
     }
     // Who holds the secret can write, but not what the reference was made of.
-    let holder = Store::builder("holder", channel.clone()).seal(Some(SealMode::Sealed)).build();
+    let holder = Store::builder("holder", on(&channel)).seal(Some(SealMode::Sealed)).build();
     let forged_key = channel.new_key().unwrap().sealed(reference.key.seal().cloned());
     let options = PutOptions { key: Some(forged_key), ..PutOptions::default() };
     let forged = holder.put_with(&noise(300_000)[..], &options).unwrap();
@@ -250,7 +254,7 @@ fn a_signed_reference_names_its_producer_and_pins_the_object() {
 fn checksums_notice_altered_parts_whole_and_in_ranges() {
     let directory = tempfile::tempdir().unwrap();
     let channel = Arc::new(FileConnector::new(directory.path()).unwrap());
-    let store = Store::builder("checked", channel.clone()).checksums(true).build();
+    let store = Store::builder("checked", on(&channel)).checksums(true).build();
     let object = noise(600_000);
     let key = store.put(&object).unwrap();
     let mut bytes = stored(&*channel, &key);
