@@ -9,15 +9,22 @@
 //! | MessagePack | [`MessagePack<T>`] and every type named in [`messagepack!`](crate::messagepack) | yes |
 //! | array | [`Array<T>`], vectors of numbers, `ndarray` types (feature `ndarray`) | yes, as NumPy arrays |
 //!
+//! A program that does not know beforehand what it will get reads an [`AnyArray`], or a
+//! [`MessagePack<T>`] of a type that holds any value, such as `rmpv::Value`.
+//!
 //! Codec numbers are part of the payload format (`docs/protocol.md`).
 
+mod any_array;
 mod array;
+mod element;
 mod failure;
 mod message_pack;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 
-pub use array::{Array, ArrayMut, Element, Order, array_meta, read_array_meta};
+pub use any_array::AnyArray;
+pub use array::{Array, ArrayMut, Order, array_meta, read_array_meta};
+pub use element::{Bool, Element};
 pub use failure::Failure;
 pub use message_pack::MessagePack;
 #[doc(hidden)]
