@@ -13,6 +13,7 @@ mod pending;
 mod proxies;
 mod registry;
 mod state;
+mod text;
 
 use std::sync::OnceLock;
 
@@ -29,6 +30,7 @@ pub(crate) use export::{metrics_instruments, metrics_observations, metrics_text}
 pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
 pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease, settle_future};
 pub(crate) use registry::stores;
+pub(crate) use text::{proxy_from_text, text_from_proxy};
 
 use crate::buffer::PyStoredBytes;
 use crate::codec::{self, Codec};
@@ -154,6 +156,13 @@ impl StoreBase {
         let key = state.key_to_python(slf.py(), &key)?;
         lifetime::attach(slf, lifetime, &PyTuple::new(slf.py(), [&key])?, true)?;
         Ok(key)
+    }
+
+    /// Makes a key of an object that does not exist yet.
+    fn _new_key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        let key = py.detach(|| state.store.new_key()).py(py)?;
+        state.key_to_python(py, &key)
     }
 
     /// Stores many objects at once; all or none.

@@ -9,7 +9,7 @@ use crate::codec::{
     ARRAY, Array, Decode, Element, Encode, Order, array_meta, expect, read_array_meta, single_part,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::payload::{Part, Payload, Received};
+use crate::payload::{Payload, Received};
 
 /// A read-only array of whichever elements were stored, where the channel put them.
 ///
@@ -76,9 +76,8 @@ impl fmt::Debug for AnyArray {
 impl Encode for AnyArray {
     fn encode(&self) -> Result<Payload<'_>> {
         let shape: Vec<u64> = self.shape.iter().map(|n| *n as u64).collect();
-        let mut payload = Payload::new(ARRAY, array_meta(&self.dtype, &shape, self.order)?);
-        payload.push(Part { bytes: (&self.bytes[..]).into(), allocated: false });
-        Ok(payload)
+        let meta = array_meta(&self.dtype, &shape, self.order)?;
+        Ok(Payload::new(ARRAY, meta).with_part(&self.bytes[..]))
     }
 }
 
