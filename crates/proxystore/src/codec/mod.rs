@@ -10,20 +10,27 @@
 //! | array | [`Array<T>`], vectors of numbers, `ndarray` types (feature `ndarray`) | yes, as NumPy arrays |
 //! | table | `Table`, `RecordBatch` (feature `arrow`) | yes, as pyarrow, pandas and polars tables |
 //!
+//! A program that does not know beforehand what it will get reads an [`AnyArray`], or a
+//! [`MessagePack<T>`] of a type that holds any value, such as `rmpv::Value`.
+//!
 //! Codec numbers are part of the payload format (`docs/protocol.md`).
 
+mod any_array;
 mod array;
 #[cfg(feature = "arrow")]
 mod arrow;
+mod element;
 mod failure;
 mod message_pack;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod table;
 
-pub use array::{Array, ArrayMut, Element, Order, array_meta, read_array_meta};
+pub use any_array::AnyArray;
+pub use array::{Array, ArrayMut, Order, array_meta, read_array_meta};
 #[cfg(feature = "arrow")]
 pub use arrow::{Column, Table};
+pub use element::{Bool, Element};
 pub use failure::Failure;
 pub use message_pack::MessagePack;
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! The integration tests of the library: one binary, one module per topic.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
+mod arrays;
 mod conformance;
 mod file;
 mod future;
