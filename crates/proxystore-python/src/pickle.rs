@@ -160,7 +160,7 @@ fn cloudpickle<'py>(
 
 /// Types of the elements of arrays in the array codec. Any other may stand for addresses, which
 /// must not be taken from what was received.
-const PLAIN: [&str; 14] = [
+pub(crate) const PLAIN: [&str; 14] = [
     "|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8",
     "<c16",
 ];
@@ -188,6 +188,11 @@ fn encode_array(object: &Bound<'_, PyAny>) -> PyResult<Option<Encoded>> {
         .map_err(|e| PyValueError::new_err(e.to_string()))?;
     let allocated = is_allocated(view.bytes());
     Ok(Some(Encoded::one(codec::ARRAY, meta, Memory::View { view, allocated })))
+}
+
+/// The class `numpy.ndarray`, if the program has imported it.
+pub(crate) fn numpy_array_type(py: Python<'_>) -> PyResult<Option<&Bound<'_, PyAny>>> {
+    Ok(Numpy::if_imported(py)?.map(|numpy| numpy.ndarray.bind(py)))
 }
 
 /// What is needed of NumPy, once the program has imported it itself.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::buffer::Buffer;
 use crate::codec::{ARRAY, Decode, Encode, expect, single_part};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Part, Payload, Received};
 
 #[cfg(target_endian = "big")]
@@ -91,6 +92,10 @@ pub(crate) fn payload<'a, T: Element>(
     let mut payload = Payload::new(ARRAY, meta);
     payload.push(Part { bytes: bytemuck::cast_slice(elements).into(), allocated });
     Ok(payload)
+}
+
+pub(crate) fn facts<T: Element>(shape: &[usize], elements: usize) -> Facts {
+    Facts::of_array(T::DTYPE, shape, elements * size_of::<T>()) // they are in memory: no overflow
 }
 
 /// Number of elements of a shape.
@@ -175,6 +180,10 @@ impl<T: Element> Encode for Array<T> {
     fn encode(&self) -> Result<Payload<'_>> {
         payload(&self.shape, self.order, self, false)
     }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(&self.shape, self.len())
+    }
 }
 
 impl<T: Element> Decode for Array<T> {
@@ -250,6 +259,10 @@ impl<T: Element> Encode for ArrayMut<T> {
     fn encode(&self) -> Result<Payload<'_>> {
         payload(&self.shape, Order::C, self, true)
     }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(&self.shape, self.len())
+    }
 }
 
 impl<T: Element> From<ArrayMut<T>> for Array<T> {
@@ -265,6 +278,10 @@ macro_rules! vectors {
         impl Encode for Vec<$type> {
             fn encode(&self) -> Result<Payload<'_>> {
                 payload(&[self.len()], Order::C, self, false)
+            }
+
+            fn facts(&self) -> Facts {
+                facts::<$type>(&[self.len()], self.len())
             }
         }
         impl Decode for Vec<$type> {
