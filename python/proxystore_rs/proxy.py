@@ -35,8 +35,8 @@ from proxystore_rs.exceptions import ProxyStoreError
 __all__ = [
     "DefaultClassType",
     "DefaultHashType",
-    "Facts",
     "FactoryType",
+    "Facts",
     "Proxy",
     "ProxyLocker",
     "ProxyOr",
@@ -289,14 +289,12 @@ def facts(proxy: object) -> Facts:
     told = _facts(proxy)
     if told is None:
         return Facts()
-    *about, milliseconds, origin = told
+    kind, length, shape, dtype, nbytes, milliseconds, origin = told
     created = None
     if milliseconds is not None:
-        try:
+        with contextlib.suppress(OverflowError):  # the clock of that host was out of its mind
             created = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
-        except OverflowError:  # the clock of that host is out of its mind
-            created = None
-    return Facts(*about, created, origin)
+    return Facts(kind, length, shape, dtype, nbytes, created, origin)
 
 
 class ProxyLocker(Generic[T]):

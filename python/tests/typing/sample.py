@@ -8,10 +8,12 @@ from typing import assert_type
 
 from proxystore_rs.connectors.local import LocalConnector
 from proxystore_rs.proxy import (
+    Facts,
     Proxy,
     ProxyLocker,
     ProxyOr,
     extract,
+    facts,
     get_factory,
     is_resolved,
     resolve,
@@ -58,6 +60,8 @@ def main() -> None:
         assert plain.name == "a"
         assert_type(extract(proxy), Sample)
         assert_type(is_resolved(proxy), bool)
+        assert_type(facts(proxy), Facts)
+        assert_type(facts(proxy).shape, tuple[int, ...] | None)
         resolve(proxy)
         assert get_store(proxy) is store
 
