@@ -173,7 +173,7 @@ def _proxy(
 ) -> Proxy[_S]: ...
 def _count_guards(change: int) -> int: ...
 def _facts(
-    object: object, /
+    object: object,
 ) -> (
     tuple[
         str | None,

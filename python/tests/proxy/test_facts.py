@@ -72,7 +72,6 @@ ARRAYS: dict[str, Any] = {
     "text": np.array(["ab", "c"]),
     "swapped": np.ones(3, ">f8"),
     "objects": np.array([1, None], object),
-    "void": np.zeros(2, "V3"),
 }
 
 TABLES: dict[str, Any] = {
