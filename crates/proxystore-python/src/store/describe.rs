@@ -9,7 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyFrozenSet, PyList, PySet, PyString, PyTuple};
 
-use crate::pickle::{PLAIN, numpy_array_type};
+use crate::array::{Numpy, PLAIN};
 
 /// Facts about an object that is about to be stored; nothing of most types.
 pub(super) fn facts_of(object: &Bound<'_, PyAny>) -> Facts {
@@ -35,7 +35,7 @@ fn is_sized_builtin(object: &Bound<'_, PyAny>) -> bool {
 }
 
 fn is_array(object: &Bound<'_, PyAny>) -> bool {
-    matches!(numpy_array_type(object.py()), Ok(Some(class)) if object.get_type().is(class))
+    matches!(Numpy::if_imported(object.py()), Ok(Some(numpy)) if object.get_type().is(&numpy.ndarray))
 }
 
 fn array(object: &Bound<'_, PyAny>) -> PyResult<Facts> {

@@ -5,17 +5,22 @@ mod conformance;
 mod facts;
 mod file;
 mod future;
+mod fuzz;
 #[cfg(target_os = "linux")]
 mod hammer;
 mod lifetime;
 mod memory;
 mod multi;
 mod multi_conformance;
+mod old_bytes;
 mod ownership;
 mod payload;
 mod process;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(target_os = "linux")]
+mod seal;
+mod secrets;
 #[cfg(feature = "redis")]
 mod servers;
 #[cfg(target_os = "linux")]
@@ -23,5 +28,7 @@ mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+#[cfg(feature = "arrow")]
+mod tables;
 #[cfg(target_os = "linux")]
 mod ttl;
