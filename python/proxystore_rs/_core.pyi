@@ -177,6 +177,20 @@ def _proxy(
     /,
 ) -> Proxy[_S]: ...
 def _count_guards(change: int) -> int: ...
+def _facts(
+    object: object,
+) -> (
+    tuple[
+        str | None,
+        int | None,
+        tuple[int, ...] | None,
+        str | None,
+        int | None,
+        int | None,
+        str | None,
+    ]
+    | None
+): ...
 
 @final
 class Buffer:

@@ -57,7 +57,7 @@ mod _core {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::proxy::register(module)?;
-        crate::store::register_reducer(module.py());
+        crate::store::register_with_proxies(module.py());
         module.add("stores", crate::store::stores(module.py()))
     }
 }

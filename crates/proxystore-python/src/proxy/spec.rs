@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use super::object::{self, ProxyObject};
 use super::{
-    arrays, attribute, awaiting, container, fields, guard, methods, number, pickle, python,
+    arrays, attribute, awaiting, container, facts, fields, guard, methods, number, pickle, python,
     resolve, text,
 };
 
@@ -50,6 +50,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     resolve::start();
     guard::register(module)?;
+    facts::register(module)?;
     // SAFETY: the tables describe functions of the signatures their slots call for, and are leaked,
     // as the interpreter keeps pointers into them.
     unsafe {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
-use proxystore::{Buffer, Key, Reference, StoreConfig, trust};
+use proxystore::{Buffer, Facts, Key, Reference, StoreConfig, trust};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -416,6 +416,7 @@ impl StoreFactory {
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
         let mut state = self.state()?.clone_ref(py);
         state.reference.key = state.reference.key.to_latest();
+        state.reference.facts = Facts::default(); // of the present generation
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }
@@ -571,8 +572,12 @@ pub(super) fn sent_by(
     factory.cast::<StoreFactory>()?.get().sent(py, class).map(Some)
 }
 
-/// Tells the proxy type how proxies of stores are pickled: by reference.
-pub(crate) fn register_reducer(py: Python<'_>) {
+/// Tells the proxy type how proxies of stores are pickled, by reference, and where their facts are.
+pub(crate) fn register_with_proxies(py: Python<'_>) {
+    proxy::register_facts(&py.get_type::<StoreFactory>(), |factory| {
+        let state = factory.cast::<StoreFactory>().ok()?.get().state.get()?;
+        Some(&state.reference.facts)
+    });
     proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
         let Some(reference) = sent_by(factory, proxy)? else {
             return Ok(None); // a class of the user's: it travels as it is
@@ -614,7 +619,10 @@ pub(super) fn received(py: Python<'_>, reference: Reference) -> PyResult<Bound<'
 }
 
 fn proxy_of(py: Python<'_>, state: State) -> PyResult<Bound<'_, PyAny>> {
-    let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
+    let Reference { class, facts, .. } = &state.reference;
+    // An array that a Rust program stored is one of NumPy's here.
+    let class = class.as_deref().or(facts.dtype.is_some().then_some("numpy:ndarray"));
+    let class = class.map(|class| PyString::new(py, class).into_any());
     let factory = if state.reference.wait.is_some() {
         with_class(state, polling(py)?)?
     } else {

@@ -302,6 +302,7 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let reference = self.refer(&object.encode()?.frame()?, &PutOptions::default())?;
+        let reference = reference.with_facts(object.facts().stored_now());
         Ok(Proxy::with_target(StoreFactory::of(self, reference), Arc::new(object)))
     }
 
@@ -310,9 +311,8 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn proxy_array<T: Element>(&self, array: ArrayMut<T>) -> Result<Proxy<Array<T>>> {
-        let key = self.put(&array)?;
-        let array = Array::from(array);
-        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(array)))
+        let factory = self.factory_for(self.put(&array)?, &array);
+        Ok(Proxy::with_target(factory, Arc::new(Array::from(array))))
     }
 
     /// As [`proxy`](Self::proxy) for many objects, stored at once.
@@ -324,11 +324,10 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let keys = self.put_batch(&objects)?;
-        Ok(keys
-            .into_iter()
-            .zip(objects)
-            .map(|(key, object)| Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
-            .collect())
+        let proxies = keys.into_iter().zip(objects).map(|(key, object)| {
+            Proxy::with_target(self.factory_for(key, &object), Arc::new(object))
+        });
+        Ok(proxies.collect())
     }
 
     /// A proxy of what is stored under a key; nothing is fetched.
@@ -349,8 +348,7 @@ impl Store {
     where
         T: Encode + Decode + Send + Sync + 'static,
     {
-        let key = self.put(object)?;
-        Ok(Proxy::new(StoreFactory::new(self, key).evicting()))
+        Ok(Proxy::new(self.factory_for(self.put(object)?, object).evicting()))
     }
 
     /// As [`proxy`](Self::proxy), locked so that it is not resolved by accident.
@@ -362,6 +360,12 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         self.proxy(object).map(Locked::new)
+    }
+
+    /// A factory for an object that was just stored under this key.
+    fn factory_for<T: Encode>(&self, key: Key, object: &T) -> StoreFactory {
+        let reference = Reference::new(Arc::clone(self.config()), key);
+        StoreFactory::of(self, reference.with_facts(object.facts().stored_now()))
     }
 
     // # Payloads, for bridges to other languages

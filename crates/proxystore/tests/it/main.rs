@@ -3,6 +3,7 @@
 
 mod arrays;
 mod conformance;
+mod facts;
 mod file;
 mod future;
 mod fuzz;
