@@ -132,7 +132,7 @@ impl<T: Element> Array<T> {
         Self::from_parts(shape.to_vec(), Order::C, Buffer::from(elements))
     }
 
-    fn from_parts(shape: Vec<usize>, order: Order, bytes: Buffer) -> Result<Self> {
+    pub(crate) fn from_parts(shape: Vec<usize>, order: Order, bytes: Buffer) -> Result<Self> {
         let fits = elements_of(&shape)?.checked_mul(size_of::<T>()) == Some(bytes.len());
         if !fits || bytemuck::try_cast_slice::<u8, T>(&bytes).is_err() {
             return Err(Error::new(

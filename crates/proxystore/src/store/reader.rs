@@ -63,6 +63,11 @@ impl ObjectReader {
         &self.head
     }
 
+    /// The key of the object.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// The bytes `range` of a part, counted from its start.
     ///
     /// # Errors

@@ -24,3 +24,4 @@ mod shm_conformance;
 mod store;
 #[cfg(target_os = "linux")]
 mod ttl;
+mod views;
