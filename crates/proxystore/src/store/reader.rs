@@ -44,7 +44,7 @@ impl ObjectReader {
 
     /// The key of the object.
     pub fn key(&self) -> &Key {
-        &self.key
+        &self.source.key
     }
 
     /// The bytes `range` of a part, counted from its start.

@@ -67,7 +67,7 @@ pub struct View {
 /// Where the bytes come from.
 #[derive(Debug)]
 enum Source {
-    Channel(ObjectReader),
+    Channel(Box<ObjectReader>),
     /// The object travelled inside its reference.
     Here(Received),
 }
@@ -170,7 +170,7 @@ impl View {
     /// # Errors
     /// [`ErrorKind::Corrupt`] when the metadata of an array is damaged.
     pub fn of_reader(reader: ObjectReader) -> Result<Self> {
-        Self::new(Source::Channel(reader))
+        Self::new(Source::Channel(Box::new(reader)))
     }
 
     /// A view of a payload at hand.
