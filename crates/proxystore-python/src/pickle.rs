@@ -5,7 +5,7 @@
 //! never copied to be encoded.
 
 use proxystore::codec::{self, Order};
-use proxystore::payload::{Part, Payload, Received};
+use proxystore::payload::{Bytes, Part, Payload, Received};
 use proxystore::{Access, Buffer};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -54,7 +54,7 @@ impl Encoded {
                 Memory::Text(text) => (text.bind(py).to_str()?.as_bytes(), false),
                 Memory::View { view, allocated } => (view.bytes(), *allocated),
             };
-            payload.push(Part { bytes: bytes.into(), allocated });
+            payload.push(Part { allocated, ..Bytes::Borrowed(bytes).into() });
         }
         Ok(payload)
     }

@@ -33,7 +33,8 @@
 //! - [`Connector`]: moves bytes to and from one kind of channel, under a written
 //!   [contract](connectors).
 //! - [`View`]: an object of which only the parts are read that are used.
-//! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays.
+//! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays,
+//!   tables.
 //! - [`Error`]: one type that says what was attempted, what went wrong and what to do.
 //!
 //! # Channels
@@ -48,6 +49,7 @@
 //!
 //! # Features
 //!
+//! - `arrow`: tables and record batches of the `arrow` crates as objects.
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
 //! - `seal`: sealed objects and signed references.

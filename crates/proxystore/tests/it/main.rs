@@ -23,6 +23,8 @@ mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+#[cfg(feature = "arrow")]
+mod tables;
 #[cfg(target_os = "linux")]
 mod ttl;
 mod views;
