@@ -276,7 +276,7 @@ fn decode_pickle<'py>(
     loads(py)?.call((stream,), Some(&options)).map_err(|error| undecodable(py, "pickle", error))
 }
 
-fn decode_array<'py>(
+pub(crate) fn decode_array<'py>(
     py: Python<'py>,
     meta: &[u8],
     elements: Buffer,

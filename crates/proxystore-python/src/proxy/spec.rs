@@ -211,6 +211,8 @@ fn methods() -> Vec<PyMethodDef> {
         named(c"__array_ufunc__", arrays::array_ufunc, 0),
         named(c"__array_function__", arrays::array_function, 0),
         named(c"__torch_function__", arrays::torch_function, METH_CLASS),
+        // On the type alone: `p.view` is the target's.
+        plain(c"view", methods::view),
         plain(c"__reduce__", pickle::reduce),
         one(c"__reduce_ex__", pickle::reduce_ex),
         PyMethodDef::zeroed(),

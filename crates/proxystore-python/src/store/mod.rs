@@ -13,6 +13,7 @@ mod pending;
 mod proxies;
 mod registry;
 mod state;
+mod view;
 
 use std::sync::OnceLock;
 
@@ -38,6 +39,7 @@ use crate::multi;
 use metrics::Recorder;
 use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
+pub(crate) use view::ViewBase;
 
 /// Base of the store class; constructed through the subclass.
 #[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
