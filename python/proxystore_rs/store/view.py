@@ -231,9 +231,9 @@ class View(ViewBase):
                 wanted.append(np.where(at < 0, at + length, at).astype("<i8").tobytes())
             else:
                 filled.append(0)
-                at = operator.index(item)
-                at += shape[len(wanted)] if at < 0 else 0
-                wanted.append(slice(at, at + 1))
+                place = operator.index(item)
+                place += shape[len(wanted)] if place < 0 else 0
+                wanted.append(slice(place, place + 1))
         if lists > 1:
             raise _too_much("lists of positions on several dimensions")
         wanted += [slice(None)] * (len(shape) - len(wanted))
