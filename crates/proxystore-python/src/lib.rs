@@ -8,17 +8,21 @@
     reason = "arguments arrive from Python by value; a conversion error says less than ours"
 )]
 
+mod array;
 mod buffer;
+mod codec;
 mod connector;
 mod error;
 mod foreign;
 mod foreign_key;
+mod identity;
 mod keys;
 mod message_pack;
 mod multi;
 mod pickle;
 pub mod proxy;
 mod store;
+mod table;
 mod value;
 
 use pyo3::prelude::*;
@@ -32,14 +36,18 @@ mod _core {
     #[pymodule_export]
     use crate::buffer::PyStoredBytes;
     #[pymodule_export]
+    use crate::codec::takes_data_only;
+    #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
+    #[pymodule_export]
+    use crate::identity::{make_identity, public_key, set_identity};
     #[pymodule_export]
     use crate::multi::{multi_config, multi_parts};
     #[pymodule_export]
     use crate::store::{
         Lease, StoreBase, StoreFactory, ViewBase, copy_object, fail_future, failure_of, hold_lease,
-        metrics_instruments, metrics_observations, metrics_text, restore_factory, restore_proxy,
-        settle_future,
+        metrics_instruments, metrics_observations, metrics_text, proxy_from_text, restore_factory,
+        restore_proxy, settle_future, text_from_proxy,
     };
 
     #[pymodule_init]

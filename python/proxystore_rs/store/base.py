@@ -31,6 +31,9 @@ T = TypeVar("T")
 NonProxiableT = TypeVar("NonProxiableT", bound=bool | None)
 """What has no proxies, since programs compare it by identity."""
 
+Codec = Literal["msgpack", "data"]
+"""Codecs to choose; None, for what suits the object best, is the default."""
+
 Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
 Deserializer = Callable[[Any], Any]
 
@@ -56,6 +59,15 @@ class Store(StoreBase, Generic[ConnectorT]):
             is the fastest; by default their memory is private.
         inline_bytes: proxied objects that take at most this many bytes as stored travel inside
             their references: no channel, nothing to evict; 0 turns it off.
+        seal: encrypt objects, each with a secret of its own that only its key and its proxies hold:
+            whoever operates the channel can neither read nor forge them. With `"signed"`, proxies
+            are signed too (see `proxystore_rs.trust`), so that not even who holds one can forge.
+        compression: `"zstd"` (small) or `"lz4"` (fast) for slow channels; what would not become
+            smaller is stored as it is.
+        checksums: notice damaged objects when they are read; by default where the channel copies
+            bytes anyway, such as Redis.
+        codec: `"msgpack"` stores objects as MessagePack, `"data"` stores what every language reads
+            and refuses to read pickles; by default pickle takes what nothing else does.
 
     >>> from proxystore_rs.connectors.memory import MemoryConnector
     >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
@@ -78,6 +90,10 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
         inline_bytes: int = 0,
+        seal: Literal["signed"] | bool = False,
+        compression: Literal["zstd", "lz4"] | None = None,
+        checksums: bool | None = None,
+        codec: Codec | None = None,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
         if missing:
@@ -92,6 +108,10 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._populate_target = populate_target
         self._read_only = read_only
         self._inline_bytes = inline_bytes
+        self._seal = seal
+        self._compression = compression
+        self._checksums = checksums
+        self._codec: Codec | None = codec
         self._auto_register = register
         self._metrics = None
         if metrics:
@@ -106,13 +126,19 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("auto_register", register, False),
             ("read_only", read_only, False),
             ("inline_bytes", inline_bytes, 0),
+            ("seal", StoreConfig._checked("seal", seal), False),
+            ("compression", StoreConfig._checked("compression", compression), None),
+            ("checksums", StoreConfig._checked("checksums", checksums), None),
+            ("codec", codec, None),
         ):
             if value != default:
                 settings[setting] = value
-        functions = {"serializer": serializer, "deserializer": deserializer}
-        functions = {name: function for name, function in functions.items() if function}
+        if codec == "msgpack" and serializer is not None:
+            raise ValueError(
+                "serializer and codec='msgpack' both say how to encode objects; pass one of them",
+            )
         try:
-            extension = pickle_functions(functions, name) if functions else None
+            extension = pickle_functions(name, serializer, deserializer, codec)
         except SerializationError:  # serves this process; elsewhere, proxies ask for a deserializer
             extension = None
         self._setup(
@@ -219,6 +245,10 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=self._cache_bytes,
             read_only=self._read_only,
             inline_bytes=self._inline_bytes,
+            seal=self._seal,
+            compression=self._compression,
+            checksums=self._checksums,
+            codec=self._codec,
         )
 
     @classmethod
@@ -237,6 +267,10 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=config.cache_bytes,
             read_only=config.read_only,
             inline_bytes=config.inline_bytes,
+            seal=config.seal,
+            compression=config.compression,
+            checksums=config.checksums,
+            codec=config.codec,
         )
 
     @overload
@@ -252,6 +286,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         deserializer: Deserializer | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> ProxyLocker[T]: ...
     def locked_proxy(
@@ -264,12 +299,15 @@ class Store(StoreBase, Generic[ConnectorT]):
         deserializer: Deserializer | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> ProxyLocker[T] | T:
         """Store an object and return a proxy that has to be unlocked before it can be used.
 
         Takes the keyword arguments of `proxy`; `None` and `bool` are returned as they are.
         """
+        if codec is not None:
+            kwargs["codec"] = codec
         proxy = self.proxy(
             obj,
             evict=evict,
@@ -295,6 +333,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         polling_interval_limit: float | None = None,
         polling_timeout: float | None = None,
         lease: float | None = None,
+        codec: Codec | None = None,
     ) -> Future[Any]:
         """Return a future: a key now, its object later, perhaps from another process.
 
@@ -309,6 +348,8 @@ class Store(StoreBase, Generic[ConnectorT]):
             polling_timeout: seconds that proxies wait at most; as long as it takes when `None`.
             lease: consumers stop waiting, with a `FutureAbandonedError`, when no process has held
                 the future for this many seconds: its producer died.
+            codec: how the result is stored, instead of the store's own; with `"data"` a failure is
+                its text alone.
 
         Raises:
             UnsupportedOperationError: the connector cannot make keys in advance; also a
@@ -325,6 +366,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             deserializer=deserializer,
             timeout=polling_timeout,
             lease=lease,
+            codec=codec,
         )
         if self._metrics is not None:
             elapsed = (time.perf_counter() - started) * 1000
@@ -343,6 +385,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
         lease: float | None = None,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> OwnedProxy[T]: ...
     def owned_proxy(
@@ -354,6 +397,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
         lease: float | None = None,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> OwnedProxy[T] | T:
         """Store an object and return its owner, which evicts it when it dies.
@@ -368,6 +412,8 @@ class Store(StoreBase, Generic[ConnectorT]):
 
         if lease is not None and isinstance(self.connector, NativeConnector):
             kwargs["ttl"] = lease  # from the first moment on
+        if codec is not None:
+            kwargs["codec"] = codec
         proxy: Any = self.proxy(
             obj,
             serializer=serializer,

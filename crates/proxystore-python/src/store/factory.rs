@@ -15,11 +15,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
+use super::state::GetWish;
 use super::{StoreBase, extension, future, overrides, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
-use crate::{foreign, proxy};
+use crate::{codec, foreign, proxy, value};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -34,10 +35,45 @@ struct State {
     /// Separate from the reference: taking ownership turns it off.
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
+    /// Whether it came from elsewhere, so that it is checked before anything in it is unpickled.
+    arrived: bool,
     pending: Mutex<Option<Arc<Pending>>>,
 }
 
 impl State {
+    /// Refuses to go on with pickles that arrived in a reference, where only data is taken.
+    fn check_arrived(&self, py: Python<'_>) -> PyResult<()> {
+        if self.arrived && registry::takes_data_only(py, self.store.as_ref(), &self.reference)? {
+            codec::check_reference(py, &self.reference, self.deserializer.is_some())?;
+        }
+        Ok(())
+    }
+
+    /// That of a reference that arrived.
+    fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+        if registry::takes_data_only(py, None, &reference)? {
+            codec::check_reference(py, &reference, false)?;
+        }
+        let mut deserializer = None;
+        if let Some(extension) = &reference.extension {
+            let (rest, own) = extension::without(py, extension)?;
+            reference.extension = rest;
+            deserializer = own;
+        }
+        Ok(Self {
+            store: None,
+            evict: AtomicBool::new(reference.evict),
+            reference,
+            deserializer,
+            arrived: true,
+            pending: Mutex::new(None),
+        })
+    }
+
+    fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
+        Self::received(py, Reference::decode(bytes).py(py)?)
+    }
+
     /// The same, without what is being fetched.
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
@@ -45,6 +81,7 @@ impl State {
             reference: self.reference.clone(),
             evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
+            arrived: self.arrived,
             pending: Mutex::new(None),
         }
     }
@@ -69,6 +106,7 @@ impl StoreFactory {
             reference,
             evict: AtomicBool::new(evict),
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
+            arrived: false,
             pending: Mutex::new(None),
         };
         Self::with(py, state)
@@ -117,6 +155,7 @@ impl StoreFactory {
         wait: Option<Wait>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
+        state.reference.check_complete().py(py)?;
         let inner = store.get().state()?;
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
@@ -177,34 +216,25 @@ impl StoreFactory {
         Ok(wait)
     }
 
-    /// The serialized reference. `class` names the target's class, if known.
-    fn encode(&self, py: Python<'_>, class: Option<String>) -> PyResult<Vec<u8>> {
+    /// The reference as it travels. `class` names the target's class, if known.
+    fn sent(&self, py: Python<'_>, class: Option<String>) -> PyResult<Reference> {
         let state = self.state()?;
+        if registry::takes_data_only(py, state.store.as_ref(), &state.reference)? {
+            codec::check_reference(py, &state.reference, state.deserializer.is_some())?;
+        }
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
-        reference.class = class.or(reference.class);
+        if reference.signature.is_none() {
+            reference.class = class.or(reference.class);
+        }
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
                 Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
         }
-        reference.encode().py(py)
-    }
-
-    fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<State> {
-        let mut reference = Reference::decode(bytes).py(py)?;
-        let mut deserializer = None;
-        if let Some(extension) = &reference.extension {
-            let (rest, own) = extension::without(py, extension)?;
-            reference.extension = rest;
-            deserializer = own;
+        if let Some(store) = &state.store {
+            store.get().state()?.store.sign(&mut reference).py(py)?; // it was made here
         }
-        Ok(State {
-            store: None,
-            evict: AtomicBool::new(reference.evict),
-            reference,
-            deserializer,
-            pending: Mutex::new(None),
-        })
+        Ok(reference)
     }
 }
 
@@ -243,7 +273,7 @@ impl StoreFactory {
             Bound<'_, PyDict>,
             Option<Vec<u8>>,
         ) = native.call0()?.extract()?;
-        let settings = crate::value::settings(&settings)
+        let settings = value::settings(&settings)
             .ok_or_else(|| PyTypeError::new_err("the settings hold no plain values"))?;
         let options = foreign::settings_of(&options)?;
         let channel = proxystore::ConnectorConfig { url, options };
@@ -257,6 +287,7 @@ impl StoreFactory {
             reference,
             evict: AtomicBool::new(evict),
             deserializer,
+            arrived: false,
             pending: Mutex::new(None),
         };
         let _ = self.state.set(state); // calling __init__ again changes nothing
@@ -275,6 +306,7 @@ impl StoreFactory {
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
+        state.check_arrived(py)?;
         let key = &state.reference.key;
         match &state.store {
             Some(store) => store.get().state()?.key_to_python(py, key),
@@ -285,6 +317,7 @@ impl StoreFactory {
     /// From which the store can be opened.
     #[getter]
     fn store_config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.state()?.check_arrived(py)?;
         let reference = &self.state()?.reference;
         let parts =
             registry::config_to_python(py, &reference.store, reference.extension.as_deref())?;
@@ -325,6 +358,7 @@ impl StoreFactory {
     /// The store: the one at hand, else found or opened by name and configuration.
     pub(super) fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
+        state.check_arrived(py)?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
         {
@@ -362,7 +396,7 @@ impl StoreFactory {
     /// A factory for whichever object is current under the key, which evicts nothing.
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
         let mut state = self.state()?.clone_ref(py);
-        state.reference.key = Key::latest(state.reference.key.id());
+        state.reference.key = state.reference.key.to_latest();
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }
@@ -424,7 +458,7 @@ impl StoreFactory {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let bytes = slf.get().encode(py, None)?;
+        let bytes = slf.get().sent(py, None)?.encode().py(py)?;
         let rebuild = py.import(intern!(py, "proxystore_rs._core"))?.getattr("_factory")?;
         let arguments = (PyBytes::new(py, &bytes), slf.get_type());
         let own = slf.getattr(intern!(py, "__dict__"))?; // attributes of a subclass
@@ -446,10 +480,11 @@ impl StoreFactory {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let Some(State { reference: Reference { store, key, .. }, .. }) = self.state.get() else {
+        let Some(state) = self.state.get() else {
             return "StoreFactory(not set up)".to_owned();
         };
-        let keys = Keys::of_channel(py, &store.connector);
+        let Reference { store, key, .. } = &state.reference;
+        let keys = state.check_arrived(py).and_then(|()| Keys::of_channel(py, &store.connector));
         let key = keys.map_or_else(|_| key.to_string(), |keys| keys.text(py, key));
         format!("StoreFactory(store={}, key={key})", store.name)
     }
@@ -464,7 +499,7 @@ pub(super) fn get_through<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = store.py();
     if !overrides(store, intern!(py, "get"))? {
-        return inner.get(py, key, deserializer);
+        return inner.get(py, key, &GetWish { deserializer, ..GetWish::default() });
     }
     let absent = inner.connector.bind(py); // an object that no store holds
     let options = PyDict::new(py);
@@ -500,28 +535,29 @@ pub(super) fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &
     make().unwrap_or_else(|error| error)
 }
 
-/// A class as references name it; `None` when no other process could find it.
-fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
-    let module = class.getattr(intern!(class.py(), "__module__")).ok()?;
-    let name = class.getattr(intern!(class.py(), "__qualname__")).ok()?;
-    let name = name.extract::<String>().ok()?;
-    let module = module.extract::<String>().ok()?;
-    (!name.contains('<')).then(|| format!("{module}:{name}"))
+/// The reference by which a proxy of a factory travels; `None` if that is of a class of the user's.
+pub(super) fn sent_by(
+    factory: &Bound<'_, PyAny>,
+    proxy: &Bound<'_, PyAny>,
+) -> PyResult<Option<Reference>> {
+    let (py, kind) = (factory.py(), factory.get_type());
+    if !kind.is(py.get_type::<StoreFactory>()) && !kind.is(polling(py)?) {
+        return Ok(None);
+    }
+    let class = match proxy::resolved_target(proxy) {
+        Some(target) => value::class_name(&target.get_type()),
+        None => proxy::known_class(proxy).as_ref().and_then(value::class_name),
+    };
+    factory.cast::<StoreFactory>()?.get().sent(py, class).map(Some)
 }
 
 /// Tells the proxy type how proxies of stores are pickled: by reference.
 pub(crate) fn register_reducer(py: Python<'_>) {
     proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
-        let kind = factory.get_type();
-        if !kind.is(py.get_type::<StoreFactory>()) && !kind.is(polling(py)?) {
+        let Some(reference) = sent_by(factory, proxy)? else {
             return Ok(None); // a class of the user's: it travels as it is
-        }
-        let factory = factory.cast::<StoreFactory>()?;
-        let class = match proxy::resolved_target(proxy) {
-            Some(target) => class_name(&target.get_type()),
-            None => proxy::known_class(proxy).as_ref().and_then(class_name),
         };
-        let bytes = factory.get().encode(py, class)?;
+        let bytes = reference.encode().py(py)?;
         let rebuild = RESTORE.import(py, "proxystore_rs._core", "_restore")?;
         let reduced = (rebuild, (PyBytes::new(py, &bytes),)).into_pyobject(py)?;
         Ok(Some(reduced.into_any().unbind()))
@@ -540,7 +576,7 @@ fn polling(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 /// error while unpickling would end the process of a pool that was sent it, and with it the pool.
 #[pyfunction(name = "_restore")]
 pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let state = match StoreFactory::decode(py, reference) {
+    let state = match State::decode(py, reference) {
         Ok(state) => state,
         Err(error) if error.is_instance_of::<PyException>(py) => {
             let module = py.import(intern!(py, "proxystore_rs.store.factory"))?;
@@ -549,6 +585,15 @@ pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<
         }
         Err(error) => return Err(error),
     };
+    proxy_of(py, state)
+}
+
+/// The proxy of a reference that was read; nothing is opened or fetched.
+pub(super) fn received(py: Python<'_>, reference: Reference) -> PyResult<Bound<'_, PyAny>> {
+    proxy_of(py, State::received(py, reference)?)
+}
+
+fn proxy_of(py: Python<'_>, state: State) -> PyResult<Bound<'_, PyAny>> {
     let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
     let factory = if state.reference.wait.is_some() {
         with_class(state, polling(py)?)?
@@ -572,5 +617,5 @@ pub(crate) fn restore_factory<'py>(
     reference: &[u8],
     class: &Bound<'py, PyType>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    with_class(StoreFactory::decode(py, reference)?, class.as_any())
+    with_class(State::decode(py, reference)?, class.as_any())
 }

@@ -16,10 +16,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PySlice, PyTuple};
 
 use super::factory::{get_through, missing};
+use super::state::PutWish;
 use super::{State, StoreBase, StoreFactory, future, overrides};
 use crate::buffer::PyStoredBytes;
 use crate::error::{IntoPython, from_python};
-use crate::{pickle, proxy};
+use crate::pickle::{self, Decoding};
+use crate::{array, proxy};
 
 /// Base of the view class; constructed through the subclass.
 #[pyclass(name = "ViewBase", module = "proxystore_rs._core", subclass, weakref, frozen)]
@@ -75,7 +77,7 @@ impl ViewBase {
         if reader.head().codec() == codec::FAILURE
             && let Some(failure) = py.detach(|| inner.store.failure(key)).py(py)?
         {
-            return Err(future::raised(py, &failure));
+            return Err(future::raised(py, &failure, inner.codec(py)?));
         }
         View::of_reader(reader).py(py)
     }
@@ -98,15 +100,18 @@ impl ViewBase {
 /// A view of an object at hand.
 fn of_object(inner: &State, object: &Bound<'_, PyAny>) -> PyResult<View> {
     let py = object.py();
-    let encoded = inner.encode(object, None)?;
+    let encoded = inner.encode(object, &PutWish::default())?;
     let framed = encoded.payload(py)?.frame().py(py)?;
     View::of(Received::parse(framed.parts().to_buffer()).py(py)?).py(py)
 }
 
+fn check_signals(py: Python<'_>) -> PyResult<()> {
+    py.check_signals()
+}
+
 /// Looks for signals between reads, which are made without the interpreter.
 fn notice_signals(_: u64) -> proxystore::Result<()> {
-    Python::attach(Python::check_signals)
-        .map_err(|raised| from_python("read a part of an object", raised))
+    Python::attach(check_signals).map_err(|raised| from_python("read a part of an object", raised))
 }
 
 #[pymethods]
@@ -197,7 +202,7 @@ impl ViewBase {
             .detach(|| view.select(&selections, &mut notice_signals))
             .map_err(|error| self.failed(py, error))?;
         let meta = codec::array_meta(&selected.dtype, &selected.shape, selected.order).py(py)?;
-        pickle::decode_array(py, &meta, selected.bytes, true)
+        array::decode(py, &meta, selected.bytes, true)
     }
 
     /// A range of raw bytes.
@@ -259,7 +264,9 @@ impl ViewBase {
         let state = store.get().state()?;
         let deserializer = deserializer.as_ref().or(state.deserializer.as_ref());
         let deserializer = deserializer.map(|function| function.bind(py));
-        pickle::decode(py, &received, deserializer, Access::Private)
+        let codec = state.codec(py)?;
+        let how = Decoding { access: Access::Private, deserializer, codec, class: None };
+        pickle::decode(py, &received, how)
     }
 }
 
