@@ -24,6 +24,7 @@
 //! | --- | --- |
 //! | arrays | selections: [`View::array`] |
 //! | raw bytes | ranges: [`View::bytes`] |
+//! | tables | columns: `View::column` (feature `arrow`) |
 //! | text | all of it: its characters have no fixed places |
 //! | everything else | all of it: [`View::load`] |
 //!
@@ -34,6 +35,8 @@ mod array;
 mod load;
 mod plan;
 mod selection;
+#[cfg(feature = "arrow")]
+mod table;
 
 use std::ops::Range;
 
@@ -291,8 +294,8 @@ impl View {
         let error = Error::new(ErrorKind::Incompatible, operation, format!("it is {cause}"))
             .with("codec", codec::name(self.codec()))
             .with_hint(
-                "parts are read of arrays and raw bytes alone: store the object as one, or load the \
-                 whole with View::load",
+                "parts are read of arrays, raw bytes and tables alone: store the object as one, or \
+                 load the whole with View::load",
             );
         self.about(error)
     }

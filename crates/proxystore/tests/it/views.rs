@@ -69,6 +69,38 @@ fn every_channel_gives_the_same_selections() {
     store.close(true).unwrap();
 }
 
+#[cfg(all(feature = "seal", feature = "compress"))]
+#[test]
+fn protected_objects_give_the_same_selections() {
+    use proxystore::payload::Compression;
+    use proxystore::store::SealMode;
+    let connector = || Arc::new(MemoryConnector::new("views-protected").unwrap());
+    let builder = || Store::builder("views-protected", connector()).checksums(true);
+    check_array(&builder().build());
+    check_array(&builder().compression(Some(Compression::Zstd)).build());
+    check_array(&builder().seal(Some(SealMode::Sealed)).build());
+}
+
+#[cfg(feature = "arrow")]
+#[test]
+fn a_column_of_a_table_is_read_alone() {
+    use arrow_array::{Array as _, Int64Array, RecordBatch, StringArray};
+    let (store, counts) = counted("views-table", MemoryConnector::new("views-table").unwrap());
+    let (x, label) = (Int64Array::from_iter_values(0..50_000), vec!["a label"; 50_000]);
+    let label: Arc<dyn arrow_array::Array> = Arc::new(StringArray::from(label));
+    let batch = RecordBatch::try_from_iter([("x", Arc::new(x.clone()) as _), ("label", label)]);
+    let view = store.view(&store.put(&batch.unwrap()).unwrap()).unwrap();
+    let before = counts().bytes_got;
+    let column = view.column("x").unwrap();
+    assert_eq!(column.len(), 50_000);
+    assert_eq!(column.into_array().unwrap().to_data(), x.to_data());
+    let got = counts().bytes_got - before;
+    assert!((400_000..410_000).contains(&got), "{got} bytes for one column");
+    let error = refused(view.column("y"), ErrorKind::Config);
+    assert!(error.contains("x, label"), "{error}");
+    refused(store.view(&store.put("text").unwrap()).unwrap().column("x"), ErrorKind::Incompatible);
+}
+
 /// One megabyte of a gigabyte, from the middle.
 fn check_traffic(store: &Store, key: &Key, counts: impl Fn() -> Counts, mebibytes: u64) {
     let before = counts().bytes_got;
