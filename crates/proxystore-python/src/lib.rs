@@ -46,7 +46,7 @@ mod _core {
     use crate::multi::{multi_config, multi_parts};
     #[pymodule_export]
     use crate::store::{
-        Lease, StoreBase, StoreFactory, copy_object, fail_future, failure_of, hold_lease,
+        Lease, StoreBase, StoreFactory, ViewBase, copy_object, fail_future, failure_of, hold_lease,
         metrics_instruments, metrics_observations, metrics_text, proxy_from_text, restore_factory,
         restore_proxy, settle_future, text_from_proxy,
     };

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proxystore_rs.store.future import Future
     from proxystore_rs.store.metrics import StoreMetrics
     from proxystore_rs.store.ref import OwnedProxy
+    from proxystore_rs.store.view import View
 
 ConnectorT = TypeVar("ConnectorT")
 T = TypeVar("T")
@@ -432,6 +433,21 @@ class Store(StoreBase, Generic[ConnectorT]):
         if proxy is obj:
             return obj
         return _own(proxy, lease=lease)
+
+    def view(self, source: Any) -> View:
+        """Return a view of the object of a proxy or a key: what is used of it is read, and no more.
+
+        Nothing is read yet, and a proxy is not resolved. A proxy of another store is viewed there.
+
+        >>> from proxystore_rs.connectors.memory import MemoryConnector
+        >>> with Store('views', MemoryConnector('docs-views'), register=True) as store:
+        ...     view = store.view(store.put(b'0123456789'))
+        ...     len(view), view[2:5]
+        (10, b'234')
+        """
+        from proxystore_rs.store.view import View
+
+        return View(self, source)
 
     def empty(
         self,

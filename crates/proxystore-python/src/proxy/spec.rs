@@ -220,6 +220,8 @@ fn methods() -> Vec<PyMethodDef> {
         named(c"__torch_function__", arrays::torch_function, METH_CLASS),
         to_text,
         from_text,
+        // On the type alone: `p.view` is the target's.
+        plain(c"view", methods::view),
         plain(c"__reduce__", pickle::reduce),
         one(c"__reduce_ex__", pickle::reduce_ex),
         PyMethodDef::zeroed(),

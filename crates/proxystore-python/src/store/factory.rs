@@ -357,7 +357,7 @@ impl StoreFactory {
 
     /// The deserializer of this proxy alone, if it has one.
     #[getter]
-    fn deserializer(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    pub(super) fn deserializer(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         Ok(self.state()?.deserializer.as_ref().map(|deserializer| deserializer.clone_ref(py)))
     }
 
@@ -374,7 +374,7 @@ impl StoreFactory {
     }
 
     /// The store: the one at hand, else found or opened by name and configuration.
-    fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
+    pub(super) fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
         state.check_arrived(py)?;
         state.vouch(py)?;
@@ -512,7 +512,7 @@ impl StoreFactory {
 }
 
 /// The object under a key, by the store's own `get` if a subclass has one.
-fn get_through<'py>(
+pub(super) fn get_through<'py>(
     store: &Bound<'py, StoreBase>,
     inner: &super::State,
     key: &Key,
@@ -538,7 +538,7 @@ pub(super) fn wait_of((timeout, lease): (Option<f64>, Option<f64>)) -> PyResult<
 }
 
 /// The error for an object that is not there.
-fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
+pub(super) fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
     let py = store.py();
     let make = || -> PyResult<PyErr> {
         let class = py

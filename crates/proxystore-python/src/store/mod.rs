@@ -15,6 +15,7 @@ mod proxies;
 mod registry;
 mod state;
 mod text;
+mod view;
 
 use std::sync::OnceLock;
 
@@ -43,6 +44,7 @@ use metrics::Recorder;
 use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
 use state::{GetWish, PutWish};
+pub(crate) use view::ViewBase;
 
 /// Base of the store class; constructed through the subclass.
 #[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]

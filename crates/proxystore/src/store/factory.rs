@@ -52,6 +52,11 @@ impl StoreFactory {
         self
     }
 
+    /// What names the object.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// The store, opened if need be.
     ///
     /// # Errors

@@ -49,6 +49,11 @@ impl ObjectReader {
         &self.head
     }
 
+    /// The key of the object.
+    pub fn key(&self) -> &Key {
+        &self.source.key
+    }
+
     /// The bytes `range` of a part, counted from its start.
     ///
     /// # Errors

@@ -34,3 +34,4 @@ mod tables;
 mod trust;
 #[cfg(target_os = "linux")]
 mod ttl;
+mod views;
