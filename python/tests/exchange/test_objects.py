@@ -1,0 +1,42 @@
+"""Objects of every type that one language makes and the other uses, on every channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from exchange_peer import Rust, RustError
+from exchange_samples import ARRAYS, NEUTRAL, PACKED, check, sample
+
+from proxystore_rs.proxy import is_resolved
+from proxystore_rs.store import Store
+
+TYPES = [*NEUTRAL, *PACKED, *ARRAYS]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_from_rust(rust: Rust, store: Store[Any], url: str, kind: str) -> None:
+    proxy = rust.make(kind, url)
+    assert not is_resolved(proxy)
+    check(proxy, kind)
+
+
+@pytest.mark.parametrize("kind", [*NEUTRAL, *ARRAYS])
+def test_from_python(rust: Rust, store: Store[Any], kind: str) -> None:
+    rust.check(kind, store.proxy(sample(kind)))
+
+
+def test_another_type_is_an_error_in_rust(rust: Rust, store: Store[Any]) -> None:
+    for kind, found in (("bytes", "UTF-8"), ("array:<f8:C:5", "UTF-8")):
+        with pytest.raises(RustError, match=f"found={found}") as raised:
+            rust.check(kind, store.proxy("text"))
+        assert raised.value.kind == "Incompatible"
+    with pytest.raises(RustError, match="expected=<f8, found=<i8") as raised:
+        rust.check("array:<f8:C:5", store.proxy(sample("array:<i8:C:5")))
+    assert raised.value.kind == "Decode"
+
+
+def test_pickled_objects_are_pythons_alone(rust: Rust, store: Store[Any]) -> None:
+    with pytest.raises(RustError, match="only Python reads this") as raised:
+        rust.check("list", store.proxy({1, 2, 3}))
+    assert raised.value.kind == "Incompatible"
