@@ -38,8 +38,8 @@ mod _core {
     #[pymodule_export]
     use crate::store::{
         Lease, StoreBase, StoreFactory, copy_object, fail_future, failure_of, hold_lease,
-        metrics_instruments, metrics_observations, metrics_text, restore_factory, restore_proxy,
-        settle_future,
+        metrics_instruments, metrics_observations, metrics_text, proxy_from_text, restore_factory,
+        restore_proxy, settle_future, text_from_proxy,
     };
 
     #[pymodule_init]

@@ -1,7 +1,7 @@
 //! Attributes: what is forwarded by name, and what the proxy answers itself.
 //!
 //! Everything goes to the target except `__class__` (a default may answer), the `__proxy_*` names,
-//! what `pickle` and `copy` ask for, and names that a subclass or `object.__setattr__` put on the
+//! what `pickle` and `copy` ask for, `to_text` (unless the target's class has one), and names that a subclass or `object.__setattr__` put on the
 //! proxy. Some names are only ever probes by tools that look at every object they meet; an
 //! unresolved proxy says no to those without resolving.
 use std::ffi::c_int;
@@ -29,6 +29,8 @@ enum Name {
     Array,
     /// Refused, resolved or not.
     Hidden,
+    /// `to_text`.
+    Text,
 }
 
 #[inline(always)]
@@ -43,7 +45,7 @@ unsafe fn classify(name: *mut PyObject) -> Name {
         b""
     };
     if bytes.len() < 7 || bytes[0] != b'_' {
-        return Name::Target;
+        return if bytes == b"to_text" { Name::Text } else { Name::Target };
     }
     classify_private(bytes)
 }
@@ -90,13 +92,15 @@ fn classify_private(name: &[u8]) -> Name {
 
 /// Whether a subclass has the name ahead of the proxy type.
 unsafe fn subclass_has(kind: *mut PyTypeObject, name: *mut PyObject) -> bool {
-    if kind == proxy_type() {
-        return false;
-    }
+    kind != proxy_type() && class_has(kind, name, proxy_type())
+}
+
+/// Whether a class has the name, or inherits it from a class before `end`.
+unsafe fn class_has(kind: *mut PyTypeObject, name: *mut PyObject, end: *mut PyTypeObject) -> bool {
     let order = (*kind).tp_mro;
     for i in 0..ffi::PyTuple_GET_SIZE(order) {
         let class = ffi::PyTuple_GET_ITEM(order, i).cast::<PyTypeObject>();
-        if class == proxy_type() {
+        if class == end {
             return false;
         }
         let dictionary = (*class).tp_dict;
@@ -105,6 +109,13 @@ unsafe fn subclass_has(kind: *mut PyTypeObject, name: *mut PyObject) -> bool {
         }
     }
     false
+}
+
+/// Whether the class of the target has the name, as far as that is known without resolving.
+unsafe fn target_class_has(object: *mut PyObject, name: *mut PyObject) -> bool {
+    let target = (*ProxyObject::of(object)).target;
+    let class = if target.is_null() { known_class(object).cast() } else { ffi::Py_TYPE(target) };
+    !class.is_null() && class_has(class, name, null_mut())
 }
 
 /// Whether `object.__setattr__` put the name on the proxy itself.
@@ -167,11 +178,14 @@ pub(super) unsafe extern "C" fn getattro(
         Name::Own => return ffi::PyObject_GenericGetAttr(object, name),
         Name::OfClass => return get_from_target(object, name),
         Name::Hidden => return absent(name),
+        Name::Text if !target_class_has(object, name) => {
+            return ffi::PyObject_GenericGetAttr(object, name);
+        }
         Name::Array if !subclass_has(kind, name) => return array_method(object, name),
         Name::Probe if (*ProxyObject::of(object)).target.is_null() && !subclass_has(kind, name) => {
             return absent(name);
         }
-        Name::Target | Name::Array | Name::Probe => {}
+        Name::Target | Name::Array | Name::Probe | Name::Text => {}
     }
     if instance_has(object, name) {
         return ffi::PyObject_GenericGetAttr(object, name);

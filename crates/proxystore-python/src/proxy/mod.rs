@@ -13,6 +13,7 @@
 //! - [`attribute`]: what is forwarded by name, and what the proxy answers itself
 //! - [`arrays`]: the dispatch protocols of `NumPy` and `PyTorch`, which unwrap their arguments
 //! - [`pickle`]: what travels: the factory, a class, a hash; never the target
+//! - [`text`]: a proxy as a line of text, and back
 //! - [`spec`]: the tables that make these functions a type
 //!
 //! # Safety
@@ -45,6 +46,7 @@ mod pickle;
 mod python;
 mod resolve;
 mod spec;
+mod text;
 
 use pyo3::prelude::*;
 use pyo3::{ffi, types::PyType};

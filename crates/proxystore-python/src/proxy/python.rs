@@ -56,6 +56,8 @@ impl Import {
 }
 
 pub(super) static RESOLVE_ERROR: Import = Import::new(c"proxystore_rs.proxy", c"ProxyResolveError");
+pub(super) static TO_TEXT: Import = Import::new(c"proxystore_rs._core", c"_to_text");
+pub(super) static FROM_TEXT: Import = Import::new(c"proxystore_rs._core", c"_from_text");
 pub(super) static CHECK_GUARD: Import = Import::new(c"proxystore_rs.proxy", c"_check_guard");
 pub(super) static AWAIT_GENERATOR: Import =
     Import::new(c"proxystore_rs.proxy", c"_await_generator");

@@ -11,7 +11,8 @@ use pyo3::prelude::*;
 
 use super::object::{self, ProxyObject};
 use super::{
-    arrays, attribute, awaiting, container, fields, guard, methods, number, pickle, python, resolve,
+    arrays, attribute, awaiting, container, fields, guard, methods, number, pickle, python,
+    resolve, text,
 };
 
 const DOC: &CStr = c"Proxy(factory, *, cache_defaults=False, target=None)
@@ -188,6 +189,11 @@ fn methods() -> Vec<PyMethodDef> {
     };
     let mut class_getitem = one(c"__class_getitem__", methods::class_getitem);
     class_getitem.ml_flags |= METH_CLASS;
+    let mut to_text = named(c"to_text", text::to_text, 0);
+    to_text.ml_doc = text::TO_TEXT.as_ptr();
+    let mut from_text = one(c"from_text", text::from_text);
+    from_text.ml_flags |= METH_CLASS;
+    from_text.ml_doc = text::FROM_TEXT.as_ptr();
     vec![
         plain(c"__dask_tokenize__", methods::dask_token),
         plain(c"__bytes__", methods::bytes),
@@ -211,6 +217,8 @@ fn methods() -> Vec<PyMethodDef> {
         named(c"__array_ufunc__", arrays::array_ufunc, 0),
         named(c"__array_function__", arrays::array_function, 0),
         named(c"__torch_function__", arrays::torch_function, METH_CLASS),
+        to_text,
+        from_text,
         plain(c"__reduce__", pickle::reduce),
         one(c"__reduce_ex__", pickle::reduce_ex),
         PyMethodDef::zeroed(),

@@ -38,6 +38,27 @@ struct State {
 }
 
 impl State {
+    /// That of a reference that arrived.
+    fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+        let mut deserializer = None;
+        if let Some(extension) = &reference.extension {
+            let (rest, own) = extension::without(py, extension)?;
+            reference.extension = rest;
+            deserializer = own;
+        }
+        Ok(Self {
+            store: None,
+            evict: AtomicBool::new(reference.evict),
+            reference,
+            deserializer,
+            pending: Mutex::new(None),
+        })
+    }
+
+    fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
+        Self::received(py, Reference::decode(bytes).py(py)?)
+    }
+
     /// The same, without what is being fetched.
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
@@ -117,6 +138,7 @@ impl StoreFactory {
         wait: Option<Wait>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
+        state.reference.check_complete().py(py)?;
         let inner = store.get().state()?;
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
@@ -177,8 +199,8 @@ impl StoreFactory {
         Ok(wait)
     }
 
-    /// The serialized reference. `class` names the target's class, if known.
-    fn encode(&self, py: Python<'_>, class: Option<String>) -> PyResult<Vec<u8>> {
+    /// The reference as it travels. `class` names the target's class, if known.
+    fn sent(&self, py: Python<'_>, class: Option<String>) -> PyResult<Reference> {
         let state = self.state()?;
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
@@ -187,24 +209,7 @@ impl StoreFactory {
             reference.extension =
                 Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
         }
-        reference.encode().py(py)
-    }
-
-    fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<State> {
-        let mut reference = Reference::decode(bytes).py(py)?;
-        let mut deserializer = None;
-        if let Some(extension) = &reference.extension {
-            let (rest, own) = extension::without(py, extension)?;
-            reference.extension = rest;
-            deserializer = own;
-        }
-        Ok(State {
-            store: None,
-            evict: AtomicBool::new(reference.evict),
-            reference,
-            deserializer,
-            pending: Mutex::new(None),
-        })
+        Ok(reference)
     }
 }
 
@@ -424,7 +429,7 @@ impl StoreFactory {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let bytes = slf.get().encode(py, None)?;
+        let bytes = slf.get().sent(py, None)?.encode().py(py)?;
         let rebuild = py.import(intern!(py, "proxystore_rs._core"))?.getattr("_factory")?;
         let arguments = (PyBytes::new(py, &bytes), slf.get_type());
         let own = slf.getattr(intern!(py, "__dict__"))?; // attributes of a subclass
@@ -509,19 +514,29 @@ fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
     (!name.contains('<')).then(|| format!("{module}:{name}"))
 }
 
+/// The reference by which a proxy of a factory travels; `None` if that is of a class of the user's.
+pub(super) fn sent_by(
+    factory: &Bound<'_, PyAny>,
+    proxy: &Bound<'_, PyAny>,
+) -> PyResult<Option<Reference>> {
+    let (py, kind) = (factory.py(), factory.get_type());
+    if !kind.is(py.get_type::<StoreFactory>()) && !kind.is(polling(py)?) {
+        return Ok(None);
+    }
+    let class = match proxy::resolved_target(proxy) {
+        Some(target) => class_name(&target.get_type()),
+        None => proxy::known_class(proxy).as_ref().and_then(class_name),
+    };
+    factory.cast::<StoreFactory>()?.get().sent(py, class).map(Some)
+}
+
 /// Tells the proxy type how proxies of stores are pickled: by reference.
 pub(crate) fn register_reducer(py: Python<'_>) {
     proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
-        let kind = factory.get_type();
-        if !kind.is(py.get_type::<StoreFactory>()) && !kind.is(polling(py)?) {
+        let Some(reference) = sent_by(factory, proxy)? else {
             return Ok(None); // a class of the user's: it travels as it is
-        }
-        let factory = factory.cast::<StoreFactory>()?;
-        let class = match proxy::resolved_target(proxy) {
-            Some(target) => class_name(&target.get_type()),
-            None => proxy::known_class(proxy).as_ref().and_then(class_name),
         };
-        let bytes = factory.get().encode(py, class)?;
+        let bytes = reference.encode().py(py)?;
         let rebuild = RESTORE.import(py, "proxystore_rs._core", "_restore")?;
         let reduced = (rebuild, (PyBytes::new(py, &bytes),)).into_pyobject(py)?;
         Ok(Some(reduced.into_any().unbind()))
@@ -540,7 +555,7 @@ fn polling(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 /// error while unpickling would end the process of a pool that was sent it, and with it the pool.
 #[pyfunction(name = "_restore")]
 pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let state = match StoreFactory::decode(py, reference) {
+    let state = match State::decode(py, reference) {
         Ok(state) => state,
         Err(error) if error.is_instance_of::<PyException>(py) => {
             let module = py.import(intern!(py, "proxystore_rs.store.factory"))?;
@@ -549,6 +564,15 @@ pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<
         }
         Err(error) => return Err(error),
     };
+    proxy_of(py, state)
+}
+
+/// The proxy of a reference that was read; nothing is opened or fetched.
+pub(super) fn received<'py>(py: Python<'py>, reference: Reference) -> PyResult<Bound<'py, PyAny>> {
+    proxy_of(py, State::received(py, reference)?)
+}
+
+fn proxy_of(py: Python<'_>, state: State) -> PyResult<Bound<'_, PyAny>> {
     let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
     let factory = if state.reference.wait.is_some() {
         with_class(state, polling(py)?)?
@@ -572,5 +596,5 @@ pub(crate) fn restore_factory<'py>(
     reference: &[u8],
     class: &Bound<'py, PyType>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    with_class(StoreFactory::decode(py, reference)?, class.as_any())
+    with_class(State::decode(py, reference)?, class.as_any())
 }

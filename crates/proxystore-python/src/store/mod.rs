@@ -13,6 +13,7 @@ mod pending;
 mod proxies;
 mod registry;
 mod state;
+mod text;
 
 use std::sync::OnceLock;
 
@@ -29,6 +30,7 @@ pub(crate) use export::{metrics_instruments, metrics_observations, metrics_text}
 pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
 pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease, settle_future};
 pub(crate) use registry::stores;
+pub(crate) use text::{proxy_from_text, text_from_proxy};
 
 use crate::buffer::PyStoredBytes;
 use crate::connector;

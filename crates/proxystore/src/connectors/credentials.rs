@@ -1,12 +1,14 @@
 //! What must not be shown: users and passwords in URLs and options.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{ConnectorConfig, Value};
 
-/// Options that are secret, whatever the channel.
-const SECRET: [&str; 1] = ["password"];
+// Options that are credentials, whatever the channel.
+const USERNAME: &str = "username";
+const PASSWORD: &str = "password";
 
 /// A URL without user and password, if there are any: fit for names, errors and logs.
 ///
@@ -28,18 +30,41 @@ pub fn without_credentials(url: &str) -> Cow<'_, str> {
     if clean.len() + rest.len() == url.len() { url.into() } else { (clean + rest).into() }
 }
 
+impl ConnectorConfig {
+    /// The same without user and password, in the URL and in the options.
+    #[must_use]
+    pub fn without_credentials(&self) -> Self {
+        Self {
+            url: without_credentials(&self.url).into_owned(),
+            options: replaced(&self.options, &[USERNAME, PASSWORD], None),
+        }
+    }
+}
+
 impl fmt::Debug for ConnectorConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hidden = Value::Text("***".to_owned());
-        let options = self.options.iter().map(|(name, value)| {
-            (name, if SECRET.contains(&name.as_str()) { &hidden } else { value })
-        });
-        let options: std::collections::BTreeMap<_, _> = options.collect();
         f.debug_struct("ConnectorConfig")
             .field("url", &without_credentials(&self.url))
-            .field("options", &options)
+            .field("options", &replaced(&self.options, &[PASSWORD], Some(&hidden)))
             .finish()
     }
+}
+
+type Options = BTreeMap<String, Value>;
+
+/// The options with `by` in place of each of these names, also in the tables of the parts of a
+/// multi connector. A part may have such a name itself: tables are never replaced.
+fn replaced(options: &Options, names: &[&str], by: Option<&Value>) -> Options {
+    let replace = |(name, value): (&String, &Value)| {
+        let value = match value {
+            Value::Map(inner) => Some(Value::Map(replaced(inner, names, by))),
+            _ if names.contains(&name.as_str()) => by.cloned(),
+            _ => Some(value.clone()),
+        };
+        value.map(|value| (name.clone(), value))
+    };
+    options.iter().filter_map(replace).collect()
 }
 
 #[cfg(test)]
@@ -54,5 +79,22 @@ mod tests {
         let shown = format!("{config:?}");
         assert!(!shown.contains("hush") && !shown.contains("user"), "{shown}");
         assert!(shown.contains("redis://host") && shown.contains("ttl"), "{shown}");
+    }
+
+    #[test]
+    fn so_does_that_of_several_channels() {
+        let mut part = ConnectorConfig::new("redis://user:hush@host");
+        part.options.insert("password".to_owned(), Value::Text("hush".to_owned()));
+        part.options.insert("username".to_owned(), Value::Text("user".to_owned()));
+        let inner = Value::Map([("options".to_owned(), Value::Map(part.options))].into());
+        let mut config = ConnectorConfig::new("multi:password=redis://user:hush@host;b=shm://y");
+        config.options.insert("password".to_owned(), inner);
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("hush"), "{shown}");
+        let open = config.without_credentials();
+        assert_eq!(open.url, "multi:password=redis://host;b=shm://y");
+        let empty = Value::Map(Options::new());
+        let part = Value::Map([("options".to_owned(), empty)].into());
+        assert_eq!(open.options, [("password".to_owned(), part)].into());
     }
 }

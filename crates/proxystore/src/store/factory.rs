@@ -58,6 +58,7 @@ impl StoreFactory {
 
 impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     fn resolve(&self) -> Result<Arc<T>> {
+        self.reference.check_complete()?;
         if let Some(payload) = &self.reference.inline {
             let received = Received::parse(Buffer::copy_of(payload))?;
             return T::decode(&received).map(Arc::new);
@@ -85,6 +86,44 @@ impl<T: Decode + Send + Sync + 'static> Proxy<T> {
     /// A proxy of what a reference names; nothing is opened or fetched.
     pub fn from_reference(reference: Reference) -> Self {
         Self::new(StoreFactory::from_reference(reference))
+    }
+
+    /// A proxy of what a text names; nothing is opened or fetched.
+    ///
+    /// ```
+    /// # fn main() -> proxystore::Result<()> {
+    /// use proxystore::{Proxy, Store};
+    /// let store = Store::open("memory://proxy-as-text")?;
+    /// let text = store.proxy("hello".to_owned())?.to_text()?; // one line: print it, queue it
+    /// let proxy: Proxy<String> = Proxy::from_text(&text)?;
+    /// assert_eq!(*proxy, "hello");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Reference::from_text`].
+    pub fn from_text(text: &str) -> Result<Self> {
+        Reference::from_text(text).map(Self::from_reference)
+    }
+}
+
+impl<T: 'static> Proxy<T> {
+    /// The proxy as a line of text, without its secrets (see [`Reference::to_text`]).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when the factory exists in this
+    /// process alone.
+    pub fn to_text(&self) -> Result<String> {
+        self.reference()?.to_text()
+    }
+
+    /// The proxy as a line of text by which its object can be read, whatever protects it (see
+    /// [`Reference::to_secret_text`]).
+    ///
+    /// # Errors
+    /// As [`to_text`](Self::to_text).
+    pub fn to_secret_text(&self) -> Result<String> {
+        self.reference()?.to_secret_text()
     }
 }
 

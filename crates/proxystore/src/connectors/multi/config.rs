@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Policy;
-use crate::connectors::{ConnectorConfig, Value, percent};
+use crate::connectors::{ConnectorConfig, Value, percent, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 
@@ -70,7 +70,7 @@ pub fn config_of(parts: &[PartConfig]) -> ConnectorConfig {
 pub fn parts_of(config: &ConnectorConfig) -> Result<Vec<PartConfig>> {
     let wrong = |cause: &'static str| {
         Error::new(ErrorKind::Config, OPEN, cause)
-            .with("url", &config.url)
+            .with("url", without_credentials(&config.url))
             .with_hint("write multi:NAME=URL;NAME=URL, with %3B for ';' and %25 for '%'")
     };
     let list =

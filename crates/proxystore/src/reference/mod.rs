@@ -1,5 +1,7 @@
 //! References: the serialized form of a proxy (format in `docs/protocol.md`).
 
+mod text;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use crate::facts::Facts;
 use crate::key::Key;
 use crate::seal::Seal;
 use crate::store::StoreConfig;
+
+pub use text::{LeftOut, PREFIX};
 
 /// First bytes of every reference: three letters and the version.
 pub const MAGIC: [u8; 4] = *b"PXR\x01";
@@ -37,9 +41,10 @@ const FACTS: u8 = 0x0d;
 const SECRET: u8 = CRITICAL | 0x0e;
 const DIGEST: u8 = CRITICAL | 0x0f;
 const SIGNATURE: u8 = CRITICAL | 0x10;
+const LEFT_OUT: u8 = 0x11;
 
 /// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Reference {
     /// How to open the store; shared by the references of one store.
     pub store: Arc<StoreConfig>,
@@ -59,6 +64,27 @@ pub struct Reference {
     pub facts: Facts,
     /// Who made it, if it is signed.
     pub signature: Option<Signature>,
+    /// Secrets that it was written without.
+    pub left_out: LeftOut,
+}
+
+impl fmt::Debug for Reference {
+    /// Shows neither secrets nor the bytes that travel inside.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = |bytes: Option<usize>| bytes.map(|len| format!("{len} bytes"));
+        f.debug_struct("Reference")
+            .field("store", &self.store)
+            .field("key", &self.key)
+            .field("evict", &self.evict)
+            .field("class", &self.class)
+            .field("extension", &bytes(self.extension.as_ref().map(Vec::len)))
+            .field("wait", &self.wait)
+            .field("inline", &bytes(self.inline.as_ref().map(|payload| payload.len())))
+            .field("facts", &self.facts)
+            .field("signature", &self.signature)
+            .field("left_out", &self.left_out)
+            .finish()
+    }
 }
 
 /// A signature of Ed25519 (RFC 8032) and the public key that checks it.
@@ -100,6 +126,7 @@ impl Reference {
             inline: None,
             facts: Facts::default(),
             signature: None,
+            left_out: LeftOut::default(),
         }
     }
 
@@ -166,6 +193,9 @@ impl Reference {
                 field(&mut out, DIGEST, digest);
             }
         }
+        if self.left_out != LeftOut::default() {
+            number(&mut out, LEFT_OUT, self.left_out.bits());
+        }
         if let Some(Signature { producer, bytes }) = &self.signature {
             field(&mut out, SIGNATURE, &[producer.as_slice(), bytes].concat());
         }
@@ -191,7 +221,7 @@ impl Reference {
         let (mut class, mut extension, mut wait, mut inline) = (None, None, None, None);
         let (mut options, mut settings) = (BTreeMap::new(), BTreeMap::new());
         let (mut facts, mut secret, mut digest) = (Facts::default(), None, None);
-        let mut signature = None;
+        let (mut signature, mut left_out) = (None, LeftOut::default());
         while let Some((&tag, after)) = rest.split_first() {
             let (value, after) = take_value(after)?;
             rest = after;
@@ -216,6 +246,7 @@ impl Reference {
                     let (producer, bytes) = (exactly(producer)?, exactly(bytes)?);
                     signature = Some(Signature { producer, bytes });
                 }
+                LEFT_OUT => left_out = LeftOut::decode(value)?,
                 unknown if unknown & CRITICAL != 0 => return Err(newer("field", unknown)),
                 _ => {} // a newer version's field that older readers may ignore
             }
@@ -239,6 +270,7 @@ impl Reference {
             inline,
             facts,
             signature,
+            left_out,
         })
     }
 }
@@ -479,6 +511,7 @@ mod tests {
             facts in facts(),
             seal in proptest::option::of((any::<[u8; 32]>(), any::<Option<[u8; 32]>>())),
             signature in proptest::option::of((any::<[u8; 32]>(), any::<[[u8; 32]; 2]>())),
+            (secret, credentials) in any::<(bool, bool)>(),
             options in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
             settings in proptest::collection::btree_map("[a-z]{1,5}", value(), 0..4),
         ) {
@@ -494,8 +527,10 @@ mod tests {
                 lease: lease.map(Duration::from_millis),
             });
             let inline = inline.map(Arc::from);
-            let reference =
-                Reference { store, key, evict, class, extension, wait, inline, facts, signature };
+            let left_out = LeftOut { secret, credentials };
+            let reference = Reference {
+                store, key, evict, class, extension, wait, inline, facts, signature, left_out,
+            };
             let read = Reference::decode(&reference.encode().unwrap()).unwrap();
             prop_assert_eq!(read.key.size(), reference.key.size());
             prop_assert_eq!(read.key.seal(), reference.key.seal());
