@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,26 +10,17 @@ from typing import Any
 import pytest
 from exchange_peer import Rust
 from redis_server import RedisServer, need_redis
+from rust_examples import rust_example
 
 from proxystore_rs.store import Store, open_store
 
-ROOT = Path(__file__).resolve().parents[3]
 CHANNELS = ("file", "shm", "redis")
 
 
 @pytest.fixture(scope="session")
 def rust_program() -> Path:
-    """The program, built if `make test` has not built it yet."""
-    if shutil.which("cargo") is None:
-        reason = "there is no cargo here to build the other side; see CONTRIBUTING.md"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    build = ["cargo", "build", "--quiet", "--workspace", "--all-features", "--example", "exchange"]
-    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    return ROOT / target / "debug" / "examples" / "exchange"
+    """The program."""
+    return rust_example("exchange")
 
 
 @pytest.fixture

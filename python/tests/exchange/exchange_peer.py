@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from proxystore_rs._core import _restore
-from proxystore_rs.proxy import get_factory
+from proxystore_rs.proxy import Proxy
 
 
 class RustError(Exception):
@@ -47,7 +46,7 @@ class Rust:
 
     def make(self, kind: str, url: str, *options: str) -> Any:
         """A proxy of an object that is made there."""
-        return from_text(self.ask("make", kind, url, *options))
+        return Proxy.from_text(self.ask("make", kind, url, *options))
 
     def check(self, kind: str, proxy: Any) -> None:
         """Fail unless the program finds its own object of that name behind the proxy."""
@@ -63,18 +62,11 @@ class Rust:
 
 
 def to_text(proxy: Any) -> str:
-    """The reference of a proxy, or of a borrow."""
-    _, (reference, *_) = get_factory(proxy).__reduce__()
-    return reference.hex()
-
-
-def from_text(text: str) -> Any:
-    """The proxy of a reference."""
-    return _restore(bytes.fromhex(text))
+    """The reference of a proxy, an owner or a borrow."""
+    return Proxy.to_text(proxy)
 
 
 def give_away(owner: Any) -> str:
     """The reference of an owner, who is no longer responsible for the object."""
     _, (_, factory, _) = owner.__reduce__()
-    _, (reference, _) = factory.__reduce__()
-    return reference.hex()
+    return to_text(Proxy(factory))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from exchange_peer import Rust, RustError, from_text, to_text
+from exchange_peer import Rust, RustError, to_text
 from exchange_samples import check, sample
 
 from proxystore_rs.exceptions import (
@@ -15,7 +15,7 @@ from proxystore_rs.exceptions import (
     FutureFailedError,
     FutureTimeoutError,
 )
-from proxystore_rs.proxy import ProxyResolveError, get_factory, is_resolved
+from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, is_resolved
 from proxystore_rs.store import Store
 from proxystore_rs.store.future import Future
 
@@ -24,7 +24,7 @@ KINDS = ("text", "bytes-large", "array:<u2:C:2x3x4")
 
 def future_of(text: str) -> Future[Any]:
     """The future that was made in Rust."""
-    return Future(get_factory(from_text(text)))  # type: ignore[arg-type]
+    return Future(get_factory(Proxy.from_text(text)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,7 +45,7 @@ def test_python_sets_what_rust_made(rust: Rust, store: Store[Any], url: str, kin
     rust.tell("check", kind, text)  # waits until it is set
     future_of(text).set_result(sample(kind))
     assert rust.answer() == "same"
-    check(from_text(text), kind)
+    check(Proxy.from_text(text), kind)
     rust.ask("drop", text)
 
 
@@ -63,7 +63,7 @@ def test_python_waits_for_what_rust_made(
     text = producer.ask("future", url)
     consumer.tell("check", "text", text)
     producer.tell("set", "text", text)
-    check(from_text(text), "text")
+    check(Proxy.from_text(text), "text")
     assert consumer.answer() == "same"
     producer.answer()
 
@@ -76,7 +76,7 @@ def test_a_result_is_evicted_when_it_is_taken(rust: Rust, store: Store[Any], url
 
     text = rust.ask("future", url, "evict")
     future_of(text).set_result(sample("text"))
-    rust.check("text", from_text(text))
+    rust.check("text", Proxy.from_text(text))
     assert rust.ask("exists", text) == "false"
     rust.ask("drop", text)
 
@@ -133,7 +133,7 @@ def test_leases_of_rust_are_noticed_in_python(
 ) -> None:
     producer = start_rust()
     text = producer.ask("future", url, "lease=300")
-    proxy = from_text(text)
+    proxy = Proxy.from_text(text)
     producer.process.kill()
     with pytest.raises(ProxyResolveError) as raised:
         len(proxy)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exchange_peer import Rust, RustError, from_text, give_away, to_text
+from exchange_peer import Rust, RustError, give_away, to_text
 from exchange_samples import check, sample
 
-from proxystore_rs.proxy import ProxyResolveError, get_factory
+from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory
 from proxystore_rs.store import Store
 from proxystore_rs.store.exceptions import ProxyResolveMissingKeyError
 from proxystore_rs.store.ref import borrow, into_owned, mut_borrow, update
@@ -30,7 +30,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 def exists(store: Store[Any], text: str) -> bool:
     """Whether the object is in the channel; what this process keeps for speed does not count."""
-    found: bool = store.connector.exists(get_factory(from_text(text)).key)  # type: ignore[attr-defined]
+    found: bool = store.connector.exists(get_factory(Proxy.from_text(text)).key)  # type: ignore[attr-defined]
     return found
 
 
@@ -42,7 +42,7 @@ def assert_missing_in_rust(rust: Rust, text: str) -> None:
 
 def assert_missing_in_python(text: str) -> None:
     with pytest.raises(ProxyResolveError) as raised:
-        len(from_text(text))
+        len(Proxy.from_text(text))
     assert isinstance(raised.value.__cause__, ProxyResolveMissingKeyError)
 
 
@@ -58,7 +58,7 @@ def test_rust_borrows_from_an_owner_in_python(rust: Rust, store: Store[Any]) -> 
 
 def test_python_borrows_from_an_owner_in_rust(rust: Rust, store: Store[Any], url: str) -> None:
     text = rust.ask("own", "text", url)
-    check(from_text(text), "text")
+    check(Proxy.from_text(text), "text")
     assert exists(store, text)
     rust.ask("drop", text)
     assert not exists(store, text)
@@ -78,7 +78,7 @@ def test_rust_sees_what_an_exclusive_borrower_changed(rust: Rust, store: Store[A
 def test_owners_move_to_python(rust: Rust, store: Store[Any], url: str) -> None:
     text = rust.ask("own", "text", url)
     rust.ask("give", text)
-    owner = into_owned(from_text(text))
+    owner = into_owned(Proxy.from_text(text))
     check(owner, "text")
     del owner
     assert rust.ask("exists", text) == "false"
@@ -106,7 +106,7 @@ def test_a_killed_owner_leaks_nothing(
 def test_evicting_proxies_of_rust(rust: Rust, store: Store[Any], url: str) -> None:
     text = rust.ask("make", "text", url, "evict")
     assert exists(store, text)
-    check(from_text(text), "text")
+    check(Proxy.from_text(text), "text")
     assert not exists(store, text)
     assert_missing_in_rust(rust, text)
 
@@ -137,7 +137,7 @@ def test_small_objects_travel_in_references_of_rust(
 ) -> None:
     text = rust.ask("make", "text", url, "inline")
     assert not exists(store, text)
-    check(from_text(text), "text")
+    check(Proxy.from_text(text), "text")
 
 
 def test_small_objects_travel_in_references_of_python(rust: Rust, store: Store[Any]) -> None:
@@ -151,7 +151,7 @@ def test_batches_of_rust(rust: Rust, store: Store[Any], url: str) -> None:
     texts = rust.ask("batch", "array:<f4:C:4", url, 3).split(" ")
     assert len(set(texts)) == 3
     for text in texts:
-        check(from_text(text), "array:<f4:C:4")
+        check(Proxy.from_text(text), "array:<f4:C:4")
 
 
 def test_batches_of_python(rust: Rust, store: Store[Any]) -> None:

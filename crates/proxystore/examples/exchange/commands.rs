@@ -27,12 +27,12 @@ impl Session {
             ["batch", kind, url, count] => {
                 let count = count.parse().or(Err(unknown("a count", count)))?;
                 let made = samples::find(kind)?.batch(&Store::open(url)?, count)?;
-                let texts: Result<Vec<_>> = made.iter().map(to_text).collect();
+                let texts: Result<Vec<_>> = made.iter().map(Reference::to_text).collect();
                 Ok(texts?.join(" "))
             }
-            ["check", kind, text] => samples::find(kind)?.check(from_text(text)?),
+            ["check", kind, text] => samples::find(kind)?.check(Reference::from_text(text)?),
             ["exists", text] => {
-                let reference = from_text(text)?;
+                let reference = Reference::from_text(text)?;
                 let store = StoreFactory::from_reference(reference.clone()).store()?;
                 Ok(store.exists(&reference.key)?.to_string())
             }
@@ -40,27 +40,27 @@ impl Session {
                 let Options { evict, timeout, lease, .. } = Options::read(options)?;
                 let options = FutureOptions { evict, timeout, lease };
                 let future = Store::open(url)?.future_with::<()>(&options)?;
-                let text = to_text(future.reference())?;
+                let text = future.reference().to_text()?;
                 self.futures.insert(text.clone(), Box::new(future));
                 Ok(text)
             }
-            ["set", kind, text] => done(samples::find(kind)?.set(from_text(text)?)),
+            ["set", kind, text] => done(samples::find(kind)?.set(Reference::from_text(text)?)),
             ["fail", text, ref message @ ..] => {
                 let cause = std::io::Error::other(message.join(" "));
-                done(Future::<()>::from_reference(from_text(text)?)?.set_error(&cause))
+                done(Future::<()>::from_reference(Reference::from_text(text)?)?.set_error(&cause))
             }
             ["cancel", text] => {
-                Ok(Future::<()>::from_reference(from_text(text)?)?.cancel()?.to_string())
+                Ok(Future::<()>::from_reference(Reference::from_text(text)?)?.cancel()?.to_string())
             }
             ["own", kind, url, ref options @ ..] => {
                 let lease = Options::read(options)?.lease;
                 let owner = samples::find(kind)?.own(&Store::open(url)?, lease)?;
-                let text = to_text(&owner.lent()?)?;
+                let text = owner.lent()?.to_text()?;
                 self.owners.insert(text.clone(), owner);
                 Ok(text)
             }
             ["adopt", kind, text] => {
-                let owner = samples::find(kind)?.adopt(&from_text(text)?)?;
+                let owner = samples::find(kind)?.adopt(&Reference::from_text(text)?)?;
                 self.owners.insert(text.to_owned(), owner);
                 Ok(String::new())
             }
@@ -86,7 +86,7 @@ fn make(kind: &str, url: &str, options: &Options) -> Result<String> {
         None if options.evict => sample.proxy_evicting(&store),
         None => sample.proxy(&store),
     };
-    to_text(&reference?)
+    reference?.to_text()
 }
 
 /// A store of the channel whose small objects travel in their references.
@@ -138,17 +138,4 @@ impl Options {
 pub(crate) fn unknown(what: &str, word: &str) -> Error {
     Error::new(ErrorKind::Config, "do as told", format!("expected {what}, found {word:?}"))
         .with_hint("examples/exchange/main.rs lists the commands")
-}
-
-fn to_text(reference: &Reference) -> Result<String> {
-    let bytes = reference.encode()?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat())
-}
-
-fn from_text(text: &str) -> Result<Reference> {
-    let byte = |pair: &[u8]| {
-        std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())
-    };
-    let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-    Reference::decode(&bytes.ok_or_else(|| unknown("a reference", text))?)
 }
