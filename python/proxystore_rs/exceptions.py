@@ -39,6 +39,7 @@ __all__ = [
     "ProxyResolveMissingKeyError",
     "ProxyStoreError",
     "ProxyStoreFactoryError",
+    "SealedObjectError",
     "SerializationError",
     "SitePolicyError",
     "StoreClosedError",
@@ -222,6 +223,13 @@ class CorruptObjectError(SerializationError):
     """Stored bytes are not what their format promises: damaged, or cut short.
 
     Remedy: store the object again, and look for whatever else writes to the channel.
+    """
+
+
+class SealedObjectError(StoreError):
+    """The object is sealed, and its key or reference came without the secret that opens it.
+
+    Remedy: get the proxy itself from its owner, or a text made by `to_text(secret=True)`.
     """
 
 

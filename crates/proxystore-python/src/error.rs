@@ -22,6 +22,7 @@ fn class_name(kind: ErrorKind) -> &'static str {
         ErrorKind::Abandoned => "FutureAbandonedError",
         ErrorKind::Untrusted => "UntrustedError",
         ErrorKind::Forbidden => "SitePolicyError",
+        ErrorKind::Sealed => "SealedObjectError",
         ErrorKind::Tampered => "TamperedObjectError",
         _ => "ChannelError",
     }

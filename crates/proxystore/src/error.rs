@@ -53,6 +53,8 @@ pub enum ErrorKind {
     Untrusted,
     /// The store's policy forbids to resolve its objects at this site.
     Forbidden,
+    /// The object is sealed, and its key came without the secret that opens it.
+    Sealed,
     /// A sealed object was altered, cut, or exchanged for another, or the key is not its own.
     Tampered,
 }

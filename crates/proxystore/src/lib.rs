@@ -49,6 +49,8 @@
 //!
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
+//! - `seal`: sealed objects and signed references.
+//! - `compress`: compressed objects.
 //! - `testkit`: the conformance suite that every connector must pass.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]

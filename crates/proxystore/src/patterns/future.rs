@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::codec::{Decode, Encode, FAILURE, Failure};
-use crate::connectors::{Access, GetOptions, PutOptions};
+use crate::connectors::{Access, PutOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::patterns::Lease;
-use crate::payload::{Framed, PRELUDE, is_payload_of};
+use crate::payload::{Framed, Parts};
 use crate::proxy::{Factory, Proxy};
 use crate::reference::{Reference, Wait};
 use crate::store::{Store, StoreFactory, lease_record};
@@ -83,7 +83,8 @@ impl Store {
         let record = lease_record(key);
         let options =
             PutOptions { key: Some(record.clone()), ttl: Some(ttl), ..PutOptions::default() };
-        self.put_with("lease", &options)?;
+        // Not by the store: nobody reads it, so it is not sealed.
+        self.connector().put(&Parts::from(&b"lease"[..]), &options)?;
         Lease::new(self, [record], ttl)
     }
 
@@ -93,12 +94,12 @@ impl Store {
     /// # Errors
     /// What the channel fails with.
     pub fn failure(&self, key: &Key) -> Result<Option<Failure>> {
-        let range = Some(0..PRELUDE as u64);
-        let options = GetOptions { access: Access::ReadOnly, range, ..GetOptions::default() };
-        match self.connector().get(key, &options) {
-            Ok(Some(head)) if is_payload_of(&head, FAILURE) => {}
-            Err(error) if error.kind() != ErrorKind::Config => return Err(error),
-            _ => return Ok(None), // nothing, or bytes that are too short for a payload
+        match self.reader(key) {
+            Ok(Some(reader)) if reader.head().codec() == FAILURE => {}
+            Err(error) if !matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt) => {
+                return Err(error);
+            }
+            _ => return Ok(None), // nothing, or bytes that are no payload
         }
         let received = self.get_payload(key, Access::ReadOnly)?;
         Ok(received.as_ref().map(Failure::of).transpose()?.flatten())

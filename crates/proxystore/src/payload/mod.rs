@@ -4,6 +4,10 @@
 //! multiple of 64 bytes. Writing makes a scatter list, so large parts are never copied to be
 //! framed; reading slices the received buffer, so they are never copied to be unframed.
 
+mod checksum;
+mod chunks;
+mod compression;
+mod envelope;
 mod received;
 
 use std::borrow::Cow;
@@ -14,7 +18,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::error::{Error, ErrorKind, Result};
 
-pub(crate) use received::is_payload_of;
+pub(crate) use checksum::Checked;
+pub use compression::Compression;
+pub(crate) use envelope::{Envelope, Wrapping, enclose, is_envelope};
 pub use received::{Head, Received};
 
 /// First bytes of every payload; the line ends and the high bit show text-mode damage.
@@ -27,6 +33,11 @@ pub const PRELUDE: usize = 64;
 pub const PAGE: usize = 4096;
 
 const MAX_PARTS: usize = 1 << 20;
+
+/// Flag: the head has checksums of the parts.
+const CHECKSUMS: u32 = 1;
+/// Flag: this is an envelope, whose contents are a payload.
+const ENVELOPE: u32 = 2;
 
 /// Scatter list of the bytes of one object: what connectors are given to store.
 #[derive(Debug, Clone, Default)]
@@ -150,55 +161,100 @@ impl<'a> Payload<'a> {
     /// # Errors
     /// [`ErrorKind::Encode`] for more than a million parts or metadata above 4 GB.
     pub fn frame(self) -> Result<Framed<'a>> {
-        let head_len = PRELUDE + 16 * self.parts.len() + self.meta.len();
-        let (Ok(head_len_u32), true) = (u32::try_from(head_len), self.parts.len() <= MAX_PARTS)
-        else {
+        let layout = Layout::of(self.codec, &self.parts, &[], &self.meta, 0)?;
+        Ok(Framed { codec: self.codec, meta: self.meta, parts: self.parts, layout })
+    }
+}
+
+/// The head of a payload, and where it puts the parts.
+#[derive(Debug)]
+struct Layout {
+    head: Vec<u8>,
+    offsets: Vec<usize>,
+    len: usize,
+}
+
+impl Layout {
+    /// Lays out parts after a head that has `checksums` of chunks of that length, if any.
+    fn of(
+        codec: u16,
+        parts: &[Part<'_>],
+        checksums: &[u8],
+        meta: &[u8],
+        chunk_log2: u8,
+    ) -> Result<Self> {
+        let head_len = PRELUDE + 16 * parts.len() + checksums.len() + meta.len();
+        let (Ok(head_len_u32), true) = (u32::try_from(head_len), parts.len() <= MAX_PARTS) else {
             return Err(Error::new(ErrorKind::Encode, "frame a payload", "too many parts")
-                .with("parts", self.parts.len())
+                .with("parts", parts.len())
                 .with_hint("store the pieces of the object under keys of their own"));
         };
         let mut end = head_len;
-        let mut offsets = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let alignment = if part.allocated { PAGE } else { ALIGNMENT };
-            let offset = end.next_multiple_of(alignment);
+        let mut offsets = Vec::with_capacity(parts.len());
+        // Aligned as much as any part needs from the start on: what follows does not depend on the
+        // length of the head.
+        let any_allocated = parts.iter().any(|part| part.allocated);
+        for (index, part) in parts.iter().enumerate() {
+            let on_page = part.allocated || (index == 0 && any_allocated && chunk_log2 != 0);
+            let offset = end.next_multiple_of(if on_page { PAGE } else { ALIGNMENT });
             offsets.push(offset);
             end = offset + part.bytes.len();
         }
+        let flags = if checksums.is_empty() { 0 } else { CHECKSUMS };
         let mut head = Vec::with_capacity(head_len);
         head.extend_from_slice(&MAGIC);
         head.extend_from_slice(&VERSION.to_le_bytes());
-        head.extend_from_slice(&self.codec.to_le_bytes());
-        head.extend_from_slice(&0_u32.to_le_bytes()); // flags
+        head.extend_from_slice(&codec.to_le_bytes());
+        head.extend_from_slice(&flags.to_le_bytes());
         head.extend_from_slice(&head_len_u32.to_le_bytes());
         // lossless: at most MAX_PARTS
-        head.extend_from_slice(&(self.parts.len() as u32).to_le_bytes());
+        head.extend_from_slice(&(parts.len() as u32).to_le_bytes());
         head.extend_from_slice(&(end as u64).to_le_bytes());
+        head.push(if checksums.is_empty() { 0 } else { chunk_log2 });
         head.resize(PRELUDE, 0);
-        for (part, offset) in self.parts.iter().zip(&offsets) {
+        for (part, offset) in parts.iter().zip(&offsets) {
             head.extend_from_slice(&(*offset as u64).to_le_bytes());
             head.extend_from_slice(&(part.bytes.len() as u64).to_le_bytes());
         }
-        head.extend_from_slice(&self.meta);
-        let checksum = xxh3_64(&head); // its own field is zero here
-        head[56..64].copy_from_slice(&checksum.to_le_bytes());
-        Ok(Framed { head, parts: self.parts, offsets, len: end })
+        head.extend_from_slice(checksums);
+        head.extend_from_slice(meta);
+        finish_head(&mut head);
+        Ok(Self { head, offsets, len: end })
     }
+
+    /// The scatter list: head, padding and parts in order.
+    fn parts<'a>(&'a self, parts: &'a [Part<'_>]) -> Parts<'a> {
+        static ZEROS: [u8; PAGE] = [0; PAGE];
+        let mut list = Parts::default();
+        list.push(&self.head);
+        for (part, offset) in parts.iter().zip(&self.offsets) {
+            // The gap is shorter than the alignment, which is at most a page.
+            list.push(&ZEROS[..offset - list.len()]);
+            list.push(&part.bytes);
+        }
+        list
+    }
+}
+
+/// Writes the checksum of a head into it; its place is zero so far.
+fn finish_head(head: &mut [u8]) {
+    let checksum = xxh3_64(head);
+    head[56..64].copy_from_slice(&checksum.to_le_bytes());
 }
 
 /// A framed payload; [`parts`](Self::parts) is what a connector stores.
 #[derive(Debug)]
 pub struct Framed<'a> {
-    head: Vec<u8>,
+    codec: u16,
+    meta: Cow<'a, [u8]>,
     parts: Vec<Part<'a>>,
-    offsets: Vec<usize>,
-    len: usize,
+    layout: Layout,
 }
 
 impl Framed<'_> {
     /// Total length in bytes.
     pub fn len(&self) -> usize {
-        self.len
+        self.layout.len
     }
 
     /// Always false: a payload has at least its prelude.
@@ -208,14 +264,6 @@ impl Framed<'_> {
 
     /// The scatter list: head, padding and parts in order.
     pub fn parts(&self) -> Parts<'_> {
-        static ZEROS: [u8; PAGE] = [0; PAGE];
-        let mut list = Parts::default();
-        list.push(&self.head);
-        for (part, offset) in self.parts.iter().zip(&self.offsets) {
-            // The gap is shorter than the alignment, which is at most a page.
-            list.push(&ZEROS[..offset - list.len()]);
-            list.push(&part.bytes);
-        }
-        list
+        self.layout.parts(&self.parts)
     }
 }

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{MAGIC, MAX_PARTS, PRELUDE, VERSION};
+use super::checksum::{self, Checksums};
+use super::chunks::Grid;
+use super::{CHECKSUMS, ENVELOPE, MAGIC, MAX_PARTS, PRELUDE, VERSION};
 use crate::buffer::Buffer;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,6 +21,7 @@ pub struct Head {
     meta: Vec<u8>,
     parts: Vec<Range<u64>>,
     len: u64,
+    checksums: Option<Checksums>,
 }
 
 impl Head {
@@ -34,7 +37,7 @@ impl Head {
         }
         let version = le_u16(&prelude[8..]);
         let flags = le_u32(&prelude[12..]);
-        if version != VERSION || flags != 0 {
+        if version != VERSION || flags & !(CHECKSUMS | ENVELOPE) != 0 {
             return Err(Error::new(ErrorKind::Incompatible, READ, "the format is newer")
                 .with("version", version)
                 .with("flags", format_args!("{flags:#x}"))
@@ -51,6 +54,10 @@ impl Head {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let corrupt = |cause: &'static str| corrupt(cause, bytes.len());
         let head_len = Self::length(bytes)?;
+        let flags = le_u32(&bytes[12..]);
+        if flags & ENVELOPE != 0 {
+            return Err(corrupt("this is an envelope and not a payload"));
+        }
         let codec = le_u16(&bytes[10..]);
         let count = le_u32(&bytes[20..]) as usize;
         let len = le_u64(&bytes[24..]);
@@ -73,8 +80,47 @@ impl Head {
             parts.push(offset..part_end);
             end = part_end;
         }
-        let meta = bytes[PRELUDE + 16 * count..head_len].to_vec();
-        Ok(Self { codec, meta, parts, len })
+        let mut rest = &bytes[PRELUDE + 16 * count..head_len];
+        let mut checksums = None;
+        if flags & CHECKSUMS != 0 {
+            let start = parts.first().map_or(len, |part| part.start);
+            let grid = Grid::read(bytes[32], len - start)?;
+            let table_len =
+                usize::try_from(grid.count()).ok().and_then(|n| n.checked_mul(checksum::SIZE));
+            let Some((table, meta)) = table_len.and_then(|len| rest.split_at_checked(len)) else {
+                return Err(corrupt("the head is damaged or cut short"));
+            };
+            rest = meta;
+            let table = table.chunks_exact(checksum::SIZE).map(le_u64).collect();
+            checksums = Some(Checksums { grid, start, table });
+        }
+        Ok(Self { codec, meta: rest.to_vec(), parts, len, checksums })
+    }
+
+    /// What has to be read to check the bytes of `range`: as much, without checksums.
+    pub(crate) fn checkable(&self, range: &Range<u64>) -> Range<u64> {
+        let Some(Checksums { grid, start, .. }) = &self.checksums else { return range.clone() };
+        if range.start < *start || range.is_empty() {
+            return range.clone();
+        }
+        let span = grid.span(&grid.covering(&(range.start - start..range.end - start)));
+        span.start + start..span.end + start
+    }
+
+    /// Checks bytes that lie at `range`, which [`checkable`](Self::checkable) gave.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] naming the place of the damage.
+    pub(crate) fn check(&self, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        match &self.checksums {
+            Some(checksums) if range.start >= checksums.start && !range.is_empty() => {
+                let chunks = checksums
+                    .grid
+                    .covering(&(range.start - checksums.start..range.end - checksums.start));
+                checksums.check(chunks.start, bytes)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Number of the codec that wrote the payload.
@@ -123,6 +169,9 @@ impl Received {
                 .with("expected bytes", head.len)
                 .with_hint("the writer died or the disk filled up; store the object again"));
         }
+        let body =
+            head.checkable(&(head.parts.first().map_or(head.len, |part| part.start)..head.len));
+        head.check(&body, &bytes[body.start as usize..])?; // lossless: within the buffer
         Ok(Self { head, bytes })
     }
 
@@ -167,11 +216,6 @@ impl Received {
     pub fn is_empty(&self) -> bool {
         false
     }
-}
-
-/// Whether bytes start like a payload of that codec.
-pub(crate) fn is_payload_of(head: &[u8], codec: u16) -> bool {
-    head.len() >= PRELUDE && head[..8] == MAGIC && le_u16(&head[10..]) == codec
 }
 
 fn corrupt(cause: &'static str, received: usize) -> Error {

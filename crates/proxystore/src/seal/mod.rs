@@ -1,9 +1,28 @@
 //! Seals: what makes a stored object readable by the holders of its key alone.
 
+#[cfg(feature = "seal")]
+mod cipher;
+#[cfg(feature = "seal")]
+mod sign;
+#[cfg(not(feature = "seal"))]
+mod without;
+
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::random;
+
+#[cfg(feature = "seal")]
+pub(crate) use cipher::{Cipher, sha256};
+#[cfg(feature = "seal")]
+pub use sign::{Identity, SIGNING_KEY, identity, set_identity, verify};
+#[cfg(not(feature = "seal"))]
+pub use without::verify;
+#[cfg(not(feature = "seal"))]
+pub(crate) use without::{Cipher, sha256};
+
+/// Bytes by which a sealed chunk is longer.
+pub(crate) const TAG: usize = 16;
 
 /// Opens one sealed object; travels in its key and its references, and nowhere else.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,4 +60,11 @@ impl fmt::Debug for Seal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Seal(***)")
     }
+}
+
+/// The error for a sealed object that is not what its producer stored.
+pub(crate) fn tampered(cause: &'static str) -> Error {
+    Error::new(ErrorKind::Tampered, "open a sealed object", cause).with_hint(
+        "do not use it: ask its producer for it again, and find out who else writes to the channel",
+    )
 }

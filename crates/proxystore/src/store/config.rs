@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::connectors::{Connector, ConnectorConfig, Value, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{CacheLimits, Store};
+use crate::payload::Compression;
+use crate::store::protection::{CHECKSUMS, COMPRESSION, SEAL, SIGNED};
+use crate::store::{CacheLimits, SealMode, Store};
 
 const CACHE_ENTRIES: &str = "cache_entries";
 const CACHE_BYTES: &str = "cache_bytes";
@@ -111,25 +113,65 @@ impl StoreBuilder {
         self.size(INLINE_BYTES, bytes, 0)
     }
 
-    fn size(mut self, name: &str, value: usize, default: usize) -> Self {
-        if value == default {
-            self.config.settings.remove(name);
-        } else {
-            let value = i64::try_from(value).unwrap_or(i64::MAX);
-            self.config.settings.insert(name.to_owned(), Value::Int(value));
-        }
+    fn size(self, name: &str, value: usize, default: usize) -> Self {
+        let number = Value::Int(i64::try_from(value).unwrap_or(i64::MAX));
+        self.setting(name, (value != default).then_some(number))
+    }
+
+    /// Whether stored parts have checksums, by which damage is noticed when they are read. By default
+    /// they have on channels whose bytes are copied out of them: there it costs little.
+    #[must_use]
+    pub fn checksums(self, on: bool) -> Self {
+        self.setting(CHECKSUMS, Some(Value::Bool(on)))
+    }
+
+    /// Compresses objects that become smaller by it, for slow channels (feature `compress`).
+    #[must_use]
+    pub fn compression(self, how: Option<Compression>) -> Self {
+        self.setting(COMPRESSION, how.map(|how| Value::Text(how.to_string())))
+    }
+
+    /// Seals objects: whoever operates the channel can neither read nor forge them (feature `seal`).
+    ///
+    /// ```
+    /// # #[cfg(feature = "seal")] fn main() -> proxystore::Result<()> {
+    /// use std::sync::Arc;
+    /// use proxystore::connectors::{Connector, GetOptions, memory::MemoryConnector};
+    /// use proxystore::store::{SealMode, Store};
+    ///
+    /// let channel = Arc::new(MemoryConnector::new("sealed-example")?);
+    /// let store = Store::builder("sealed", channel.clone()).seal(Some(SealMode::Sealed)).build();
+    /// let key = store.put("for your eyes only")?;
+    /// assert_eq!(store.get::<String>(&key)?.as_deref(), Some("for your eyes only"));
+    ///
+    /// let stored = channel.get(&key, &GetOptions::default())?.expect("just stored");
+    /// assert!(!stored.windows(4).any(|bytes| bytes == b"eyes"));
+    /// # Ok(()) }
+    /// # #[cfg(not(feature = "seal"))] fn main() {}
+    /// ```
+    #[must_use]
+    pub fn seal(self, mode: Option<SealMode>) -> Self {
+        self.setting(
+            SEAL,
+            mode.map(|mode| match mode {
+                SealMode::Sealed => Value::Bool(true),
+                SealMode::Signed => Value::Text(SIGNED.to_owned()),
+            }),
+        )
+    }
+
+    fn setting(mut self, name: &str, value: Option<Value>) -> Self {
+        match value {
+            Some(value) => self.config.settings.insert(name.to_owned(), value),
+            None => self.config.settings.remove(name),
+        };
         self
     }
 
     /// Counts and times operations.
     #[must_use]
-    pub fn metrics(mut self, on: bool) -> Self {
-        if on {
-            self.config.settings.insert(METRICS.to_owned(), Value::Bool(true));
-        } else {
-            self.config.settings.remove(METRICS);
-        }
-        self
+    pub fn metrics(self, on: bool) -> Self {
+        self.setting(METRICS, on.then_some(Value::Bool(true)))
     }
 
     /// Adds local settings of a bridge to another language; they travel in references.

@@ -78,7 +78,11 @@ impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     }
 
     fn reference(&self) -> Result<Reference> {
-        Ok(self.reference.clone())
+        let mut reference = self.reference.clone();
+        if let Some(store) = &self.store {
+            store.sign(&mut reference)?; // it was made here
+        }
+        Ok(reference)
     }
 }
 

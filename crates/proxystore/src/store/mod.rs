@@ -5,6 +5,7 @@ mod config;
 mod export;
 mod factory;
 mod metrics;
+mod protection;
 mod reader;
 pub mod registry;
 mod waiting;
@@ -18,6 +19,8 @@ pub use config::{StoreBuilder, StoreConfig};
 pub use export::{INSTRUMENTS, Instrument, Observation, observations, to_prometheus};
 pub use factory::StoreFactory;
 pub use metrics::{Metrics, Operation, OperationStats};
+use protection::Protection;
+pub use protection::{SealMode, Wrapped};
 pub use reader::ObjectReader;
 pub use waiting::Waiting;
 pub(crate) use waiting::lease_record;
@@ -30,6 +33,7 @@ use crate::key::{Key, unique_id};
 use crate::payload::{Framed, Parts, Payload, Received};
 use crate::proxy::{Locked, Proxy};
 use crate::reference::Reference;
+use crate::seal::Seal;
 
 /// A place for objects: puts them into a channel and hands out keys and proxies.
 ///
@@ -58,6 +62,7 @@ struct Inner {
     cache: Cache,
     metrics: Option<Metrics>,
     inline_bytes: usize,
+    protection: Protection,
     closed: AtomicBool,
 }
 
@@ -96,9 +101,10 @@ impl Store {
         let cache = Cache::new(config.cache_limits());
         let metrics = config.has_metrics().then(Metrics::default);
         let inline_bytes = config.inline_bytes();
+        let protection = Protection::new(&config, connector.capabilities());
         let closed = AtomicBool::new(false);
         let config = Arc::new(config);
-        let inner = Inner { config, connector, cache, metrics, inline_bytes, closed };
+        let inner = Inner { config, connector, cache, metrics, inline_bytes, protection, closed };
         Self { inner: Arc::new(inner) }
     }
 
@@ -207,7 +213,9 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Unsupported`] on channels without deferred keys.
     pub fn new_key(&self) -> Result<Key> {
-        self.inner.connector.new_key()
+        let key = self.inner.connector.new_key()?;
+        let seal = self.inner.protection.seal.map(|_| Seal::fresh()).transpose()?;
+        Ok(key.sealed(seal))
     }
 
     /// Waits until there is an object under the key; false when `timeout` passes first.
@@ -349,8 +357,21 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn put_framed(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Key> {
-        let parts = framed.parts();
-        self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, options))
+        let wrapped = self.wrap(framed, options.key.as_ref())?;
+        let parts = wrapped.parts();
+        let put = |connector: &dyn Connector| connector.put(&parts, options);
+        Ok(wrapped.key(self.timed(Operation::Put, parts.len(), put)?))
+    }
+
+    /// A payload as it goes to the channel: with checksums, compressed, sealed, as the store was
+    /// told. `key` is the one it will be stored under, if it was made before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for a key that cannot seal what must be sealed,
+    /// [`ErrorKind::Unsupported`] for what this build has not.
+    pub fn wrap<'a>(&self, framed: &'a Framed<'a>, key: Option<&Key>) -> Result<Wrapped<'a>> {
+        let wrapped = self.inner.protection.wrap(framed, key);
+        wrapped.map_err(|error| error.with("store", self.name()))
     }
 
     /// A reference to the payload, which is stored unless it is small enough to travel inside (see
@@ -360,7 +381,8 @@ impl Store {
     /// As [`put`](Self::put).
     pub fn refer(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Reference> {
         let config = Arc::clone(self.config());
-        if framed.len() <= self.inner.inline_bytes && options.key.is_none() {
+        let sealed = self.inner.protection.seal.is_some(); // a text without the secret must tell nothing
+        if framed.len() <= self.inner.inline_bytes && options.key.is_none() && !sealed {
             let key = Key::new(unique_id()?, 0, framed.len() as u64);
             let mut reference = Reference::new(config, key);
             reference.inline = Some(Arc::from(&*framed.parts().to_buffer()));
@@ -377,9 +399,9 @@ impl Store {
         let options = GetOptions { access: Access::ReadOnly, ..GetOptions::default() };
         let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         let parts = Parts::from(&*bytes);
-        let options = PutOptions::default();
-        self.timed(Operation::Put, parts.len(), |connector| connector.put(&parts, &options))
-            .map(Some)
+        let put = |connector: &dyn Connector| connector.put(&parts, &PutOptions::default());
+        let copy = self.timed(Operation::Put, parts.len(), put)?;
+        Ok(Some(copy.sealed(key.seal().cloned())))
     }
 
     /// Stores many framed payloads at once; all or none.
@@ -391,9 +413,13 @@ impl Store {
         framed: &[Framed<'_>],
         options: &PutOptions,
     ) -> Result<Vec<Key>> {
-        let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+        let wrapped: Vec<Wrapped<'_>> =
+            framed.iter().map(|framed| self.wrap(framed, None)).collect::<Result<_>>()?;
+        let parts: Vec<Parts<'_>> = wrapped.iter().map(Wrapped::parts).collect();
         let bytes = parts.iter().map(Parts::len).sum();
-        self.timed(Operation::Put, bytes, |connector| connector.put_batch(&parts, options))
+        let put = |connector: &dyn Connector| connector.put_batch(&parts, options);
+        let keys = self.timed(Operation::Put, bytes, put)?;
+        Ok(wrapped.iter().zip(keys).map(|(wrapped, key)| wrapped.key(key)).collect())
     }
 
     /// The stored bytes under a key, checked and split into parts.
@@ -403,7 +429,7 @@ impl Store {
     pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
         let options = GetOptions { access, ..GetOptions::default() };
         let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
-        Received::parse(bytes).map(Some).map_err(|error| self.about(error, key))
+        protection::unwrap(bytes, key.seal()).map(Some).map_err(|error| self.about(error, key))
     }
 
     /// Stored bytes, as they are in the channel.

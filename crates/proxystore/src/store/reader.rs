@@ -6,7 +6,8 @@ use crate::buffer::Buffer;
 use crate::connectors::{Access, GetOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::payload::{Head, PRELUDE};
+use crate::payload::{Envelope, Head, PRELUDE, is_envelope};
+use crate::seal::tampered;
 use crate::store::Store;
 
 /// How much is read at first when the size of the object is known: most heads fit.
@@ -14,13 +15,12 @@ const FIRST_READ: u64 = 4096;
 
 /// One object, of which only the head was read; its parts are read by ranges as they are needed.
 ///
-/// On channels without range reads the whole object was read, and ranges are cut from it.
+/// Objects with checksums, compressed and sealed ones are read by whole chunks of 256 KiB. On
+/// channels without range reads the whole object was read, and ranges are cut from it.
 #[derive(Debug)]
 pub struct ObjectReader {
-    store: Store,
-    key: Key,
+    source: Source,
     head: Head,
-    whole: Option<Buffer>,
 }
 
 impl Store {
@@ -29,31 +29,10 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Corrupt`] when the head is damaged, else what the channel fails with.
     pub fn reader(&self, key: &Key) -> Result<Option<ObjectReader>> {
-        let open = |bytes: &[u8], whole| {
-            let head = Head::parse(bytes).map_err(|error| self.about(error, key))?;
-            Ok(Some(ObjectReader { store: self.clone(), key: key.clone(), head, whole }))
-        };
-        if !self.connector().capabilities().range_reads {
-            let Some(received) = self.get_payload(key, Access::ReadOnly)? else { return Ok(None) };
-            let whole = received.into_bytes();
-            return open(&whole, Some(whole.clone()));
-        }
-        let first = key.size().clamp(PRELUDE as u64, FIRST_READ);
-        let Some(start) = self.get_range(key, 0..first)? else { return Ok(None) };
-        let len = Head::length(&start).map_err(|error| self.about(error, key))?;
-        if len <= start.len() {
-            return open(&start, None);
-        }
-        match self.get_range(key, 0..len as u64)? {
-            Some(start) => open(&start, None),
-            None => Ok(None), // evicted meanwhile
-        }
-    }
-
-    fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Option<Buffer>> {
-        let options =
-            GetOptions { access: Access::ReadOnly, range: Some(range), ..GetOptions::default() };
-        self.read(key, &options)
+        let Some(source) = Source::open(self, key)? else { return Ok(None) };
+        let Some(start) = source.start()? else { return Ok(None) };
+        let head = Head::parse(&start).map_err(|error| self.about(error, key))?;
+        Ok(Some(ObjectReader { source, head }))
     }
 }
 
@@ -70,13 +49,17 @@ impl ObjectReader {
     /// is there no more, else what the channel fails with.
     pub fn read(&self, part: usize, range: Range<u64>) -> Result<Buffer> {
         let range = self.locate(part, range)?;
-        if let Some(whole) = &self.whole {
-            return Ok(whole.slice(range.start as usize..range.end as usize)); // within the object
-        }
         if range.is_empty() {
             return Ok(Buffer::zeroed(0));
         }
-        self.store.get_range(&self.key, range)?.ok_or_else(|| self.store.missing(&self.key))
+        let checkable = self.head.checkable(&range);
+        let bytes = self.source.read(checkable.clone())?.ok_or_else(|| self.source.missing())?;
+        if !self.source.is_whole() {
+            self.head.check(&checkable, &bytes).map_err(|error| self.source.about(error))?;
+        }
+        // lossless: within what was read
+        let start = (range.start - checkable.start) as usize;
+        Ok(bytes.slice(start..start + (range.end - range.start) as usize))
     }
 
     /// As [`read`](Self::read), into memory of the caller.
@@ -84,11 +67,14 @@ impl ObjectReader {
     /// # Errors
     /// As [`read`](Self::read); [`ErrorKind::Config`] for a target of another length.
     pub fn read_into(&self, part: usize, range: Range<u64>, target: &mut [u8]) -> Result<()> {
-        let bytes = self.read(part, range)?;
-        if bytes.len() != target.len() {
+        if range.end.checked_sub(range.start) != Some(target.len() as u64) {
             return Err(self.misread("the target has another length than the range"));
         }
-        target.copy_from_slice(&bytes);
+        let place = self.locate(part, range.clone())?;
+        if self.head.checkable(&place) == place && self.source.read_into(&place, target)? {
+            return Ok(());
+        }
+        target.copy_from_slice(&self.read(part, range)?);
         Ok(())
     }
 
@@ -108,7 +94,107 @@ impl ObjectReader {
     }
 
     fn misread(&self, cause: &'static str) -> Error {
-        self.store
-            .about(Error::new(ErrorKind::Config, "read a part of an object", cause), &self.key)
+        self.source.about(Error::new(ErrorKind::Config, "read a part of an object", cause))
+    }
+}
+
+/// Where the bytes of a payload come from: the channel, its envelope in the channel, or memory.
+#[derive(Debug)]
+struct Source {
+    store: Store,
+    key: Key,
+    envelope: Option<Envelope>,
+    /// The payload itself, checked.
+    whole: Option<Buffer>,
+}
+
+impl Source {
+    fn open(store: &Store, key: &Key) -> Result<Option<Self>> {
+        let mut source =
+            Self { store: store.clone(), key: key.clone(), envelope: None, whole: None };
+        if !store.connector().capabilities().range_reads {
+            let Some(received) = store.get_payload(key, Access::ReadOnly)? else { return Ok(None) };
+            source.whole = Some(received.into_bytes());
+            return Ok(Some(source));
+        }
+        let Some(start) = source.stored_start()? else { return Ok(None) };
+        if is_envelope(&start) {
+            let envelope = Envelope::parse(&start, key.seal());
+            source.envelope = Some(envelope.map_err(|error| source.about(error))?);
+        } else if key.seal().is_some() {
+            return Err(source.about(tampered("it is not sealed, though its key says so")));
+        }
+        Ok(Some(source))
+    }
+
+    /// The head as it is stored, or more.
+    fn stored_start(&self) -> Result<Option<Buffer>> {
+        let first = self.key.size().clamp(PRELUDE as u64, FIRST_READ);
+        let Some(start) = self.stored(0..first)? else { return Ok(None) };
+        let len = Head::length(&start).map_err(|error| self.about(error))?;
+        if len <= start.len() { Ok(Some(start)) } else { self.stored(0..len as u64) }
+    }
+
+    /// The head of the payload, or more.
+    fn start(&self) -> Result<Option<Buffer>> {
+        if let Some(whole) = &self.whole {
+            return Ok(Some(whole.clone()));
+        }
+        let Some(envelope) = &self.envelope else { return self.stored_start() };
+        let Some(start) = self.read(0..envelope.len().min(FIRST_READ))? else { return Ok(None) };
+        let len = Head::length(&start).map_err(|error| self.about(error))? as u64;
+        if len <= start.len() as u64 {
+            return Ok(Some(start));
+        }
+        self.read(0..len.min(envelope.len()))
+    }
+
+    /// Bytes of the payload; `None` when the object is there no more.
+    fn read(&self, range: Range<u64>) -> Result<Option<Buffer>> {
+        // lossless below: ranges lie within what is in memory
+        let slice = |bytes: &Buffer, from: u64| {
+            bytes.slice((range.start - from) as usize..(range.end - from) as usize)
+        };
+        if let Some(whole) = &self.whole {
+            return Ok(Some(slice(whole, 0)));
+        }
+        let Some(envelope) = &self.envelope else { return self.stored(range) };
+        let chunks = envelope.chunks(&range);
+        let Some(stored) = self.stored(envelope.stored(&chunks))? else { return Ok(None) };
+        let opened = envelope.open(&chunks, &stored);
+        let (start, bytes) = opened.map_err(|error| self.about(error))?;
+        Ok(Some(slice(&bytes, start)))
+    }
+
+    /// Reads straight into memory of the caller, where nothing has to be done to the bytes.
+    fn read_into(&self, range: &Range<u64>, target: &mut [u8]) -> Result<bool> {
+        if self.whole.is_some() || self.envelope.is_some() || target.is_empty() {
+            return Ok(false);
+        }
+        let connector = self.store.connector();
+        match connector.get_into(&self.key, Some(range.clone()), target) {
+            Ok(true) => Ok(true),
+            Ok(false) => Err(self.missing()),
+            Err(error) => Err(self.about(error)),
+        }
+    }
+
+    /// Bytes of the object as it is stored.
+    fn stored(&self, range: Range<u64>) -> Result<Option<Buffer>> {
+        let options =
+            GetOptions { access: Access::ReadOnly, range: Some(range), ..GetOptions::default() };
+        self.store.read(&self.key, &options)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    fn missing(&self) -> Error {
+        self.store.missing(&self.key)
+    }
+
+    fn about(&self, error: Error) -> Error {
+        self.store.about(error, &self.key)
     }
 }

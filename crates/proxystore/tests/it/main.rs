@@ -15,9 +15,10 @@ mod payload;
 mod process;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(target_os = "linux")]
+mod seal;
 #[cfg(feature = "redis")]
 mod servers;
-#[cfg(target_os = "linux")]
 mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
