@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import assert_type
+from typing import Any, assert_type
 
 from proxystore_rs.connectors.local import LocalConnector
 from proxystore_rs.proxy import (
@@ -57,6 +57,8 @@ def main() -> None:
         plain: Sample = proxy
         assert plain.name == "a"
         assert_type(extract(proxy), Sample)
+        assert_type(Proxy.to_text(proxy, secret=True), str)
+        assert_type(Proxy.from_text(Proxy.to_text(proxy)), Proxy[Any])
         assert_type(is_resolved(proxy), bool)
         resolve(proxy)
         assert get_store(proxy) is store
