@@ -62,18 +62,18 @@ PACKED: dict[str, Any] = {
     },
 }
 
-DTYPES = ("|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8")
+DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
 SHAPES = ("", "0", "0x3", "5", "2x3x4")
 
 ARRAYS = [
     *(f"array:{dtype}:{order}:2x3x4" for dtype in DTYPES for order in "CF"),
-    *(f"array:<f8:C:{shape}" for shape in SHAPES),
-    *("array:<u2:C:100x200x50", "array:<f4:F:100x200x50"),
+    *(f"array:f8:C:{shape}" for shape in SHAPES),
+    *("array:u2:C:100x200x50", "array:f4:F:100x200x50"),
 ]
 
 
 def array(name: str) -> Any:
-    """The array of a type such as `array:<f8:F:2x3`."""
+    """The array of a type such as `array:f8:F:2x3`."""
     _, dtype, order, sides = name.split(":")
     shape = [int(side) for side in sides.split("x") if side]
     # Element number n, counted with the last index fastest, is made of 7 n - 50.

@@ -19,7 +19,7 @@ from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, is_resolv
 from proxystore_rs.store import Store
 from proxystore_rs.store.future import Future
 
-KINDS = ("text", "bytes-large", "array:<u2:C:2x3x4")
+KINDS = ("text", "bytes-large", "array:u2:C:2x3x4")
 
 
 def future_of(text: str) -> Future[Any]:

@@ -66,7 +66,7 @@ def test_python_borrows_from_an_owner_in_rust(rust: Rust, store: Store[Any], url
 
 
 def test_rust_sees_what_an_exclusive_borrower_changed(rust: Rust, store: Store[Any]) -> None:
-    kind = "array:<i4:C:2x3"
+    kind = "array:i4:C:2x3"
     owner = store.owned_proxy(np.zeros((2, 3), np.int32))
     exclusive = mut_borrow(owner)
     exclusive[:] = sample(kind)
@@ -148,14 +148,14 @@ def test_small_objects_travel_in_references_of_python(rust: Rust, store: Store[A
 
 
 def test_batches_of_rust(rust: Rust, store: Store[Any], url: str) -> None:
-    texts = rust.ask("batch", "array:<f4:C:4", url, 3).split(" ")
+    texts = rust.ask("batch", "array:f4:C:4", url, 3).split(" ")
     assert len(set(texts)) == 3
     for text in texts:
-        check(Proxy.from_text(text), "array:<f4:C:4")
+        check(Proxy.from_text(text), "array:f4:C:4")
 
 
 def test_batches_of_python(rust: Rust, store: Store[Any]) -> None:
-    kind = "array:<f4:C:4"
+    kind = "array:f4:C:4"
     proxies = store.proxy_batch([sample(kind) for _ in range(3)])
     assert len({to_text(proxy) for proxy in proxies}) == 3
     for proxy in proxies:

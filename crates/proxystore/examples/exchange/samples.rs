@@ -161,7 +161,7 @@ pub(crate) fn find(name: &str) -> Result<Box<dyn Sample>> {
     })
 }
 
-/// The array of a type such as `array:<f8:F:2x3`.
+/// The array of a type such as `array:f8:F:2x3`, all little-endian.
 fn array(dtype: &str, order: &str, shape: &str) -> Result<Box<dyn Sample>> {
     let sides = shape.split('x').filter(|side| !side.is_empty());
     let sides: Option<Vec<usize>> = sides.map(|side| side.parse().ok()).collect();
@@ -170,7 +170,7 @@ fn array(dtype: &str, order: &str, shape: &str) -> Result<Box<dyn Sample>> {
     macro_rules! element {
         ($($type:ty => $element:expr),* $(,)?) => {
             match dtype {
-                $(<$type as Element>::DTYPE => Ok(filled::<$type>(&sides, order, $element)),)*
+                $(dtype if dtype == &<$type as Element>::DTYPE[1..] => Ok(filled::<$type>(&sides, order, $element)),)*
                 _ => Err(unknown("a type of elements", dtype)),
             }
         };
