@@ -16,6 +16,7 @@ from types import GenericAlias, TracebackType
 from typing import (
     Any,
     Generic,
+    Literal,
     ParamSpec,
     Protocol,
     Self,
@@ -34,6 +35,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 _S = TypeVar("_S")
 _S_co = TypeVar("_S_co", covariant=True)
 _P = ParamSpec("_P")
+_Codec: TypeAlias = Literal["msgpack", "data"]
 _Bytes: TypeAlias = bytes | bytearray | memoryview | Buffer
 
 class _SupportsNext(Protocol[_S_co]):
@@ -256,6 +258,7 @@ class StoreBase:
         *,
         lifetime: Any = None,
         serializer: Callable[[Any], Any] | None = None,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> Any: ...
     def put_batch(
@@ -264,6 +267,7 @@ class StoreBase:
         *,
         lifetime: Any = None,
         serializer: Callable[[Any], Any] | None = None,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> list[Any]: ...
     def get(
@@ -272,6 +276,8 @@ class StoreBase:
         *,
         deserializer: Callable[[Any], Any] | None = None,
         default: Any = None,
+        codec: _Codec | None = None,
+        type: Any = None,
     ) -> Any: ...
     def exists(self, key: Any) -> bool: ...
     def is_cached(self, key: Any) -> bool: ...
@@ -287,6 +293,7 @@ class StoreBase:
         deserializer: Callable[[Any], Any] | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = False,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> Proxy[_T]: ...
     def proxy_batch(
@@ -299,6 +306,7 @@ class StoreBase:
         deserializer: Callable[[Any], Any] | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = False,
+        codec: _Codec | None = None,
         **kwargs: Any,
     ) -> list[Proxy[_T]]: ...
     def proxy_from_key(
@@ -359,7 +367,9 @@ def _settle(
     factory: StoreFactory[Any, Any],
     object: Any,
     serializer: Callable[[Any], Any] | None,
+    codec: _Codec | None = None,
 ) -> None: ...
+def _takes_data_only(codec: str | None) -> bool: ...
 def _fail(
     store: StoreBase,
     factory: StoreFactory[Any, Any],

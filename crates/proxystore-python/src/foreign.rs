@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::buffer::View;
+use crate::codec::{self, Codec};
 use crate::error::from_python;
 use crate::{foreign_key, value};
 
@@ -24,7 +25,7 @@ use crate::{foreign_key, value};
 pub(crate) const KIND: &str = "python";
 
 /// Option that holds a pickled configuration, where it is not plain data.
-const PICKLED: &str = "__pickled__";
+pub(crate) const PICKLED: &str = "__pickled__";
 
 /// A connector written in Python.
 pub(crate) struct ForeignConnector {
@@ -110,6 +111,9 @@ pub(crate) fn options_of<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     match config.options.get(PICKLED) {
         Some(Value::Bytes(bytes)) if config.kind() == KIND => {
+            if Codec::of_process(py)? == Codec::Data {
+                return Err(codec::pickled_config(py));
+            }
             pickle(py, "loads")?.call1((PyBytes::new(py, bytes),))
         }
         _ => Ok(value::dict(py, &config.options)?.into_any()),

@@ -27,6 +27,11 @@ pub(crate) fn from_python(key: &Bound<'_, PyAny>, size: usize) -> PyResult<Key> 
     Ok(Key::new(id, 1, size as u64)) // its objects have no generations
 }
 
+/// Whether the key is a pickle, so that looking at it means to unpickle it.
+pub(crate) fn is_pickled(key: &Key) -> bool {
+    key.id().starts_with('#')
+}
+
 /// The key of the connector's own type.
 pub(crate) fn to_python<'py>(py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
     if let Some(hex) = key.id().strip_prefix('#') {

@@ -8,7 +8,9 @@
     reason = "arguments arrive from Python by value; a conversion error says less than ours"
 )]
 
+mod array;
 mod buffer;
+mod codec;
 mod connector;
 mod error;
 mod foreign;
@@ -31,6 +33,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::buffer::PyStoredBytes;
+    #[pymodule_export]
+    use crate::codec::takes_data_only;
     #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
     #[pymodule_export]

@@ -1,20 +1,23 @@
 //! Python objects as payloads: the one place where objects are encoded and decoded.
 //!
 //! `bytes`, `str` and plain NumPy arrays use the language-neutral codecs; everything else is
-//! pickled with protocol 5, whose out-of-band buffers become parts of their own. Large memory is
-//! never copied to be encoded.
+//! pickled with protocol 5, whose out-of-band buffers become parts of their own, unless another
+//! codec is asked for. Large memory is never copied to be encoded.
 
-use proxystore::codec::{self, Order};
+use proxystore::codec;
 use proxystore::payload::{Part, Payload, Received};
 use proxystore::{Access, Buffer};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
+use crate::array;
 use crate::buffer::{PyStoredBytes, View, is_allocated, was_put};
+use crate::codec::{Codec, refusal};
 use crate::error::raise;
+use crate::message_pack;
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -34,14 +37,14 @@ pub(crate) struct Encoded {
     parts: Vec<Memory>,
 }
 
-enum Memory {
+pub(crate) enum Memory {
     Bytes(Py<PyBytes>),
     Text(Py<PyString>),
     View { view: View, allocated: bool },
 }
 
 impl Encoded {
-    fn one(codec: u16, meta: Vec<u8>, memory: Memory) -> Self {
+    pub(crate) fn one(codec: u16, meta: Vec<u8>, memory: Memory) -> Self {
         Self { codec, meta, parts: vec![memory] }
     }
 
@@ -68,7 +71,9 @@ impl Encoded {
         for memory in &self.parts {
             let Memory::View { view, allocated: true } = memory else { continue };
             was_put(view.bytes());
-            if Numpy::if_imported(py)?.is_some_and(|numpy| object.get_type().is(&numpy.ndarray)) {
+            if array::Numpy::if_imported(py)?
+                .is_some_and(|numpy| object.get_type().is(&numpy.ndarray))
+            {
                 let options = PyDict::new(py);
                 options.set_item(intern!(py, "write"), false)?;
                 object.call_method(intern!(py, "setflags"), (), Some(&options))?;
@@ -78,18 +83,25 @@ impl Encoded {
     }
 }
 
-/// Encodes an object, with the user's serializer if there is one.
-pub(crate) fn encode(
-    object: &Bound<'_, PyAny>,
-    serializer: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Encoded> {
-    if let Some(serializer) = serializer {
+/// How an object is encoded: by a serializer of the user's, else by a codec.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoding<'a, 'py> {
+    pub(crate) serializer: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) codec: Codec,
+}
+
+/// Encodes an object.
+pub(crate) fn encode(object: &Bound<'_, PyAny>, how: Encoding<'_, '_>) -> PyResult<Encoded> {
+    if let Some(serializer) = how.serializer {
         let made = serializer.call1((object,))?;
         let Ok(view) = View::of(&made) else {
             return Err(PyTypeError::new_err("Serializer must return a bytes-like object."));
         };
         let memory = Memory::View { view, allocated: false };
         return Ok(Encoded::one(codec::CUSTOM, Vec::new(), memory));
+    }
+    if how.codec == Codec::MessagePack {
+        return encode_message_pack(object);
     }
     if let Ok(bytes) = object.cast_exact::<PyBytes>() {
         return Ok(Encoded::one(codec::RAW, Vec::new(), Memory::Bytes(bytes.clone().unbind())));
@@ -99,10 +111,18 @@ pub(crate) fn encode(
     {
         return Ok(Encoded::one(codec::UTF8, Vec::new(), Memory::Text(text.clone().unbind())));
     }
-    if let Some(encoded) = encode_array(object)? {
+    let neutral = how.codec == Codec::Data;
+    if let Some(encoded) = array::encode(object, neutral)? {
         return Ok(encoded);
     }
-    encode_pickle(object)
+    if neutral { encode_message_pack(object) } else { encode_pickle(object) }
+}
+
+fn encode_message_pack(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
+    let document = message_pack::encode(object)?;
+    let document = PyBytes::new(object.py(), &document).unbind();
+    let meta = message_pack::class_of(object)?;
+    Ok(Encoded::one(codec::MESSAGE_PACK, meta, Memory::Bytes(document)))
 }
 
 fn encode_pickle(object: &Bound<'_, PyAny>) -> PyResult<Encoded> {
@@ -158,78 +178,42 @@ fn cloudpickle<'py>(
     Err(raised)
 }
 
-/// Types of the elements of arrays in the array codec. Any other may stand for addresses, which
-/// must not be taken from what was received.
-const PLAIN: [&str; 14] = [
-    "|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8",
-    "<c16",
-];
-
-/// A NumPy array of plain numbers without gaps, in the array codec.
-fn encode_array(object: &Bound<'_, PyAny>) -> PyResult<Option<Encoded>> {
-    let py = object.py();
-    let Some(numpy) = Numpy::if_imported(py)? else {
-        return Ok(None);
-    };
-    if !object.get_type().is(numpy.ndarray.bind(py)) {
-        return Ok(None);
-    }
-    let dtype = object.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "str"))?;
-    let dtype = dtype.cast_into::<PyString>()?;
-    let dtype = dtype.to_str()?;
-    if !PLAIN.contains(&dtype) {
-        return Ok(None); // records, objects, dates, other byte orders: pickle knows them all
-    }
-    let Ok(view) = View::of(object) else {
-        return Ok(None);
-    }; // it has gaps
-    let (shape, order) = view.shape_and_order();
-    let meta = codec::array_meta(dtype, &shape, order)
-        .map_err(|e| PyValueError::new_err(e.to_string()))?;
-    let allocated = is_allocated(view.bytes());
-    Ok(Some(Encoded::one(codec::ARRAY, meta, Memory::View { view, allocated })))
+/// How an object is decoded.
+#[derive(Clone, Copy)]
+pub(crate) struct Decoding<'a, 'py> {
+    pub(crate) access: Access,
+    /// The user's own function, whatever codec wrote the object.
+    pub(crate) deserializer: Option<&'a Bound<'py, PyAny>>,
+    /// With [`Codec::Data`], pickles and the bytes of unknown serializers are refused.
+    pub(crate) codec: Codec,
+    /// What a MessagePack document stands for, instead of the class that its writer named.
+    pub(crate) class: Option<&'a Bound<'py, PyAny>>,
 }
 
-/// What is needed of NumPy, once the program has imported it itself.
-struct Numpy {
-    ndarray: Py<PyAny>,
-}
-
-static NUMPY: PyOnceLock<Numpy> = PyOnceLock::new();
-
-impl Numpy {
-    fn get(py: Python<'_>) -> PyResult<&Self> {
-        NUMPY.get_or_try_init(py, || {
-            Ok(Self { ndarray: py.import("numpy")?.getattr("ndarray")?.unbind() })
-        })
-    }
-
-    fn if_imported(py: Python<'_>) -> PyResult<Option<&Self>> {
-        if let Some(numpy) = NUMPY.get(py) {
-            return Ok(Some(numpy));
-        }
-        let modules = py.import("sys")?.getattr("modules")?;
-        match modules.get_item(intern!(py, "numpy")) {
-            // A module that is only half imported has no ndarray yet.
-            Ok(module) if module.hasattr(intern!(py, "ndarray"))? => Self::get(py).map(Some),
-            _ => Ok(None),
-        }
-    }
-}
-
-/// Decodes an object, with the user's deserializer if there is one.
+/// Decodes an object.
 pub(crate) fn decode<'py>(
     py: Python<'py>,
     received: &Received,
-    deserializer: Option<&Bound<'py, PyAny>>,
-    access: Access,
+    how: Decoding<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    if let Some(deserializer) = deserializer {
+    let object = decode_as_stored(py, received, how)?;
+    match how.class {
+        Some(class) => message_pack::made(class, &object),
+        None => Ok(object),
+    }
+}
+
+fn decode_as_stored<'py>(
+    py: Python<'py>,
+    received: &Received,
+    how: Decoding<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(deserializer) = how.deserializer {
         return decode_custom(py, received, deserializer);
     }
     let corrupt = |what| raise(py, "CorruptObjectError", what);
     let part = |index| received.part(index).ok_or_else(|| corrupt("the object has no such part"));
-    let writable = access == Access::Private;
+    let writable = how.access == Access::Private;
     match received.codec() {
         codec::RAW => Ok(PyBytes::new(py, &part(0)?).into_any()),
         codec::UTF8 => {
@@ -237,9 +221,21 @@ pub(crate) fn decode<'py>(
             let text = std::str::from_utf8(&text).map_err(|_| corrupt("the text is not UTF-8"))?;
             Ok(PyString::new(py, text).into_any())
         }
-        codec::ARRAY => decode_array(py, received.meta(), part(0)?, writable),
+        codec::ARRAY => array::decode(py, received.meta(), part(0)?, writable),
+        codec::MESSAGE_PACK => message_pack::decode(py, &part(0)?, received.meta(), how),
+        codec::PICKLE if how.codec == Codec::Data => Err(refusal(
+            py,
+            "failed to decode object: it was stored as a Python pickle",
+            "Store it with codec='data' or 'msgpack', or read it where codec='data' is not set if \
+             you trust whoever can write to the channel",
+        )),
+        codec::CUSTOM if how.codec == Codec::Data => Err(refusal(
+            py,
+            "failed to decode object: it was stored by a custom serializer",
+            "Pass the matching deserializer to this call, or to the store where it is made in this \
+             process",
+        )),
         codec::PICKLE => decode_pickle(py, received, part(0)?, writable),
-        codec::MESSAGE_PACK => crate::message_pack::decode(py, &part(0)?),
         codec::CUSTOM => Err(raise(
             py,
             "SerializationError",
@@ -276,31 +272,6 @@ fn decode_pickle<'py>(
     loads(py)?.call((stream,), Some(&options)).map_err(|error| undecodable(py, "pickle", error))
 }
 
-fn decode_array<'py>(
-    py: Python<'py>,
-    meta: &[u8],
-    elements: Buffer,
-    writable: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    let (dtype, shape, order) =
-        codec::read_array_meta(meta).map_err(|error| crate::error::to_python(py, error))?;
-    if !PLAIN.contains(&&*dtype) {
-        let message = format!(
-            "failed to decode array: elements of type {dtype:?} are unknown; upgrade \
-             proxystore_rs to the version that wrote the object"
-        );
-        return Err(raise(py, "IncompatibleVersionError", &message));
-    }
-    let shape = PyTuple::new(py, shape)?;
-    let memory = Bound::new(py, PyStoredBytes::new(elements, writable))?;
-    let order = if order == Order::F { "F" } else { "C" };
-    // ndarray(shape, dtype, buffer, offset, strides, order)
-    let ndarray = Numpy::get(py)?.ndarray.bind(py);
-    ndarray
-        .call1((shape, dtype, memory, 0, py.None(), order))
-        .map_err(|error| undecodable(py, "array", error))
-}
-
 fn decode_custom<'py>(
     py: Python<'py>,
     received: &Received,
@@ -313,7 +284,7 @@ fn decode_custom<'py>(
     deserializer.call1((bytes,)).map_err(|error| undecodable(py, "custom", error))
 }
 
-fn undecodable(py: Python<'_>, serializer: &str, cause: PyErr) -> PyErr {
+pub(crate) fn undecodable(py: Python<'_>, serializer: &str, cause: PyErr) -> PyErr {
     if !cause.is_instance_of::<pyo3::exceptions::PyException>(py) {
         return cause; // KeyboardInterrupt and the like
     }

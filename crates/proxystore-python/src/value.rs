@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use proxystore::connectors::Value;
 use pyo3::IntoPyObjectExt;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 /// Named settings, such as the options of a connector.
 pub(crate) type Settings = BTreeMap<String, Value>;
@@ -79,4 +80,13 @@ pub(crate) fn tuple_of<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = class.py();
     py.get_type::<PyTuple>().call_method1(pyo3::intern!(py, "__new__"), (class, items))
+}
+
+/// A class as `module:qualname`; `None` when no other process could find it.
+pub(crate) fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
+    let module = class.getattr(intern!(class.py(), "__module__")).ok()?;
+    let name = class.getattr(intern!(class.py(), "__qualname__")).ok()?;
+    let name = name.extract::<String>().ok()?;
+    let module = module.extract::<String>().ok()?;
+    (!name.contains('<')).then(|| format!("{module}:{name}"))
 }

@@ -176,6 +176,13 @@ def size(value: Any) -> int:
     return number
 
 
+def codec(value: Any) -> str | None:
+    """Accept the name of a codec, or None for whatever suits the object."""
+    if value not in (None, "msgpack", "data"):
+        raise Unfit("'msgpack', 'data', or None")
+    return value  # type: ignore[no-any-return]
+
+
 def function(value: Any) -> Callable[..., Any] | None:
     """Accept a function, or None for none."""
     if value is not None and not callable(value):

@@ -30,6 +30,9 @@ T = TypeVar("T")
 NonProxiableT = TypeVar("NonProxiableT", bound=bool | None)
 """What has no proxies, since programs compare it by identity."""
 
+Codec = Literal["msgpack", "data"]
+"""Codecs to choose; None, for what suits the object best, is the default."""
+
 Serializer = Callable[[Any], "bytes | bytearray | memoryview"]
 Deserializer = Callable[[Any], Any]
 
@@ -55,6 +58,8 @@ class Store(StoreBase, Generic[ConnectorT]):
             is the fastest; by default their memory is private.
         inline_bytes: proxied objects that take at most this many bytes as stored travel inside
             their references: no channel, nothing to evict; 0 turns it off.
+        codec: `"msgpack"` stores objects as MessagePack, `"data"` stores what every language reads
+            and refuses to read pickles; by default pickle takes what nothing else does.
 
     >>> from proxystore_rs.connectors.memory import MemoryConnector
     >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
@@ -77,6 +82,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
         inline_bytes: int = 0,
+        codec: Codec | None = None,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
         if missing:
@@ -91,6 +97,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._populate_target = populate_target
         self._read_only = read_only
         self._inline_bytes = inline_bytes
+        self._codec: Codec | None = codec
         self._auto_register = register
         self._metrics = None
         if metrics:
@@ -105,13 +112,16 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("auto_register", register, False),
             ("read_only", read_only, False),
             ("inline_bytes", inline_bytes, 0),
+            ("codec", codec, None),
         ):
             if value != default:
                 settings[setting] = value
-        functions = {"serializer": serializer, "deserializer": deserializer}
-        functions = {name: function for name, function in functions.items() if function}
+        if codec == "msgpack" and serializer is not None:
+            raise ValueError(
+                "serializer and codec='msgpack' both say how to encode objects; pass one of them",
+            )
         try:
-            extension = pickle_functions(functions, name) if functions else None
+            extension = pickle_functions(name, serializer, deserializer, codec)
         except SerializationError:  # serves this process; elsewhere, proxies ask for a deserializer
             extension = None
         self._setup(
@@ -218,6 +228,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=self._cache_bytes,
             read_only=self._read_only,
             inline_bytes=self._inline_bytes,
+            codec=self._codec,
         )
 
     @classmethod
@@ -236,6 +247,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=config.cache_bytes,
             read_only=config.read_only,
             inline_bytes=config.inline_bytes,
+            codec=config.codec,
         )
 
     @overload
@@ -251,6 +263,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         deserializer: Deserializer | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> ProxyLocker[T]: ...
     def locked_proxy(
@@ -263,12 +276,15 @@ class Store(StoreBase, Generic[ConnectorT]):
         deserializer: Deserializer | None = None,
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> ProxyLocker[T] | T:
         """Store an object and return a proxy that has to be unlocked before it can be used.
 
         Takes the keyword arguments of `proxy`; `None` and `bool` are returned as they are.
         """
+        if codec is not None:
+            kwargs["codec"] = codec
         proxy = self.proxy(
             obj,
             evict=evict,
@@ -294,6 +310,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         polling_interval_limit: float | None = None,
         polling_timeout: float | None = None,
         lease: float | None = None,
+        codec: Codec | None = None,
     ) -> Future[Any]:
         """Return a future: a key now, its object later, perhaps from another process.
 
@@ -308,6 +325,8 @@ class Store(StoreBase, Generic[ConnectorT]):
             polling_timeout: seconds that proxies wait at most; as long as it takes when `None`.
             lease: consumers stop waiting, with a `FutureAbandonedError`, when no process has held
                 the future for this many seconds: its producer died.
+            codec: how the result is stored, instead of the store's own; with `"data"` a failure is
+                its text alone.
 
         Raises:
             UnsupportedOperationError: the connector cannot make keys in advance; also a
@@ -324,6 +343,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             deserializer=deserializer,
             timeout=polling_timeout,
             lease=lease,
+            codec=codec,
         )
         if self._metrics is not None:
             elapsed = (time.perf_counter() - started) * 1000
@@ -342,6 +362,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
         lease: float | None = None,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> OwnedProxy[T]: ...
     def owned_proxy(
@@ -353,6 +374,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         populate_target: bool | None = None,
         skip_nonproxiable: bool = True,
         lease: float | None = None,
+        codec: Codec | None = None,
         **kwargs: Any,
     ) -> OwnedProxy[T] | T:
         """Store an object and return its owner, which evicts it when it dies.
@@ -367,6 +389,8 @@ class Store(StoreBase, Generic[ConnectorT]):
 
         if lease is not None and isinstance(self.connector, NativeConnector):
             kwargs["ttl"] = lease  # from the first moment on
+        if codec is not None:
+            kwargs["codec"] = codec
         proxy: Any = self.proxy(
             obj,
             serializer=serializer,

@@ -18,10 +18,11 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+from proxystore_rs._core import _takes_data_only
 from proxystore_rs.connectors.protocols import Connector
-from proxystore_rs.exceptions import SerializationError, StoreConfigError
+from proxystore_rs.exceptions import SerializationError, StoreConfigError, UntrustedError
 from proxystore_rs.store import _kinds, _model
 from proxystore_rs.store.types import DeserializerT, SerializerT
 from proxystore_rs.utils.config import dumps, load
@@ -114,6 +115,8 @@ class StoreConfig(_model.Model):
         auto_register: Whether the store registers itself.
         cache_bytes: How many bytes of objects to keep in memory.
         read_only: Whether arrays are handed out read-only.
+        inline_bytes: How many bytes an object may take to travel inside its reference.
+        codec: `"msgpack"` or `"data"` (see `Store`); None for whatever suits the object.
 
     Raises:
         StoreConfigError: When a field is missing, unknown, or of another type.
@@ -130,6 +133,7 @@ class StoreConfig(_model.Model):
     cache_bytes: int = 1 << 30
     read_only: bool = False
     inline_bytes: int = 0
+    codec: Literal["msgpack", "data"] | None = None
 
     _checks: ClassVar[dict[str, _model.Check]] = {
         "name": _model.text,
@@ -143,6 +147,7 @@ class StoreConfig(_model.Model):
         "cache_bytes": _model.size,
         "read_only": _model.flag,
         "inline_bytes": _model.size,
+        "codec": _model.codec,
     }
 
     @classmethod
@@ -183,6 +188,7 @@ class StoreConfig(_model.Model):
         "auto_register": "auto_register",
         "read_only": "read_only",
         "inline_bytes": "inline_bytes",
+        "codec": "codec",
     }
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:
@@ -193,9 +199,7 @@ class StoreConfig(_model.Model):
             for field, native in self._SETTINGS.items()
             if getattr(self, field) != getattr(type(self), field)
         }
-        functions = {"serializer": self.serializer, "deserializer": self.deserializer}
-        functions = {name: value for name, value in functions.items() if value is not None}
-        extension = pickle_functions(functions, self.name) if functions else None
+        extension = pickle_functions(self.name, self.serializer, self.deserializer, self.codec)
         return self.name, url, options, settings, extension
 
     @classmethod
@@ -215,16 +219,34 @@ class StoreConfig(_model.Model):
         fields = {
             field: settings[native] for field, native in cls._SETTINGS.items() if native in settings
         }
+        if extension and _takes_data_only(fields.get("codec")):
+            raise UntrustedError(
+                f"the configuration of store {name!r} comes with a pickled serializer or "
+                "deserializer, which could run code, and codec='data' is set. Give the functions "
+                "to the store that this process registers under its name",
+            )
         functions = pickle.loads(extension) if extension else {}
         return cls(name=name, connector=connector, **fields, **functions)
 
 
-def pickle_functions(functions: dict[str, Any], store: str) -> bytes:
+def pickle_functions(
+    store: str,
+    serializer: SerializerT | None,
+    deserializer: DeserializerT | None,
+    codec: str | None,
+) -> bytes | None:
     """Return the pickle of a store's functions, made by cloudpickle where pickle cannot.
+
+    There is none where there are no functions, or where pickles are refused: functions then serve
+    the process that has them, and others bring their own.
 
     Raises:
         SerializationError: When neither can.
     """
+    functions: dict[str, Any] = {"serializer": serializer, "deserializer": deserializer}
+    functions = {name: value for name, value in functions.items() if value is not None}
+    if not functions or _takes_data_only(codec):
+        return None
     try:
         return pickle.dumps(functions, protocol=5)
     except Exception as error:

@@ -17,7 +17,15 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from proxystore_rs._core import Lease, Proxy, _fail, _failure, _hold_lease, _settle
+from proxystore_rs._core import (
+    Lease,
+    Proxy,
+    _fail,
+    _failure,
+    _hold_lease,
+    _settle,
+    _takes_data_only,
+)
 from proxystore_rs.exceptions import (
     FutureAbandonedError,
     FutureCancelledError,
@@ -30,7 +38,7 @@ from proxystore_rs.exceptions import (
 from proxystore_rs.store.factory import PollingStoreFactory
 
 if TYPE_CHECKING:
-    from proxystore_rs.store.base import Store
+    from proxystore_rs.store.base import Codec, Store
     from proxystore_rs.store.types import DeserializerT, SerializerT
 
 __all__ = [
@@ -53,6 +61,7 @@ class Future(Generic[T]):
     Args:
         factory: Fetches the result, waiting for it.
         serializer: Turns the result into bytes, instead of the store's own.
+        codec: How the result is stored, instead of the store's own.
     """
 
     def __init__(
@@ -60,9 +69,11 @@ class Future(Generic[T]):
         factory: PollingStoreFactory[Any, T],
         *,
         serializer: SerializerT | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self._factory = factory
         self._serializer = serializer
+        self._codec: Codec | None = codec
         self._consumed = False
         # As long as some process holds a future with a lease, consumers wait for it.
         self._lease: Lease | None = None
@@ -73,10 +84,16 @@ class Future(Generic[T]):
         return f"Future({self._factory!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_factory": self._factory, "_serializer": self._serializer}
+        return {
+            "_factory": self._factory,
+            "_serializer": self._serializer,
+            "_codec": self._codec,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["_factory"], serializer=state["_serializer"])  # type: ignore[misc]
+        self.__init__(  # type: ignore[misc]
+            state["_factory"], serializer=state["_serializer"], codec=state.get("_codec")
+        )
 
     def _store(self) -> Store[Any]:
         store: Store[Any] = self._factory.get_store()
@@ -92,6 +109,7 @@ class Future(Generic[T]):
         deserializer: DeserializerT | None,
         timeout: float | None,
         lease: float | None,
+        codec: Codec | None = None,
     ) -> Future[T]:
         new_key = getattr(store.connector, "new_key", None)
         if new_key is None:
@@ -108,7 +126,7 @@ class Future(Generic[T]):
             polling_timeout=timeout,
             lease=lease,
         )
-        return cls(factory._at(store), serializer=serializer)
+        return cls(factory._at(store), serializer=serializer, codec=codec)
 
     def proxy(self) -> Proxy[T]:
         """Return a proxy that waits for the result when it is used."""
@@ -169,7 +187,7 @@ class Future(Generic[T]):
             FutureCancelledError: The future was cancelled.
         """
         self._check_not_cancelled()
-        _settle(self._store(), self._factory, obj, self._serializer)
+        _settle(self._store(), self._factory, obj, self._serializer, self._codec)
         self._lease = None
 
     def set_exception(self, exception: BaseException | type[BaseException]) -> None:
@@ -190,7 +208,11 @@ class Future(Generic[T]):
         self._check_not_cancelled()
         kind = type(exception)
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        _fail(self._store(), self._factory, (name, str(exception), _pickled(exception)))
+        store = self._store()
+        # Who takes only data could not use the pickle, and gets the text.
+        text_alone = self._codec == "data" or _takes_data_only(store._codec)
+        pickled = None if text_alone else _pickled(exception)
+        _fail(store, self._factory, (name, str(exception), pickled))
         self._lease = None
 
     def cancel(self) -> bool:

@@ -15,11 +15,12 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::pending::Pending;
+use super::state::GetWish;
 use super::{StoreBase, extension, future, overrides, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
-use crate::{foreign, proxy};
+use crate::{codec, foreign, proxy, value};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -34,12 +35,17 @@ struct State {
     /// Separate from the reference: taking ownership turns it off.
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
+    /// Whether it came from elsewhere, so that it is checked before anything in it is unpickled.
+    arrived: bool,
     pending: Mutex<Option<Arc<Pending>>>,
 }
 
 impl State {
     /// That of a reference that arrived.
     fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+        if registry::takes_data_only(py, None, &reference)? {
+            codec::check_reference(py, &reference, false)?;
+        }
         let mut deserializer = None;
         if let Some(extension) = &reference.extension {
             let (rest, own) = extension::without(py, extension)?;
@@ -51,12 +57,21 @@ impl State {
             evict: AtomicBool::new(reference.evict),
             reference,
             deserializer,
+            arrived: true,
             pending: Mutex::new(None),
         })
     }
 
     fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
         Self::received(py, Reference::decode(bytes).py(py)?)
+    }
+
+    /// Refuses to go on with pickles that arrived in a reference, where only data is taken.
+    fn check_arrived(&self, py: Python<'_>) -> PyResult<()> {
+        if self.arrived && registry::takes_data_only(py, self.store.as_ref(), &self.reference)? {
+            codec::check_reference(py, &self.reference, self.deserializer.is_some())?;
+        }
+        Ok(())
     }
 
     /// The same, without what is being fetched.
@@ -66,6 +81,7 @@ impl State {
             reference: self.reference.clone(),
             evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
+            arrived: self.arrived,
             pending: Mutex::new(None),
         }
     }
@@ -90,6 +106,7 @@ impl StoreFactory {
             reference,
             evict: AtomicBool::new(evict),
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
+            arrived: false,
             pending: Mutex::new(None),
         };
         Self::with(py, state)
@@ -202,6 +219,9 @@ impl StoreFactory {
     /// The reference as it travels. `class` names the target's class, if known.
     fn sent(&self, py: Python<'_>, class: Option<String>) -> PyResult<Reference> {
         let state = self.state()?;
+        if registry::takes_data_only(py, state.store.as_ref(), &state.reference)? {
+            codec::check_reference(py, &state.reference, state.deserializer.is_some())?;
+        }
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
         reference.class = class.or(reference.class);
@@ -248,7 +268,7 @@ impl StoreFactory {
             Bound<'_, PyDict>,
             Option<Vec<u8>>,
         ) = native.call0()?.extract()?;
-        let settings = crate::value::settings(&settings)
+        let settings = value::settings(&settings)
             .ok_or_else(|| PyTypeError::new_err("the settings hold no plain values"))?;
         let options = foreign::settings_of(&options)?;
         let channel = proxystore::ConnectorConfig { url, options };
@@ -262,6 +282,7 @@ impl StoreFactory {
             reference,
             evict: AtomicBool::new(evict),
             deserializer,
+            arrived: false,
             pending: Mutex::new(None),
         };
         let _ = self.state.set(state); // calling __init__ again changes nothing
@@ -280,6 +301,7 @@ impl StoreFactory {
     #[getter]
     fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
+        state.check_arrived(py)?;
         let key = &state.reference.key;
         match &state.store {
             Some(store) => store.get().state()?.key_to_python(py, key),
@@ -290,6 +312,7 @@ impl StoreFactory {
     /// From which the store can be opened.
     #[getter]
     fn store_config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.state()?.check_arrived(py)?;
         let reference = &self.state()?.reference;
         let parts =
             registry::config_to_python(py, &reference.store, reference.extension.as_deref())?;
@@ -330,6 +353,7 @@ impl StoreFactory {
     /// The store: the one at hand, else found or opened by name and configuration.
     fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
+        state.check_arrived(py)?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
         {
@@ -451,10 +475,11 @@ impl StoreFactory {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let Some(State { reference: Reference { store, key, .. }, .. }) = self.state.get() else {
+        let Some(state) = self.state.get() else {
             return "StoreFactory(not set up)".to_owned();
         };
-        let keys = Keys::of_channel(py, &store.connector);
+        let Reference { store, key, .. } = &state.reference;
+        let keys = state.check_arrived(py).and_then(|()| Keys::of_channel(py, &store.connector));
         let key = keys.map_or_else(|_| key.to_string(), |keys| keys.text(py, key));
         format!("StoreFactory(store={}, key={key})", store.name)
     }
@@ -469,7 +494,7 @@ fn get_through<'py>(
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = store.py();
     if !overrides(store, intern!(py, "get"))? {
-        return inner.get(py, key, deserializer);
+        return inner.get(py, key, &GetWish { deserializer, ..GetWish::default() });
     }
     let absent = inner.connector.bind(py); // an object that no store holds
     let options = PyDict::new(py);
@@ -505,15 +530,6 @@ fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyE
     make().unwrap_or_else(|error| error)
 }
 
-/// A class as references name it; `None` when no other process could find it.
-fn class_name(class: &Bound<'_, PyType>) -> Option<String> {
-    let module = class.getattr(intern!(class.py(), "__module__")).ok()?;
-    let name = class.getattr(intern!(class.py(), "__qualname__")).ok()?;
-    let name = name.extract::<String>().ok()?;
-    let module = module.extract::<String>().ok()?;
-    (!name.contains('<')).then(|| format!("{module}:{name}"))
-}
-
 /// The reference by which a proxy of a factory travels; `None` if that is of a class of the user's.
 pub(super) fn sent_by(
     factory: &Bound<'_, PyAny>,
@@ -524,8 +540,8 @@ pub(super) fn sent_by(
         return Ok(None);
     }
     let class = match proxy::resolved_target(proxy) {
-        Some(target) => class_name(&target.get_type()),
-        None => proxy::known_class(proxy).as_ref().and_then(class_name),
+        Some(target) => value::class_name(&target.get_type()),
+        None => proxy::known_class(proxy).as_ref().and_then(value::class_name),
     };
     factory.cast::<StoreFactory>()?.get().sent(py, class).map(Some)
 }
@@ -568,7 +584,7 @@ pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<
 }
 
 /// The proxy of a reference that was read; nothing is opened or fetched.
-pub(super) fn received<'py>(py: Python<'py>, reference: Reference) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn received(py: Python<'_>, reference: Reference) -> PyResult<Bound<'_, PyAny>> {
     proxy_of(py, State::received(py, reference)?)
 }
 

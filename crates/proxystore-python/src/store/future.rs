@@ -9,7 +9,9 @@ use proxystore::{Error, ErrorKind, Key, patterns};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::state::PutWish;
 use super::{State, StoreBase, StoreFactory};
+use crate::codec::Codec;
 use crate::connector::seconds;
 use crate::error::{IntoPython, raise, to_python};
 
@@ -60,8 +62,10 @@ pub(super) fn timed_out(store: &Bound<'_, StoreBase>, inner: &State, key: &Key) 
 }
 
 /// The exception that a failure stands for: the producer's own, if it can be rebuilt here.
-pub(super) fn raised(py: Python<'_>, failure: &Failure) -> PyErr {
-    if let Some(pickled) = &failure.exception {
+pub(super) fn raised(py: Python<'_>, failure: &Failure, codec: Codec) -> PyErr {
+    if let Some(pickled) = &failure.exception
+        && codec != Codec::Data
+    {
         let rebuilt = py
             .import("pickle")
             .and_then(|pickle| pickle.call_method1("loads", (PyBytes::new(py, pickled),)));
@@ -77,15 +81,16 @@ pub(super) fn raised(py: Python<'_>, failure: &Failure) -> PyErr {
 }
 
 /// Stores the result of a future, or a new object in place of the one under a factory's key.
-#[pyfunction(name = "_settle")]
+#[pyfunction(name = "_settle", signature = (store, factory, object, serializer, codec = None))]
 pub(crate) fn settle_future(
     store: &Bound<'_, StoreBase>,
     factory: &Bound<'_, StoreFactory>,
     object: &Bound<'_, PyAny>,
     serializer: Option<&Bound<'_, PyAny>>,
+    codec: Option<&str>,
 ) -> PyResult<()> {
     let inner = store.get().state()?;
-    inner.set(factory.get().reference()?, object, serializer)
+    inner.set(factory.get().reference()?, object, &PutWish::new(serializer, codec)?)
 }
 
 /// Stores a failure in place of a future's result.
@@ -115,8 +120,9 @@ pub(crate) fn failure_of<'py>(
     let key = &factory.get().reference()?.key;
     let inner = store.get().state()?;
     let failure = py.detach(|| inner.store.failure(key)).py(py)?;
+    let codec = inner.codec(py)?;
     Ok(failure.map(|failure| {
-        (failure.cancelled, raised(py, &failure).into_value(py).into_bound(py).into_any())
+        (failure.cancelled, raised(py, &failure, codec).into_value(py).into_bound(py).into_any())
     }))
 }
 

@@ -33,6 +33,7 @@ pub(crate) use registry::stores;
 pub(crate) use text::{proxy_from_text, text_from_proxy};
 
 use crate::buffer::PyStoredBytes;
+use crate::codec::{self, Codec};
 use crate::connector;
 use crate::error::IntoPython;
 use crate::keys::Keys;
@@ -40,6 +41,7 @@ use crate::multi;
 use metrics::Recorder;
 use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
+use state::{GetWish, PutWish};
 
 /// Base of the store class; constructed through the subclass.
 #[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -88,6 +90,10 @@ impl StoreBase {
             .cache(CacheLimits { entries, bytes: cache_bytes })
             .settings(settings)
             .build();
+        let codec = Codec::among(&store.config().settings)?;
+        if codec.max(Codec::of_process(connector.py())?) == Codec::Data {
+            codec::check_config(connector.py(), store.config())?;
+        }
         let access = if read_only { Access::ReadOnly } else { Access::Private };
         let state = State {
             store,
@@ -98,6 +104,7 @@ impl StoreBase {
             deserializer,
             populate_target,
             access,
+            codec,
             metrics: Recorder::new(metrics),
             extension,
         };
@@ -134,29 +141,31 @@ impl StoreBase {
     }
 
     /// Stores an object and returns its key.
-    #[pyo3(signature = (obj, *, lifetime = None, serializer = None, **kwargs))]
+    #[pyo3(signature = (obj, *, lifetime = None, serializer = None, codec = None, **kwargs))]
     fn put<'py>(
         slf: &Bound<'py, Self>,
         obj: &Bound<'py, PyAny>,
         lifetime: Option<&Bound<'py, PyAny>>,
         serializer: Option<&Bound<'py, PyAny>>,
+        codec: Option<&str>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = slf.get().state()?;
         let options = lifetime::options(slf, lifetime, kwargs)?;
-        let key = state.put(obj, serializer, options.as_ref())?;
+        let key = state.put(obj, &PutWish::new(serializer, codec)?, options.as_ref())?;
         let key = state.key_to_python(slf.py(), &key)?;
         lifetime::attach(slf, lifetime, &PyTuple::new(slf.py(), [&key])?, true)?;
         Ok(key)
     }
 
     /// Stores many objects at once; all or none.
-    #[pyo3(signature = (objs, *, lifetime = None, serializer = None, **kwargs))]
+    #[pyo3(signature = (objs, *, lifetime = None, serializer = None, codec = None, **kwargs))]
     fn put_batch<'py>(
         slf: &Bound<'py, Self>,
         objs: &Bound<'py, PyAny>,
         lifetime: Option<&Bound<'py, PyAny>>,
         serializer: Option<&Bound<'py, PyAny>>,
+        codec: Option<&str>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
@@ -164,10 +173,9 @@ impl StoreBase {
         let faces = PyList::empty(py);
         let total = state.metrics.start();
         let objects: Vec<_> = objs.try_iter()?.collect::<PyResult<_>>()?;
-        let encoded: Vec<_> = objects
-            .iter()
-            .map(|object| state.encode(object, serializer))
-            .collect::<PyResult<_>>()?;
+        let wish = PutWish::new(serializer, codec)?;
+        let encoded: Vec<_> =
+            objects.iter().map(|object| state.encode(object, &wish)).collect::<PyResult<_>>()?;
         let framed: Vec<Framed<'_>> = encoded
             .iter()
             .map(|encoded| encoded.payload(py)?.frame().py(py))
@@ -195,16 +203,19 @@ impl StoreBase {
     }
 
     /// The object under a key, else `default`.
-    #[pyo3(signature = (key, *, deserializer = None, default = None))]
+    #[pyo3(signature = (key, *, deserializer = None, default = None, codec = None, r#type = None))]
     fn get<'py>(
         &self,
         py: Python<'py>,
         key: &Bound<'py, PyAny>,
         deserializer: Option<&Bound<'py, PyAny>>,
         default: Option<Bound<'py, PyAny>>,
+        codec: Option<&str>,
+        r#type: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let state = self.state()?;
-        Ok(state.get(py, &state.key(key)?, deserializer)?.or(default))
+        let wish = GetWish { deserializer, codec: Codec::named(codec)?, class: r#type };
+        Ok(state.get(py, &state.key(key)?, &wish)?.or(default))
     }
 
     /// Whether there is an object under the key, in the cache or in the channel.
@@ -275,7 +286,7 @@ impl StoreBase {
     /// Stores an object and returns a proxy of it.
     #[expect(clippy::too_many_arguments, reason = "the keyword arguments of the public method")]
     #[pyo3(signature = (obj, *, evict = false, lifetime = None, serializer = None,
-        deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
+        deserializer = None, populate_target = None, skip_nonproxiable = false, codec = None, **kwargs))]
     fn proxy<'py>(
         slf: &Bound<'py, Self>,
         obj: &Bound<'py, PyAny>,
@@ -285,6 +296,7 @@ impl StoreBase {
         deserializer: Option<&Bound<'py, PyAny>>,
         populate_target: Option<bool>,
         skip_nonproxiable: bool,
+        codec: Option<&str>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = slf.get().state()?;
@@ -300,10 +312,13 @@ impl StoreBase {
                 None => PyDict::new(slf.py()),
             };
             options.set_item(intern!(slf.py(), "serializer"), serializer)?;
+            if let Some(codec) = codec {
+                options.set_item(intern!(slf.py(), codec::SETTING), codec)?;
+            }
             let key = slf.call_method(intern!(slf.py(), "put"), (obj,), Some(&options))?;
             state.reference(state.key(&key)?)
         } else {
-            state.refer(obj, serializer, options.as_ref())?
+            state.refer(obj, &PutWish::new(serializer, codec)?, options.as_ref())?
         };
         if state.metrics.is_on() {
             let face = state.key_to_python(slf.py(), &reference.key)?;
@@ -319,7 +334,7 @@ impl StoreBase {
     /// Proxies of many objects, stored at once; positions are kept.
     #[expect(clippy::too_many_arguments, reason = "the keyword arguments of the public method")]
     #[pyo3(signature = (objs, *, evict = false, lifetime = None, serializer = None,
-        deserializer = None, populate_target = None, skip_nonproxiable = false, **kwargs))]
+        deserializer = None, populate_target = None, skip_nonproxiable = false, codec = None, **kwargs))]
     fn proxy_batch<'py>(
         slf: &Bound<'py, Self>,
         objs: &Bound<'py, PyAny>,
@@ -329,6 +344,7 @@ impl StoreBase {
         deserializer: Option<&Bound<'py, PyAny>>,
         populate_target: Option<bool>,
         skip_nonproxiable: bool,
+        codec: Option<&str>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyList>> {
         let py = slf.py();
@@ -348,6 +364,9 @@ impl StoreBase {
             None => PyDict::new(py),
         };
         options.set_item(intern!(py, "serializer"), serializer)?;
+        if let Some(codec) = codec {
+            options.set_item(intern!(py, codec::SETTING), codec)?;
+        }
         if lifetime.is_some() {
             options.set_item(intern!(py, "lifetime"), lifetime)?;
         }

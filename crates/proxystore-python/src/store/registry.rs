@@ -1,12 +1,13 @@
 //! The stores of this process, by name: a dict shared with `proxystore_rs.store`.
 
-use proxystore::StoreConfig;
+use proxystore::{Reference, StoreConfig};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::StoreBase;
+use crate::codec::Codec;
 use crate::error::{IntoPython, raise};
 use crate::foreign;
 use crate::value;
@@ -29,6 +30,25 @@ pub(super) fn config_to_python<'py>(
     let settings = value::dict(py, &config.settings)?;
     let extension = extension.map(|extension| PyBytes::new(py, extension));
     (&config.name, &connector.url, options, settings, extension).into_pyobject(py)
+}
+
+/// Whether the store of a reference takes nothing but data: this process does, or the store at hand,
+/// or the one registered under its name, or the one that would be opened.
+pub(super) fn takes_data_only(
+    py: Python<'_>,
+    store: Option<&Py<StoreBase>>,
+    reference: &Reference,
+) -> PyResult<bool> {
+    let mut codec = Codec::of_process(py)?.max(Codec::among(&reference.store.settings)?);
+    if let Some(store) = store {
+        codec = codec.max(store.get().state()?.codec);
+    }
+    if let Some(store) = stores(py).get_item(&reference.store.name)?
+        && let Ok(store) = store.cast::<StoreBase>()
+    {
+        codec = codec.max(store.get().state()?.codec);
+    }
+    Ok(codec == Codec::Data)
 }
 
 /// The registered store of a configuration, opened and registered if need be.

@@ -7,15 +7,18 @@ use proxystore::codec::Failure;
 use proxystore::payload::{Framed, Parts};
 use proxystore::store::Operation;
 use proxystore::{Access, Error, Key, Reference, Store};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::future;
 use super::metrics::Recorder;
+use crate::codec::Codec;
 use crate::error::{IntoPython, to_python};
 use crate::keys::Keys;
-use crate::{connector, foreign, foreign_key, pickle};
+use crate::pickle::{self, Decoding, Encoding};
+use crate::{connector, foreign, foreign_key};
 
 /// What `_setup` fills in.
 pub(crate) struct State {
@@ -28,9 +31,35 @@ pub(crate) struct State {
     pub(super) deserializer: Option<Py<PyAny>>,
     pub(super) populate_target: bool,
     pub(super) access: Access,
+    pub(super) codec: Codec,
     pub(super) metrics: Recorder,
     /// Pickled settings that only Python understands; travels in references.
     pub(super) extension: Option<Vec<u8>>,
+}
+
+/// How one call wants an object encoded.
+#[derive(Default)]
+pub(super) struct PutWish<'a, 'py> {
+    serializer: Option<&'a Bound<'py, PyAny>>,
+    codec: Option<Codec>,
+}
+
+impl<'a, 'py> PutWish<'a, 'py> {
+    pub(super) fn new(
+        serializer: Option<&'a Bound<'py, PyAny>>,
+        codec: Option<&str>,
+    ) -> PyResult<Self> {
+        Ok(Self { serializer, codec: codec.map(|name| Codec::named(Some(name))).transpose()? })
+    }
+}
+
+/// How one call wants an object decoded.
+#[derive(Default)]
+pub(super) struct GetWish<'a, 'py> {
+    pub(super) deserializer: Option<&'a Bound<'py, PyAny>>,
+    pub(super) codec: Codec,
+    /// What the object shall be an instance of.
+    pub(super) class: Option<&'a Bound<'py, PyAny>>,
 }
 
 /// A cached object.
@@ -51,13 +80,31 @@ impl State {
         self.keys.face_of(py, key)
     }
 
+    /// The stricter of the codecs of the store and of the process.
+    pub(crate) fn codec(&self, py: Python<'_>) -> PyResult<Codec> {
+        Ok(self.codec.max(Codec::of_process(py)?))
+    }
+
     pub(super) fn encode(
         &self,
         object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
+        wish: &PutWish<'_, '_>,
     ) -> PyResult<pickle::Encoded> {
-        let own = self.serializer.as_ref().map(|serializer| serializer.bind(object.py()));
-        pickle::encode(object, serializer.or(own))
+        let py = object.py();
+        let codec = match (wish.serializer, wish.codec) {
+            // Neither writes pickle, so that a call may choose either even where "data" is set.
+            (None, Some(codec)) => {
+                return pickle::encode(object, Encoding { serializer: None, codec });
+            }
+            (Some(_), Some(_)) => {
+                return Err(PyValueError::new_err(
+                    "serializer and codec both say how to encode the object; pass one of them",
+                ));
+            }
+            (_, None) => self.codec(py)?,
+        };
+        let own = self.serializer.as_ref().map(|serializer| serializer.bind(py));
+        pickle::encode(object, Encoding { serializer: wish.serializer.or(own), codec })
     }
 
     /// A reference to an object of this store.
@@ -68,18 +115,18 @@ impl State {
     pub(super) fn put(
         &self,
         object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
+        wish: &PutWish<'_, '_>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Key> {
         let store = |framed: &Framed<'_>| self.put_framed(object.py(), framed, options);
-        self.timed_put(object, serializer, "put", store, Key::clone)
+        self.timed_put(object, wish, "put", store, Key::clone)
     }
 
     /// `put`, or the payload inside the reference if it is small enough.
     pub(super) fn refer(
         &self,
         object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
+        wish: &PutWish<'_, '_>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Reference> {
         let py = object.py();
@@ -90,7 +137,7 @@ impl State {
             let options = connector::put_options(self.connector.bind(py), options)?;
             py.detach(|| self.store.refer(framed, &options)).py(py)
         };
-        self.timed_put(object, serializer, "put", store, |reference| reference.key.clone())
+        self.timed_put(object, wish, "put", store, |reference| reference.key.clone())
     }
 
     /// Sets a future, or replaces the object under a key.
@@ -98,26 +145,26 @@ impl State {
         &self,
         reference: &Reference,
         object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
+        wish: &PutWish<'_, '_>,
     ) -> PyResult<()> {
         let py = object.py();
         let store =
             |framed: &Framed<'_>| py.detach(|| self.store.settle_framed(reference, framed)).py(py);
-        self.timed_put(object, serializer, "set", store, |()| reference.key.clone())
+        self.timed_put(object, wish, "set", store, |()| reference.key.clone())
     }
 
     /// Encodes an object and hands it to `store`, measuring both under the name of `operation`.
     fn timed_put<R>(
         &self,
         object: &Bound<'_, PyAny>,
-        serializer: Option<&Bound<'_, PyAny>>,
+        wish: &PutWish<'_, '_>,
         operation: &str,
         store: impl FnOnce(&Framed<'_>) -> PyResult<R>,
         key_of: impl FnOnce(&R) -> Key,
     ) -> PyResult<R> {
         let py = object.py();
         let total = self.metrics.start();
-        let encoded = self.encode(object, serializer)?;
+        let encoded = self.encode(object, wish)?;
         let serialized = self.metrics.start();
         self.record(Operation::Encode, total, 0);
         let framed = encoded.payload(py)?.frame().py(py)?;
@@ -186,14 +233,16 @@ impl State {
     }
 
     /// The object under a key, from the cache or the channel.
-    pub(crate) fn get<'py>(
+    pub(super) fn get<'py>(
         &self,
         py: Python<'py>,
         key: &Key,
-        deserializer: Option<&Bound<'py, PyAny>>,
+        wish: &GetWish<'_, 'py>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let total = self.metrics.start();
-        let cached = self.cached(py, key);
+        // What is cached was decoded as others wished.
+        let as_stored = wish.class.is_none() && wish.codec <= self.codec;
+        let cached = if as_stored { self.cached(py, key) } else { None };
         if cached.is_some() {
             self.record(Operation::CacheHit, total, 0);
         }
@@ -221,7 +270,7 @@ impl State {
             }
             return Ok(None);
         };
-        let object = self.decode(py, key, &received, deserializer)?;
+        let object = self.decode_as(py, key, &received, wish)?;
         if self.metrics.is_on() {
             let face = self.key_to_python(py, key)?;
             self.metrics.time_between(py, "store.get.connector", &face, fetching, fetched)?;
@@ -240,15 +289,32 @@ impl State {
         received: &proxystore::payload::Received,
         deserializer: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.decode_as(py, key, received, &GetWish { deserializer, ..GetWish::default() })
+    }
+
+    fn decode_as<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+        received: &proxystore::payload::Received,
+        wish: &GetWish<'_, 'py>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let own_codec = self.codec(py)?;
+        let codec = own_codec.max(wish.codec);
         if let Some(failure) = Failure::of(received).py(py)? {
-            return Err(future::raised(py, &failure));
+            return Err(future::raised(py, &failure, codec));
         }
-        let own = self.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
+        // The store's own function may have come in a reference, unless the store takes no such.
+        let own = self.deserializer.as_ref().filter(|_| codec == own_codec || codec < Codec::Data);
+        let deserializer = wish.deserializer.or(own.map(|deserializer| deserializer.bind(py)));
+        let how = Decoding { access: self.access, deserializer, codec, class: wish.class };
         let started = self.metrics.start();
-        let object = pickle::decode(py, received, deserializer.or(own), self.access)
-            .map_err(|error| self.describe(py, error, key, deserializer.or(own)))?;
+        let object = pickle::decode(py, received, how)
+            .map_err(|error| self.describe(py, error, key, deserializer))?;
         self.record(Operation::Decode, started, 0);
-        self.keep(key, &object, received.len());
+        if wish.class.is_none() {
+            self.keep(key, &object, received.len());
+        }
         Ok(object)
     }
 

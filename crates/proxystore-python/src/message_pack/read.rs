@@ -1,4 +1,4 @@
-//! MessagePack written by other languages, as Python's own types.
+//! MessagePack documents, whoever wrote them, as Python's own types.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 use crate::error::raise;
 
 /// The object a MessagePack document stands for.
-pub(crate) fn decode<'py>(py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn decode<'py>(py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let mut reader = rmp_serde::Deserializer::from_read_ref(document);
     Seed(py).deserialize(&mut reader).map_err(|error| {
         raise(py, "SerializationError", &format!("Failed to deserialize MessagePack: {error}"))
