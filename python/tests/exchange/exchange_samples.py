@@ -50,6 +50,9 @@ PACKED: dict[str, Any] = {
     "list-empty": [],
     "list-of-int": [1, -2, 2**40],
     "tuple": ["energy", 1.5],
+    "unit-variant": "Dark",
+    "struct-variant": {"Light": {"seconds": 30.0}},
+    "bytes-in-struct": {"name": "raw", "content": b"\x00\xff"},
     "map": {"a": 1, "ä": -1},
     "map-of-int": {-1: "a", 300: "b"},
     "nested": {"deep": [{"x": [[None, 0.5, None], []]}]},
@@ -60,6 +63,18 @@ PACKED: dict[str, Any] = {
         "note": None,
         "origin": {"name": "Calar Alto", "altitude": 2168.0},
     },
+}
+
+# What Python stores in place of these, and Rust reads as the same.
+ORIGINALS: dict[str, Any] = {
+    "tuple": ("energy", 1.5),
+    "struct": Measurement(
+        name="M 31",
+        counts=[0, 1, 2**64 - 1],
+        position=(10.68, 41.27),
+        note=None,
+        origin=Site(name="Calar Alto", altitude=2168.0),
+    ),
 }
 
 DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")

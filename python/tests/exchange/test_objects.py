@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from exchange_peer import Rust, RustError
-from exchange_samples import ARRAYS, NEUTRAL, PACKED, check, sample
+from exchange_samples import ARRAYS, NEUTRAL, ORIGINALS, PACKED, Measurement, check, sample
 
 from proxystore_rs.proxy import is_resolved
 from proxystore_rs.store import Store
+from proxystore_rs.store.exceptions import SerializationError
+from proxystore_rs.store.utils import get_key
 
 TYPES = [*NEUTRAL, *PACKED, *ARRAYS]
 
@@ -21,9 +23,23 @@ def test_from_rust(rust: Rust, store: Store[Any], url: str, kind: str) -> None:
     check(proxy, kind)
 
 
-@pytest.mark.parametrize("kind", [*NEUTRAL, *ARRAYS])
+@pytest.mark.parametrize("kind", TYPES)
 def test_from_python(rust: Rust, store: Store[Any], kind: str) -> None:
-    rust.check(kind, store.proxy(sample(kind)))
+    codec: Any = "msgpack" if kind in PACKED else None
+    # By its key, as `None` and booleans have no proxies in Python.
+    key = store.put(ORIGINALS.get(kind, sample(kind)), codec=codec)
+    rust.check(kind, store.proxy_from_key(key))
+
+
+def test_dataclasses_are_structs(rust: Rust, store: Store[Any], url: str) -> None:
+    proxy = rust.make("struct", url)
+    assert store.get(get_key(proxy), type=Measurement) == ORIGINALS["struct"]
+
+
+def test_integers_of_rust_end_at_64_bits(store: Store[Any]) -> None:
+    for number in (2**64, -(2**63) - 1):
+        with pytest.raises(SerializationError, match="64 bits"):
+            store.put([number], codec="msgpack")
 
 
 def test_another_type_is_an_error_in_rust(rust: Rust, store: Store[Any]) -> None:

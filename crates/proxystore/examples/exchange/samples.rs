@@ -117,7 +117,21 @@ struct Site {
     name: String,
     altitude: f64,
 }
-messagepack!(Measurement);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Exposure {
+    Dark,
+    Light { seconds: f64 },
+}
+
+/// Serde writes a vector of bytes as a list of numbers, unless it is told that they are bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Blob {
+    name: String,
+    #[serde(with = "serde_bytes")]
+    content: Vec<u8>,
+}
+messagepack!(Measurement, Exposure, Blob);
 
 /// The sample of a name.
 pub(crate) fn find(name: &str) -> Result<Box<dyn Sample>> {
@@ -140,6 +154,9 @@ pub(crate) fn find(name: &str) -> Result<Box<dyn Sample>> {
         "list-empty" => of(Vec::<String>::new()),
         "list-of-int" => of(MessagePack(vec![1_i64, -2, 1 << 40])),
         "tuple" => of(MessagePack((text("energy"), 1.5))),
+        "unit-variant" => of(Exposure::Dark),
+        "struct-variant" => of(Exposure::Light { seconds: 30.0 }),
+        "bytes-in-struct" => of(Blob { name: text("raw"), content: vec![0, 255] }),
         "map" => of(BTreeMap::from([(text("a"), 1_i64), (text("ä"), -1)])),
         "map-of-int" => of(MessagePack(BTreeMap::from([(-1_i64, text("a")), (300, text("b"))]))),
         "nested" => {
