@@ -56,6 +56,9 @@ def test_defaults() -> None:
         "cache_bytes": 1 << 30,
         "read_only": False,
         "inline_bytes": 0,
+        "seal": False,
+        "compression": None,
+        "checksums": None,
     }
 
 

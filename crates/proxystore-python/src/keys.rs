@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use proxystore::connectors::multi;
-use proxystore::{ConnectorConfig, Key};
+use proxystore::{ConnectorConfig, Key, Seal};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::error::{IntoPython, raise};
 use crate::{foreign, foreign_key, value};
@@ -49,6 +50,22 @@ impl Keys {
 
     /// The library's key.
     pub(crate) fn key_of(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
+        match opened(key)? {
+            Some((own, seal)) => Ok(self.own_key_of(&own)?.sealed(Some(seal))),
+            None => self.own_key_of(key),
+        }
+    }
+
+    /// The Python face of a key.
+    pub(crate) fn face_of<'py>(&self, py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
+        let own = self.own_face_of(py, key)?;
+        let Some(seal) = key.seal() else { return Ok(own) };
+        let secret = PyBytes::new(py, seal.secret());
+        let digest = seal.digest().map(|digest| PyBytes::new(py, digest));
+        sealed_key(py)?.call1((own, secret, digest))
+    }
+
+    fn own_key_of(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
         match self {
             Self::Foreign => foreign_key::from_python(key, 0),
             Self::Native(_) => native_from_python(key),
@@ -65,8 +82,7 @@ impl Keys {
         }
     }
 
-    /// The Python face of a key.
-    pub(crate) fn face_of<'py>(&self, py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
+    fn own_face_of<'py>(&self, py: Python<'py>, key: &Key) -> PyResult<Bound<'py, PyAny>> {
         match self {
             Self::Foreign => foreign_key::to_python(py, key),
             Self::Native(class) => {
@@ -91,9 +107,27 @@ impl Keys {
     pub(crate) fn text(&self, py: Python<'_>, key: &Key) -> String {
         match self {
             Self::Native(_) => key.to_string(),
-            _ => self.face_of(py, key).map_or_else(|_| key.to_string(), |face| face.to_string()),
+            _ => {
+                self.own_face_of(py, key).map_or_else(|_| key.to_string(), |face| face.to_string())
+            }
         }
     }
+}
+
+static SEALED_KEY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+fn sealed_key(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    SEALED_KEY.import(py, "proxystore_rs.store.keys", "SealedKey")
+}
+
+/// The connector's own key and the seal of the key of a sealed object.
+fn opened<'py>(key: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, Seal)>> {
+    if !key.get_type().is(sealed_key(key.py())?) {
+        return Ok(None);
+    }
+    let (own, secret, digest): (Bound<'py, PyAny>, [u8; 32], Option<[u8; 32]>) =
+        key.extract().map_err(|_| bad_key(key))?;
+    Ok(Some((own, Seal::new(secret, digest))))
 }
 
 fn keys_of_part<'a>(

@@ -15,12 +15,14 @@ mod connector;
 mod error;
 mod foreign;
 mod foreign_key;
+mod identity;
 mod keys;
 mod message_pack;
 mod multi;
 mod pickle;
 pub mod proxy;
 mod store;
+mod table;
 mod value;
 
 use pyo3::prelude::*;
@@ -37,6 +39,8 @@ mod _core {
     use crate::codec::takes_data_only;
     #[pymodule_export]
     use crate::connector::{NativeConnector, sweep_shared_memory};
+    #[pymodule_export]
+    use crate::identity::{make_identity, public_key, set_identity};
     #[pymodule_export]
     use crate::multi::{multi_config, multi_parts};
     #[pymodule_export]

@@ -1,11 +1,11 @@
 //! Python objects as payloads: the one place where objects are encoded and decoded.
 //!
-//! `bytes`, `str` and plain NumPy arrays use the language-neutral codecs; everything else is
+//! `bytes`, `str`, plain NumPy arrays and tables use the language-neutral codecs; everything else is
 //! pickled with protocol 5, whose out-of-band buffers become parts of their own, unless another
 //! codec is asked for. Large memory is never copied to be encoded.
 
 use proxystore::codec;
-use proxystore::payload::{Part, Payload, Received};
+use proxystore::payload::{Bytes, Part, Payload, Received};
 use proxystore::{Access, Buffer};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -18,6 +18,7 @@ use crate::buffer::{PyStoredBytes, View, is_allocated, was_put};
 use crate::codec::{Codec, refusal};
 use crate::error::raise;
 use crate::message_pack;
+use crate::table;
 
 static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -37,13 +38,19 @@ pub(crate) struct Encoded {
     parts: Vec<Memory>,
 }
 
+/// Where the bytes of a part are.
 pub(crate) enum Memory {
     Bytes(Py<PyBytes>),
     Text(Py<PyString>),
     View { view: View, allocated: bool },
+    Pieces(Vec<View>),
 }
 
 impl Encoded {
+    pub(crate) fn new(codec: u16, meta: Vec<u8>, parts: Vec<Memory>) -> Self {
+        Self { codec, meta, parts }
+    }
+
     pub(crate) fn one(codec: u16, meta: Vec<u8>, memory: Memory) -> Self {
         Self { codec, meta, parts: vec![memory] }
     }
@@ -56,8 +63,12 @@ impl Encoded {
                 Memory::Bytes(bytes) => (bytes.as_bytes(py), false),
                 Memory::Text(text) => (text.bind(py).to_str()?.as_bytes(), false),
                 Memory::View { view, allocated } => (view.bytes(), *allocated),
+                Memory::Pieces(views) => {
+                    payload.push_pieces(views.iter().map(|view| view.bytes().into()));
+                    continue;
+                }
             };
-            payload.push(Part { bytes: bytes.into(), allocated });
+            payload.push(Part { allocated, ..Bytes::Borrowed(bytes).into() });
         }
         Ok(payload)
     }
@@ -113,6 +124,9 @@ pub(crate) fn encode(object: &Bound<'_, PyAny>, how: Encoding<'_, '_>) -> PyResu
     }
     let neutral = how.codec == Codec::Data;
     if let Some(encoded) = array::encode(object, neutral)? {
+        return Ok(encoded);
+    }
+    if let Some(encoded) = table::encode(object, neutral)? {
         return Ok(encoded);
     }
     if neutral { encode_message_pack(object) } else { encode_pickle(object) }
@@ -221,6 +235,7 @@ fn decode_as_stored<'py>(
             let text = std::str::from_utf8(&text).map_err(|_| corrupt("the text is not UTF-8"))?;
             Ok(PyString::new(py, text).into_any())
         }
+        codec::TABLE => table::decode(py, received, writable),
         codec::ARRAY => array::decode(py, received.meta(), part(0)?, writable),
         codec::MESSAGE_PACK => message_pack::decode(py, &part(0)?, received.meta(), how),
         codec::PICKLE if how.codec == Codec::Data => Err(refusal(

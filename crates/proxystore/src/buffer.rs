@@ -53,6 +53,16 @@ impl Buffer {
         copy
     }
 
+    /// The bytes of `owner`, never to be written to; nothing is copied.
+    pub fn of(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        let owner = Arc::new(owner);
+        let bytes = (*owner).as_ref();
+        let (start, len) = (NonNull::from(bytes).cast(), bytes.len());
+        // SAFETY: the bytes are borrowed from the owner, which stays where it is and is never
+        // borrowed mutably: they are valid and unchanged while it lives.
+        unsafe { Self::from_owner(start, len, false, owner) }
+    }
+
     /// A buffer over memory that `owner` keeps alive.
     ///
     /// # Safety
@@ -226,5 +236,16 @@ mod tests {
         let buffer = Buffer::from(vector);
         assert_eq!(buffer.as_ptr().cast_const(), address);
         assert_eq!(&buffer[..], [1, 2, 3]);
+    }
+
+    #[test]
+    fn other_owners_keep_their_bytes_where_they_are() {
+        let owner: Arc<[u8]> = Arc::from([1_u8, 2, 3]);
+        let mut buffer = Buffer::of(Arc::clone(&owner));
+        assert_eq!(buffer.as_ptr().cast_const(), owner.as_ptr());
+        assert_eq!(Arc::strong_count(&owner), 2);
+        assert!(buffer.as_mut().is_none());
+        drop(buffer);
+        assert_eq!(Arc::strong_count(&owner), 1);
     }
 }

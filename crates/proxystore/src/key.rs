@@ -33,6 +33,14 @@ impl Key {
         Self::new(id, 0, 0)
     }
 
+    /// The key of whichever object is current under the same id.
+    #[must_use]
+    pub fn to_latest(&self) -> Self {
+        // A digest is that of one object.
+        let seal = self.seal().map(|seal| Seal::new(*seal.secret(), None));
+        Self::latest(self.id()).sealed(seal)
+    }
+
     /// A fresh id: 128 random bits in hexadecimal.
     ///
     /// # Errors

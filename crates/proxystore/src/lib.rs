@@ -32,7 +32,8 @@
 //!   borrowed, and lent to tasks. A [`Lifetime`](patterns::Lifetime) frees many at once.
 //! - [`Connector`]: moves bytes to and from one kind of channel, under a written
 //!   [contract](connectors).
-//! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays.
+//! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays,
+//!   tables.
 //! - [`Error`]: one type that says what was attempted, what went wrong and what to do.
 //!
 //! # Channels
@@ -47,6 +48,7 @@
 //!
 //! # Features
 //!
+//! - `arrow`: tables and record batches of the `arrow` crates as objects.
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
 //! - `seal`: sealed objects and signed references.

@@ -57,20 +57,23 @@ class Model:
                 )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        check = self._checks.get(name)
-        if check is None:
+        if name not in self._checks:
             raise StoreConfigError(
                 f'"{type(self).__name__}" object has no field {name!r}; '
                 f"its fields are {', '.join(self._checks)}"
             )
+        self.__dict__[name] = self._checked(name, value)
+
+    @classmethod
+    def _checked(cls, name: str, value: Any) -> Any:
+        """Return the value to keep for a field, or raise a `StoreConfigError`."""
         try:
-            self.__dict__[name] = check(value)
+            return cls._checks[name](value)
         except StoreConfigError as error:
-            raise StoreConfigError(f"{type(self).__name__}.{name}: {error}") from None
+            raise StoreConfigError(f"{cls.__name__}.{name}: {error}") from None
         except Unfit as error:
             raise StoreConfigError(
-                f"{type(self).__name__}.{name} must be {error}, not {value!r} "
-                f"({type(value).__name__})"
+                f"{cls.__name__}.{name} must be {error}, not {value!r} ({type(value).__name__})"
             ) from None
 
     def __delattr__(self, name: str) -> None:
@@ -176,11 +179,16 @@ def size(value: Any) -> int:
     return number
 
 
-def codec(value: Any) -> str | None:
-    """Accept the name of a codec, or None for whatever suits the object."""
-    if value not in (None, "msgpack", "data"):
-        raise Unfit("'msgpack', 'data', or None")
-    return value  # type: ignore[no-any-return]
+def one_of(*choices: Any) -> Check:
+    """Return a check that accepts these values alone."""
+
+    def check(value: Any) -> Any:
+        for choice in choices:
+            if type(value) is type(choice) and value == choice:
+                return choice
+        raise Unfit(f"one of {', '.join(map(repr, choices))}")
+
+    return check
 
 
 def function(value: Any) -> Callable[..., Any] | None:

@@ -58,6 +58,13 @@ class Store(StoreBase, Generic[ConnectorT]):
             is the fastest; by default their memory is private.
         inline_bytes: proxied objects that take at most this many bytes as stored travel inside
             their references: no channel, nothing to evict; 0 turns it off.
+        seal: encrypt objects, each with a secret of its own that only its key and its proxies hold:
+            whoever operates the channel can neither read nor forge them. With `"signed"`, proxies
+            are signed too (see `proxystore_rs.trust`), so that not even who holds one can forge.
+        compression: `"zstd"` (small) or `"lz4"` (fast) for slow channels; what would not become
+            smaller is stored as it is.
+        checksums: notice damaged objects when they are read; by default where the channel copies
+            bytes anyway, such as Redis.
         codec: `"msgpack"` stores objects as MessagePack, `"data"` stores what every language reads
             and refuses to read pickles; by default pickle takes what nothing else does.
 
@@ -82,6 +89,9 @@ class Store(StoreBase, Generic[ConnectorT]):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
         read_only: bool = False,
         inline_bytes: int = 0,
+        seal: Literal["signed"] | bool = False,
+        compression: Literal["zstd", "lz4"] | None = None,
+        checksums: bool | None = None,
         codec: Codec | None = None,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
@@ -97,6 +107,9 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._populate_target = populate_target
         self._read_only = read_only
         self._inline_bytes = inline_bytes
+        self._seal = seal
+        self._compression = compression
+        self._checksums = checksums
         self._codec: Codec | None = codec
         self._auto_register = register
         self._metrics = None
@@ -112,6 +125,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("auto_register", register, False),
             ("read_only", read_only, False),
             ("inline_bytes", inline_bytes, 0),
+            ("seal", StoreConfig._checked("seal", seal), False),
+            ("compression", StoreConfig._checked("compression", compression), None),
+            ("checksums", StoreConfig._checked("checksums", checksums), None),
             ("codec", codec, None),
         ):
             if value != default:
@@ -228,6 +244,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=self._cache_bytes,
             read_only=self._read_only,
             inline_bytes=self._inline_bytes,
+            seal=self._seal,
+            compression=self._compression,
+            checksums=self._checksums,
             codec=self._codec,
         )
 
@@ -247,6 +266,9 @@ class Store(StoreBase, Generic[ConnectorT]):
             cache_bytes=config.cache_bytes,
             read_only=config.read_only,
             inline_bytes=config.inline_bytes,
+            seal=config.seal,
+            compression=config.compression,
+            checksums=config.checksums,
             codec=config.codec,
         )
 

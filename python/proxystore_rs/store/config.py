@@ -115,6 +115,10 @@ class StoreConfig(_model.Model):
         auto_register: Whether the store registers itself.
         cache_bytes: How many bytes of objects to keep in memory.
         read_only: Whether arrays are handed out read-only.
+        inline_bytes: How large objects may be that travel in their references.
+        seal: Whether objects are encrypted (True), and their references signed too ("signed").
+        compression: How objects are compressed: "zstd", "lz4" or None.
+        checksums: Whether stored objects have checksums; None leaves it to the connector.
         inline_bytes: How many bytes an object may take to travel inside its reference.
         codec: `"msgpack"` or `"data"` (see `Store`); None for whatever suits the object.
 
@@ -133,6 +137,9 @@ class StoreConfig(_model.Model):
     cache_bytes: int = 1 << 30
     read_only: bool = False
     inline_bytes: int = 0
+    seal: Literal["signed"] | bool = False
+    compression: Literal["zstd", "lz4"] | None = None
+    checksums: bool | None = None
     codec: Literal["msgpack", "data"] | None = None
 
     _checks: ClassVar[dict[str, _model.Check]] = {
@@ -147,7 +154,10 @@ class StoreConfig(_model.Model):
         "cache_bytes": _model.size,
         "read_only": _model.flag,
         "inline_bytes": _model.size,
-        "codec": _model.codec,
+        "seal": _model.one_of(True, False, "signed"),
+        "compression": _model.one_of(None, "zstd", "lz4"),
+        "checksums": _model.one_of(None, True, False),
+        "codec": _model.one_of(None, "msgpack", "data"),
     }
 
     @classmethod
@@ -188,6 +198,9 @@ class StoreConfig(_model.Model):
         "auto_register": "auto_register",
         "read_only": "read_only",
         "inline_bytes": "inline_bytes",
+        "seal": "seal",
+        "compression": "compression",
+        "checksums": "checksums",
         "codec": "codec",
     }
 

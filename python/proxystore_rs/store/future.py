@@ -111,15 +111,14 @@ class Future(Generic[T]):
         lease: float | None,
         codec: Codec | None = None,
     ) -> Future[T]:
-        new_key = getattr(store.connector, "new_key", None)
-        if new_key is None:
+        if not hasattr(store.connector, "new_key"):
             raise UnsupportedOperationError(
                 f"{type(store.connector).__name__} cannot make keys for objects that do not exist "
                 "yet: it is no DeferrableConnector, which has new_key() and set(). Futures work "
                 "on the memory, file, shared-memory and Redis connectors.",
             )
         factory: PollingStoreFactory[Any, T] = PollingStoreFactory(
-            new_key(),
+            store._new_key(),
             store.config(),
             evict=evict,
             deserializer=deserializer,

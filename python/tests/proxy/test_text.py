@@ -15,9 +15,9 @@ import pytest
 
 from proxystore_rs.connectors.file import FileConnector
 from proxystore_rs.exceptions import (
-    ChannelPermissionError,
     CorruptObjectError,
     IncompatibleVersionError,
+    SealedObjectError,
     UnsupportedOperationError,
 )
 from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, is_resolved
@@ -156,7 +156,7 @@ def test_the_secret_of_an_object_is_left_out_unless_asked_for(store: Store[Any])
     for proxy in (incomplete, pickle.loads(pickle.dumps(incomplete))):
         with pytest.raises(ProxyResolveError, match="to_text\\(secret=True\\)") as raised:
             len(proxy)
-        assert isinstance(raised.value.cause, ChannelPermissionError)
+        assert isinstance(raised.value.cause, SealedObjectError)
 
 
 def test_nothing_shows_a_secret(store: Store[Any], capsys: pytest.CaptureFixture[str]) -> None:

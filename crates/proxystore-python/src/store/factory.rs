@@ -41,6 +41,14 @@ struct State {
 }
 
 impl State {
+    /// Refuses to go on with pickles that arrived in a reference, where only data is taken.
+    fn check_arrived(&self, py: Python<'_>) -> PyResult<()> {
+        if self.arrived && registry::takes_data_only(py, self.store.as_ref(), &self.reference)? {
+            codec::check_reference(py, &self.reference, self.deserializer.is_some())?;
+        }
+        Ok(())
+    }
+
     /// That of a reference that arrived.
     fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
         if registry::takes_data_only(py, None, &reference)? {
@@ -64,14 +72,6 @@ impl State {
 
     fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
         Self::received(py, Reference::decode(bytes).py(py)?)
-    }
-
-    /// Refuses to go on with pickles that arrived in a reference, where only data is taken.
-    fn check_arrived(&self, py: Python<'_>) -> PyResult<()> {
-        if self.arrived && registry::takes_data_only(py, self.store.as_ref(), &self.reference)? {
-            codec::check_reference(py, &self.reference, self.deserializer.is_some())?;
-        }
-        Ok(())
     }
 
     /// The same, without what is being fetched.
@@ -224,10 +224,15 @@ impl StoreFactory {
         }
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
-        reference.class = class.or(reference.class);
+        if reference.signature.is_none() {
+            reference.class = class.or(reference.class);
+        }
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
                 Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
+        }
+        if let Some(store) = &state.store {
+            store.get().state()?.store.sign(&mut reference).py(py)?; // it was made here
         }
         Ok(reference)
     }
@@ -391,7 +396,7 @@ impl StoreFactory {
     /// A factory for whichever object is current under the key, which evicts nothing.
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
         let mut state = self.state()?.clone_ref(py);
-        state.reference.key = Key::latest(state.reference.key.id());
+        state.reference.key = state.reference.key.to_latest();
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }

@@ -158,6 +158,13 @@ impl StoreBase {
         Ok(key)
     }
 
+    /// Makes a key of an object that does not exist yet.
+    fn _new_key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.state()?;
+        let key = py.detach(|| state.store.new_key()).py(py)?;
+        state.key_to_python(py, &key)
+    }
+
     /// Stores many objects at once; all or none.
     #[pyo3(signature = (objs, *, lifetime = None, serializer = None, codec = None, **kwargs))]
     fn put_batch<'py>(

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use proxystore::codec::Failure;
 use proxystore::payload::{Framed, Parts};
-use proxystore::store::Operation;
+use proxystore::store::{Operation, Wrapped};
 use proxystore::{Access, Error, Key, Reference, Store};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -191,10 +191,11 @@ impl State {
     ) -> PyResult<Key> {
         if let Some(options) = self.foreign_options(options) {
             let started = self.metrics.start();
-            let bytes = foreign::joined(py, &framed.parts())?;
+            let wrapped = self.store.wrap(framed, None).py(py)?;
+            let bytes = foreign::joined(py, &wrapped.parts())?;
             let key = self.connector.bind(py).call_method("put", (bytes,), Some(options))?;
             self.record(Operation::Put, started, framed.len());
-            return foreign_key::from_python(&key, framed.len());
+            return Ok(wrapped.key(foreign_key::from_python(&key, framed.len())?));
         }
         let options = connector::put_options(self.connector.bind(py), options)?;
         py.detach(|| self.store.put_framed(framed, &options)).py(py)
@@ -208,11 +209,14 @@ impl State {
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Vec<Key>> {
         if let Some(options) = self.foreign_options(options) {
-            let parts: Vec<Parts<'_>> = framed.iter().map(Framed::parts).collect();
+            let wrap = |framed| self.store.wrap(framed, None);
+            let wrapped: Vec<_> = framed.iter().map(wrap).collect::<Result<_, _>>().py(py)?;
+            let parts: Vec<Parts<'_>> = wrapped.iter().map(Wrapped::parts).collect();
             let started = self.metrics.start();
             let keys = foreign::put_batch(self.connector.bind(py), &parts, Some(options))?;
             self.record(Operation::Put, started, parts.iter().map(Parts::len).sum());
-            return Ok(keys);
+            let sealed = wrapped.iter().zip(keys).map(|(wrapped, key)| wrapped.key(key));
+            return Ok(sealed.collect());
         }
         let options = connector::put_options(self.connector.bind(py), options)?;
         py.detach(|| self.store.put_framed_batch(framed, &options)).py(py)

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::buffer::Buffer;
 use crate::codec::{ARRAY, Decode, Encode, expect, single_part};
 use crate::error::{Error, ErrorKind, Result};
-use crate::payload::{Part, Payload, Received};
+use crate::payload::{Bytes, Part, Payload, Received};
 
 #[cfg(target_endian = "big")]
 compile_error!("arrays are stored little-endian and used in place");
@@ -89,7 +89,8 @@ pub(crate) fn payload<'a, T: Element>(
     let shape: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
     let meta = array_meta(T::DTYPE, &shape, order)?;
     let mut payload = Payload::new(ARRAY, meta);
-    payload.push(Part { bytes: bytemuck::cast_slice(elements).into(), allocated });
+    let bytes = Bytes::Borrowed(bytemuck::cast_slice(elements));
+    payload.push(Part { allocated, ..bytes.into() });
     Ok(payload)
 }
 

@@ -1,7 +1,5 @@
 //! Failures: what a future holds when there will be no result.
 
-use std::borrow::Cow;
-
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
@@ -75,7 +73,7 @@ impl Encode for Failure {
         })?;
         let payload = Payload::new(FAILURE, meta);
         Ok(match &self.exception {
-            Some(exception) => payload.with_part(Cow::Borrowed(exception.as_slice())),
+            Some(exception) => payload.with_part(exception),
             None => payload,
         })
     }

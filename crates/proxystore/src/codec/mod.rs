@@ -8,20 +8,27 @@
 //! | UTF-8 | `String` | yes |
 //! | MessagePack | [`MessagePack<T>`] and every type named in [`messagepack!`](crate::messagepack) | yes |
 //! | array | [`Array<T>`], vectors of numbers, `ndarray` types (feature `ndarray`) | yes, as NumPy arrays |
+//! | table | `Table`, `RecordBatch` (feature `arrow`) | yes, as pyarrow, pandas and polars tables |
 //!
 //! Codec numbers are part of the payload format (`docs/protocol.md`).
 
 mod array;
+#[cfg(feature = "arrow")]
+mod arrow;
 mod failure;
 mod message_pack;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+mod table;
 
 pub use array::{Array, ArrayMut, Element, Order, array_meta, read_array_meta};
+#[cfg(feature = "arrow")]
+pub use arrow::{Column, Table};
 pub use failure::Failure;
 pub use message_pack::MessagePack;
 #[doc(hidden)]
 pub use message_pack::{decode as message_pack_decode, encode as message_pack_encode};
+pub use table::TableMeta;
 
 use crate::buffer::Buffer;
 use crate::connectors::Access;
@@ -38,6 +45,8 @@ pub const MESSAGE_PACK: u16 = 3;
 pub const ARRAY: u16 = 4;
 /// Number of the [`Failure`] codec.
 pub const FAILURE: u16 = 5;
+/// Number of the table codec: Arrow streams, one a column.
+pub const TABLE: u16 = 6;
 /// Number of Python's pickle with out-of-band buffers; only the Python package reads it.
 pub const PICKLE: u16 = 16;
 /// Number of bytes made by a serializer function of the user's; only the Python package reads it.
@@ -73,6 +82,7 @@ pub fn name(codec: u16) -> &'static str {
         MESSAGE_PACK => "MessagePack",
         ARRAY => "array",
         FAILURE => "failure",
+        TABLE => "table",
         PICKLE => "Python pickle",
         CUSTOM => "custom serializer",
         _ => "unknown",
@@ -94,7 +104,9 @@ pub fn expect(received: &Received, codec: u16) -> Result<()> {
         PICKLE | CUSTOM => error.with_hint(
             "only Python reads this; store it from Python as bytes, str or an array instead",
         ),
-        RAW | UTF8 | MESSAGE_PACK | ARRAY => error.with_hint("ask for the type that was stored"),
+        RAW | UTF8 | MESSAGE_PACK | ARRAY | TABLE => {
+            error.with_hint("ask for the type that was stored")
+        }
         _ => error.with_hint("upgrade this program to the version that wrote the object"),
     })
 }

@@ -142,7 +142,7 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
         ttl: Option<Duration>,
     ) -> Result<Self> {
         // Whichever generation is current: an exclusive borrower elsewhere may have written one.
-        let key = Key::latest(key.id());
+        let key = key.to_latest();
         let reference = Reference::new(Arc::clone(store.config()), key);
         let factory = StoreFactory::of(store, reference.clone());
         let proxy = match target {

@@ -4,6 +4,7 @@
 //! multiple of 64 bytes. Writing makes a scatter list, so large parts are never copied to be
 //! framed; reading slices the received buffer, so they are never copied to be unframed.
 
+mod bytes;
 mod checksum;
 mod chunks;
 mod compression;
@@ -18,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::error::{Error, ErrorKind, Result};
 
+pub use bytes::Bytes;
 pub(crate) use checksum::Checked;
 pub use compression::Compression;
 pub(crate) use envelope::{Envelope, Wrapping, enclose, is_envelope};
@@ -107,13 +109,21 @@ impl<'a> From<&'a [u8]> for Parts<'a> {
     }
 }
 
-/// One part of a payload.
+/// One part of a payload, or a further piece of one.
 #[derive(Debug, Clone)]
 pub struct Part<'a> {
     /// The bytes, borrowed from the object where possible.
-    pub bytes: Cow<'a, [u8]>,
+    pub bytes: Bytes<'a>,
     /// The bytes lie in memory the channel handed out: place them at a page boundary.
     pub allocated: bool,
+    /// The bytes continue the part before, without a gap.
+    pub continues: bool,
+}
+
+impl<'a> From<Bytes<'a>> for Part<'a> {
+    fn from(bytes: Bytes<'a>) -> Self {
+        Self { bytes, allocated: false, continues: false }
+    }
 }
 
 /// An encoded object, ready to be framed.
@@ -132,22 +142,35 @@ impl<'a> Payload<'a> {
 
     /// Adds a part.
     #[must_use]
-    pub fn with_part(mut self, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        self.push(Part { bytes: bytes.into(), allocated: false });
+    pub fn with_part(mut self, bytes: impl Into<Bytes<'a>>) -> Self {
+        self.push(bytes.into().into());
         self
     }
 
-    /// Adds a part.
-    pub fn push(&mut self, part: Part<'a>) {
+    /// Adds a part, or a further piece of the last one.
+    pub fn push(&mut self, mut part: Part<'a>) {
+        part.continues &= !self.parts.is_empty();
         self.parts.push(part);
+    }
+
+    /// Adds a part that lies in several pieces; one without any is empty.
+    pub fn push_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes<'a>>) {
+        let first = self.parts.len();
+        for bytes in pieces {
+            self.push(Part { continues: self.parts.len() > first, ..bytes.into() });
+        }
+        if self.parts.len() == first {
+            self.push(Bytes::default().into());
+        }
     }
 
     /// The same payload with bytes of its own.
     #[must_use]
     pub fn into_owned(self) -> Payload<'static> {
         let own = |part: Part<'a>| Part {
-            bytes: Cow::Owned(part.bytes.into_owned()),
+            bytes: part.bytes.into_owned(),
             allocated: part.allocated,
+            continues: part.continues,
         };
         Payload {
             codec: self.codec,
@@ -183,22 +206,36 @@ impl Layout {
         meta: &[u8],
         chunk_log2: u8,
     ) -> Result<Self> {
-        let head_len = PRELUDE + 16 * parts.len() + checksums.len() + meta.len();
-        let (Ok(head_len_u32), true) = (u32::try_from(head_len), parts.len() <= MAX_PARTS) else {
+        let count = parts.iter().filter(|part| !part.continues).count();
+        let head_len = PRELUDE + 16 * count + checksums.len() + meta.len();
+        let (Ok(head_len_u32), true) = (u32::try_from(head_len), count <= MAX_PARTS) else {
             return Err(Error::new(ErrorKind::Encode, "frame a payload", "too many parts")
-                .with("parts", parts.len())
+                .with("parts", count)
                 .with_hint("store the pieces of the object under keys of their own"));
         };
         let mut end = head_len;
         let mut offsets = Vec::with_capacity(parts.len());
+        let mut table: Vec<(usize, usize)> = Vec::with_capacity(count);
         // Aligned as much as any part needs from the start on: what follows does not depend on the
         // length of the head.
         let any_allocated = parts.iter().any(|part| part.allocated);
         for (index, part) in parts.iter().enumerate() {
-            let on_page = part.allocated || (index == 0 && any_allocated && chunk_log2 != 0);
-            let offset = end.next_multiple_of(if on_page { PAGE } else { ALIGNMENT });
+            let len = part.bytes.len();
+            let offset = match table.last_mut() {
+                Some((_, part_len)) if part.continues => {
+                    *part_len += len;
+                    end
+                }
+                _ => {
+                    let on_page =
+                        part.allocated || (index == 0 && any_allocated && chunk_log2 != 0);
+                    let offset = end.next_multiple_of(if on_page { PAGE } else { ALIGNMENT });
+                    table.push((offset, len));
+                    offset
+                }
+            };
             offsets.push(offset);
-            end = offset + part.bytes.len();
+            end = offset + len;
         }
         let flags = if checksums.is_empty() { 0 } else { CHECKSUMS };
         let mut head = Vec::with_capacity(head_len);
@@ -208,13 +245,13 @@ impl Layout {
         head.extend_from_slice(&flags.to_le_bytes());
         head.extend_from_slice(&head_len_u32.to_le_bytes());
         // lossless: at most MAX_PARTS
-        head.extend_from_slice(&(parts.len() as u32).to_le_bytes());
+        head.extend_from_slice(&(count as u32).to_le_bytes());
         head.extend_from_slice(&(end as u64).to_le_bytes());
         head.push(if checksums.is_empty() { 0 } else { chunk_log2 });
         head.resize(PRELUDE, 0);
-        for (part, offset) in parts.iter().zip(&offsets) {
-            head.extend_from_slice(&(*offset as u64).to_le_bytes());
-            head.extend_from_slice(&(part.bytes.len() as u64).to_le_bytes());
+        for (offset, len) in table {
+            head.extend_from_slice(&(offset as u64).to_le_bytes());
+            head.extend_from_slice(&(len as u64).to_le_bytes());
         }
         head.extend_from_slice(checksums);
         head.extend_from_slice(meta);

@@ -71,6 +71,9 @@ impl Head {
         }
         let mut parts = Vec::with_capacity(count);
         let mut end = head_len as u64;
+        if len < end {
+            return Err(corrupt("the object is shorter than its head"));
+        }
         for entry in bytes[PRELUDE..PRELUDE + 16 * count].chunks_exact(16) {
             let (offset, part_len) = (le_u64(entry), le_u64(&entry[8..]));
             let part_end = offset.checked_add(part_len).filter(|part_end| *part_end <= len);

@@ -3,7 +3,6 @@
 use data_encoding::BASE64URL_NOPAD;
 
 use super::{Reference, corrupt, whole_varint};
-use crate::connectors::Value;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What every text starts with; the number is the version of the text, not of what it holds.
@@ -92,12 +91,11 @@ impl Reference {
     }
 
     /// The reference without what nobody else may see; [`left_out`](Self::left_out) says what that
-    /// was.
+    /// was. If it was anything, the signature goes too: it is of the whole.
     #[must_use]
     pub fn without_secrets(mut self) -> Self {
-        let setting = self.store.settings.get("seal");
-        let is_sealed = setting.is_some_and(|seal| *seal != Value::Bool(false));
-        if self.key.seal().is_some() || (is_sealed && self.inline.is_some()) {
+        let is_inside = self.inline.is_some() && self.store.seal().is_some();
+        if self.key.seal().is_some() || is_inside {
             self.key = self.key.sealed(None);
             self.inline = None;
             self.left_out.secret = true;
@@ -109,19 +107,22 @@ impl Reference {
             self.store = store.into();
             self.left_out.credentials = true;
         }
+        if self.left_out != LeftOut::default() {
+            self.signature = None; // it is of what was there before
+        }
         self
     }
 
     /// Checks that nothing is missing without which the object cannot be read.
     ///
     /// # Errors
-    /// [`ErrorKind::Permission`] for a reference without the secret of its object.
+    /// [`ErrorKind::Sealed`] for a reference without the secret of its object.
     pub fn check_complete(&self) -> Result<()> {
         if !self.left_out.secret {
             return Ok(());
         }
         Err(Error::new(
-            ErrorKind::Permission,
+            ErrorKind::Sealed,
             "resolve a proxy",
             "its object is sealed, and the reference was written as text without the secret",
         )
@@ -143,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::connectors::ConnectorConfig;
+    use crate::connectors::{ConnectorConfig, Value};
     use crate::{Key, Seal, StoreConfig};
 
     fn sealed() -> Reference {

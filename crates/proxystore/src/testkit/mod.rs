@@ -30,6 +30,8 @@
 //! The lines panic when they are broken, and so does a fixture that cannot open its connector.
 
 mod counting;
+#[doc(hidden)]
+pub mod fuzz;
 mod lines;
 mod steps;
 mod ttl;

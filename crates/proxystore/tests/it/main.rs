@@ -4,12 +4,14 @@
 mod conformance;
 mod file;
 mod future;
+mod fuzz;
 #[cfg(target_os = "linux")]
 mod hammer;
 mod lifetime;
 mod memory;
 mod multi;
 mod multi_conformance;
+mod old_bytes;
 mod ownership;
 mod payload;
 mod process;
@@ -17,11 +19,15 @@ mod process;
 mod redis;
 #[cfg(target_os = "linux")]
 mod seal;
+mod secrets;
 #[cfg(feature = "redis")]
 mod servers;
+#[cfg(target_os = "linux")]
 mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+#[cfg(feature = "arrow")]
+mod tables;
 #[cfg(target_os = "linux")]
 mod ttl;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proxystore::Buffer;
 use proxystore::buffer::ALIGNMENT;
 use proxystore::error::ErrorKind;
-use proxystore::payload::{PAGE, PRELUDE, Part, Payload, Received};
+use proxystore::payload::{Bytes, PAGE, PRELUDE, Part, Payload, Received};
 
 fn written(payload: Payload<'_>) -> Buffer {
     payload.frame().unwrap().parts().to_buffer()
@@ -55,7 +55,7 @@ proptest! {
     ) {
         let mut payload = Payload::new(codec, &meta[..]);
         for (bytes, allocated) in &parts {
-            payload.push(Part { bytes: bytes.into(), allocated: *allocated });
+            payload.push(Part { bytes: bytes.into(), allocated: *allocated, continues: false });
         }
         let bytes = written(payload);
         let received = Received::parse(bytes.clone()).unwrap();
@@ -70,6 +70,21 @@ proptest! {
             prop_assert_eq!(offset % if *allocated { PAGE } else { ALIGNMENT }, 0);
         }
         prop_assert!(received.part(parts.len()).is_none());
+    }
+
+    #[test]
+    fn a_part_in_pieces_is_a_part(
+        parts in vec(vec(vec(any::<u8>(), 0..200), 0..5), 0..5),
+        own: bool,
+    ) {
+        let mut in_pieces = Payload::new(1, &[][..]);
+        let mut whole = Payload::new(1, &[][..]);
+        for pieces in &parts {
+            in_pieces.push_pieces(pieces.iter().map(Bytes::from));
+            whole = whole.with_part(pieces.concat());
+        }
+        let in_pieces = if own { in_pieces.into_owned() } else { in_pieces };
+        prop_assert_eq!(&written(in_pieces)[..], &written(whole)[..]);
     }
 
     #[test]

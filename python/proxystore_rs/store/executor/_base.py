@@ -229,7 +229,7 @@ class StoreExecutor(Executor):
         place: Any = None
         if self._can_reserve and not isinstance(self.should_proxy, ProxyNever):
             try:
-                key = self.store.connector.new_key()
+                key = self.store._new_key()
             except NotImplementedError:
                 self._can_reserve = False
             else:

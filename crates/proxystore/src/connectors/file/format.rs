@@ -67,6 +67,25 @@ impl Trailer {
     }
 }
 
+/// Reads what may be the end of any file; for fuzzing.
+#[cfg(feature = "testkit")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some(end) = data.last_chunk::<LEN>() else { return };
+    let mut mended = *end;
+    let checksum = xxh3_64(&end[..24]).to_le_bytes();
+    mended[24..].copy_from_slice(&checksum);
+    let mut said = [0; 8];
+    said.copy_from_slice(&end[8..16]);
+    for bytes in [*end, mended] {
+        for file_len in [data.len() as u64, u64::from_le_bytes(said).saturating_add(LEN as u64)] {
+            if let Ok(trailer) = Trailer::parse(&bytes, file_len) {
+                assert_eq!(trailer.to_bytes(), bytes);
+                assert_eq!(trailer.len + LEN as u64, file_len);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

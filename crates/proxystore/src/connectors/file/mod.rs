@@ -14,6 +14,9 @@ mod place;
 mod read;
 mod write;
 
+#[cfg(feature = "testkit")]
+pub(crate) use format::fuzz;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;

@@ -6,6 +6,10 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Length of the head in bytes; a multiple of 16, so that the object stays aligned for numbers.
 pub(super) const HEAD: usize = 32;
 
+/// No object has more bytes, or more parts: what says so is damaged.
+const MAX_LEN: u64 = 1 << 48;
+pub(super) const MAX_PARTS: u64 = 1 << 20;
+
 const MAGIC: [u8; 6] = *b"\x89PXR\r\n";
 const VERSION: u16 = 1;
 
@@ -61,7 +65,11 @@ impl Head {
         }
         // The low half of the last number; its high half is the checksum.
         let part = number(24) as u32;
-        Ok(Self { len: number(8), generation: number(16), part })
+        let head = Self { len: number(8), generation: number(16), part };
+        if head.len > MAX_LEN || head.parts() > MAX_PARTS {
+            return Err(Fault::Damaged);
+        }
+        Ok(head)
     }
 
     /// Whether a key of this generation means the object.
@@ -108,6 +116,25 @@ pub(super) fn slot(id: &str) -> u16 {
         })
     });
     crc % 16384
+}
+
+/// Reads what may be the start of any string; for fuzzing.
+#[cfg(feature = "testkit")]
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut mended = data.to_vec();
+    if let Some(head) = mended.first_chunk_mut::<HEAD>() {
+        let checksum = xxh3_64(&head[..28]).to_le_bytes();
+        head[28..].copy_from_slice(&checksum[..4]);
+    }
+    for bytes in [data, &mended] {
+        let Ok(head) = Head::parse(bytes) else { continue };
+        assert_eq!(head.to_bytes(), bytes[..HEAD]);
+        assert!(head.is_meant(0) && head.is_meant(head.generation));
+        if let Some(last) = head.parts().checked_sub(1) {
+            let range = head.part_range(last);
+            assert!(range.start < range.end && range.end == head.len, "{range:?} of {head:?}");
+        }
+    }
 }
 
 #[cfg(test)]

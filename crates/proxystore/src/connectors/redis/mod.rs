@@ -26,13 +26,16 @@ mod settings;
 mod wait;
 mod write;
 
+#[cfg(feature = "testkit")]
+pub(crate) use layout::fuzz;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use redis::Value as Answer;
 
-use self::layout::{HEAD, Head, key_of};
+use self::layout::{HEAD, Head, MAX_PARTS, key_of};
 use self::parts::keys_of;
 use self::place::Place;
 use self::read::{Found, for_access};
@@ -45,7 +48,7 @@ use super::{
     wrong_length,
 };
 use crate::buffer::Buffer;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, check_id, fresh_generation, unique_id};
 use crate::payload::Parts;
 
@@ -163,6 +166,12 @@ impl Connector for RedisConnector {
         let in_parts = len > self.settings.whole_bytes;
         let part = if in_parts { self.settings.part_bytes as u32 } else { 0 };
         let head = Head { len, generation, part };
+        if head.parts() > MAX_PARTS {
+            return Err(Error::new(ErrorKind::Config, PUT, "the object has too many parts")
+                .with("parts", head.parts())
+                .with("limit", MAX_PARTS)
+                .with_hint("open the connector with a larger part_bytes"));
+        }
         let ttl = options.ttl.or(self.settings.ttl);
         let call = Call { deadline: options.deadline, ..Call::of(PUT, &id) };
         let stored = if in_parts {

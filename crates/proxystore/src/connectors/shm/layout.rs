@@ -168,6 +168,30 @@ impl fmt::Display for Name {
     }
 }
 
+/// Reads what may be the start of any file, and any name; for fuzzing.
+#[cfg(feature = "testkit")]
+pub(crate) fn fuzz(data: &[u8]) {
+    if let Some((bytes, rest)) = data.split_first_chunk::<HEADER>()
+        && let Some(header) = Header::decode(bytes)
+    {
+        let again = Header::decode(&header.encode()).map(Header::encode);
+        assert_eq!(again, Some(header.encode()));
+        for size in [data.len() as u64, header.capacity] {
+            if header.fits(size) {
+                let end = header.payload_at.checked_add(header.len);
+                assert!(end.is_some_and(|end| end <= size), "{header:?} in {size} bytes");
+            }
+        }
+        let _ = (header.is_live(), rest);
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        if let Some(name) = Name::parse(text) {
+            assert_eq!(name.to_string(), text);
+        }
+        let _ = Name::of_file(text);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,6 +42,9 @@ mod sys;
 mod views;
 mod wait;
 
+#[cfg(feature = "testkit")]
+pub(crate) use layout::fuzz;
+
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
