@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rust_examples import rust_example
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ARGUMENTS = {
@@ -14,6 +15,10 @@ ARGUMENTS = {
     "image_pipeline.py": [
         ["--exposures", "3", "--size", "256", "--repeat", "1", "--largest", "100000"],
         ["--exposures", "3", "--size", "256", "--repeat", "1", "--start-method", "spawn"],
+    ],
+    "rust_worker.py": [
+        ["--images", "5", "--size", "128", "--dtype", "uint16", "--worker", "image_worker"],
+        ["--images", "2", "--size", "64", "--dtype", "float32", "--worker", "image_worker"],
     ],
 }
 RUNS = [
@@ -23,10 +28,15 @@ RUNS = [
 ]
 
 
+def program(argument: str) -> str:
+    """The path of a program in Rust where its name is an argument."""
+    return str(rust_example(argument)) if argument == "image_worker" else argument
+
+
 @pytest.mark.parametrize(("name", "arguments"), RUNS)
 def test_example(name: str, arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name, *arguments],
+        [sys.executable, EXAMPLES / name, *map(program, arguments)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -41,3 +51,15 @@ def test_wrong_options_are_explained(tmp_path: Path) -> None:
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "--size must be a multiple of 64, not 100" in done.stderr
+
+
+def test_the_end_of_a_worker_is_reported(tmp_path: Path) -> None:
+    worker = tmp_path / "worker"
+    worker.write_text("#!/bin/sh\necho image_worker: out of stars\n")
+    worker.chmod(0o755)
+    program = [sys.executable, EXAMPLES / "rust_worker.py", "--images", "3", "--size", "64"]
+    program += ["--worker", worker]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "the worker ended. image_worker: out of stars" in done.stderr
+    assert "Traceback" not in done.stderr

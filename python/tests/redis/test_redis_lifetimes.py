@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from conftest import RedisServer
+    from redis_server import RedisServer
 
 
 def test_a_killed_process_leaks_nothing(redis: RedisServer) -> None:

@@ -138,6 +138,19 @@ impl<T: 'static> Future<T> {
         Ok(Self { factory, reference, lease, result: PhantomData })
     }
 
+    /// The future of a reference that another process made: of the future, or of one of its proxies.
+    ///
+    /// # Errors
+    /// What opening the store fails with, if the future has a lease.
+    pub fn from_reference(reference: Reference) -> Result<Self> {
+        Self::new(StoreFactory::from_reference(reference.clone()), reference)
+    }
+
+    /// The reference by which the future and its proxies travel.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// A proxy that waits for the result when it is used.
     pub fn proxy(&self) -> Proxy<T>
     where
@@ -245,8 +258,6 @@ impl<T> Serialize for Future<T> {
 
 impl<'de, T: 'static> Deserialize<'de> for Future<T> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let reference = Reference::deserialize(from)?;
-        Self::new(StoreFactory::from_reference(reference.clone()), reference)
-            .map_err(de::Error::custom)
+        Self::from_reference(Reference::deserialize(from)?).map_err(de::Error::custom)
     }
 }

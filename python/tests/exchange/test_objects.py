@@ -1,0 +1,58 @@
+"""Objects of every type that one language makes and the other uses, on every channel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from exchange_peer import Rust, RustError
+from exchange_samples import ARRAYS, NEUTRAL, ORIGINALS, PACKED, Measurement, check, sample
+
+from proxystore_rs.proxy import is_resolved
+from proxystore_rs.store import Store
+from proxystore_rs.store.exceptions import SerializationError
+from proxystore_rs.store.utils import get_key
+
+TYPES = [*NEUTRAL, *PACKED, *ARRAYS]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_from_rust(rust: Rust, store: Store[Any], url: str, kind: str) -> None:
+    proxy = rust.make(kind, url)
+    assert not is_resolved(proxy)
+    check(proxy, kind)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_from_python(rust: Rust, store: Store[Any], kind: str) -> None:
+    codec: Any = "msgpack" if kind in PACKED else None
+    # By its key, as `None` and booleans have no proxies in Python.
+    key = store.put(ORIGINALS.get(kind, sample(kind)), codec=codec)
+    rust.check(kind, store.proxy_from_key(key))
+
+
+def test_dataclasses_are_structs(rust: Rust, store: Store[Any], url: str) -> None:
+    proxy = rust.make("struct", url)
+    assert store.get(get_key(proxy), type=Measurement) == ORIGINALS["struct"]
+
+
+def test_integers_of_rust_end_at_64_bits(store: Store[Any]) -> None:
+    for number in (2**64, -(2**63) - 1):
+        with pytest.raises(SerializationError, match="64 bits"):
+            store.put([number], codec="msgpack")
+
+
+def test_another_type_is_an_error_in_rust(rust: Rust, store: Store[Any]) -> None:
+    for kind, found in (("bytes", "UTF-8"), ("array:f8:C:5", "UTF-8")):
+        with pytest.raises(RustError, match=f"found={found}") as raised:
+            rust.check(kind, store.proxy("text"))
+        assert raised.value.kind == "Incompatible"
+    with pytest.raises(RustError, match="expected=<f8, found=<i8") as raised:
+        rust.check("array:f8:C:5", store.proxy(sample("array:i8:C:5")))
+    assert raised.value.kind == "Decode"
+
+
+def test_pickled_objects_are_pythons_alone(rust: Rust, store: Store[Any]) -> None:
+    with pytest.raises(RustError, match="only Python reads this") as raised:
+        rust.check("list", store.proxy({1, 2, 3}))
+    assert raised.value.kind == "Incompatible"
