@@ -50,10 +50,10 @@ fn facts() -> Facts {
     Facts {
         len: Some(2),
         shape: Some(vec![2, 3]),
-        dtype: Some("<f8".to_owned()),
+        dtype: Some("<f8".into()),
         nbytes: Some(48),
         created: Some(1_790_000_000_000),
-        origin: Some("node7".to_owned()),
+        origin: Some("node7".into()),
     }
 }
 
