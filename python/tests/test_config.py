@@ -60,6 +60,7 @@ def test_defaults() -> None:
         "seal": False,
         "compression": None,
         "checksums": None,
+        "sites": None,
     }
 
 

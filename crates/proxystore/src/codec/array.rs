@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::buffer::Buffer;
 use crate::codec::{ARRAY, AnyArray, Bool, Decode, Element, Encode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Bytes, Part, Payload, Received};
 
 #[cfg(target_endian = "big")]
@@ -65,6 +66,10 @@ pub(crate) fn payload<'a, T: Element>(
     let bytes = Bytes::Borrowed(bytemuck::cast_slice(elements));
     payload.push(Part { allocated, ..bytes.into() });
     Ok(payload)
+}
+
+pub(crate) fn facts<T: Element>(shape: &[usize], elements: usize) -> Facts {
+    Facts::of_array(T::DTYPE, shape, elements * size_of::<T>()) // they are in memory: no overflow
 }
 
 /// Number of elements of a shape.
@@ -149,6 +154,10 @@ impl<T: Element> Encode for Array<T> {
     fn encode(&self) -> Result<Payload<'_>> {
         payload(&self.shape, self.order, self, false)
     }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(&self.shape, self.len())
+    }
 }
 
 impl<T: Element> Decode for Array<T> {
@@ -213,6 +222,10 @@ impl<T: Element> Encode for ArrayMut<T> {
     fn encode(&self) -> Result<Payload<'_>> {
         payload(&self.shape, Order::C, self, true)
     }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(&self.shape, self.len())
+    }
 }
 
 impl<T: Element> From<ArrayMut<T>> for Array<T> {
@@ -228,6 +241,10 @@ macro_rules! vectors {
         impl Encode for Vec<$type> {
             fn encode(&self) -> Result<Payload<'_>> {
                 payload(&[self.len()], Order::C, self, false)
+            }
+
+            fn facts(&self) -> Facts {
+                facts::<$type>(&[self.len()], self.len())
             }
         }
         impl Decode for Vec<$type> {

@@ -40,6 +40,7 @@ pub use table::TableMeta;
 use crate::buffer::Buffer;
 use crate::connectors::Access;
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Payload, Received};
 
 /// Number of the raw bytes codec.
@@ -66,6 +67,12 @@ pub trait Encode {
     /// # Errors
     /// [`ErrorKind::Encode`] when the object has no representation in its codec.
     fn encode(&self) -> Result<Payload<'_>>;
+
+    /// What is worth knowing of the object without fetching it; nothing unless a type says so. It
+    /// travels in the references of proxies, and is asked for each, so it must be cheap.
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
 }
 
 /// An object that can be got back.
@@ -132,11 +139,19 @@ impl Encode for [u8] {
     fn encode(&self) -> Result<Payload<'_>> {
         Ok(Payload::new(RAW, &[][..]).with_part(self))
     }
+
+    fn facts(&self) -> Facts {
+        Facts::of_len(self.len())
+    }
 }
 
 impl Encode for Vec<u8> {
     fn encode(&self) -> Result<Payload<'_>> {
         self.as_slice().encode()
+    }
+
+    fn facts(&self) -> Facts {
+        self.as_slice().facts()
     }
 }
 
@@ -151,6 +166,10 @@ impl Encode for Buffer {
     fn encode(&self) -> Result<Payload<'_>> {
         (**self).encode()
     }
+
+    fn facts(&self) -> Facts {
+        (**self).facts()
+    }
 }
 
 impl Decode for Buffer {
@@ -160,6 +179,7 @@ impl Decode for Buffer {
     }
 }
 
+// Without its length: readers count code points, which takes reading all of it.
 impl Encode for str {
     fn encode(&self) -> Result<Payload<'_>> {
         Ok(Payload::new(UTF8, &[][..]).with_part(self.as_bytes()))

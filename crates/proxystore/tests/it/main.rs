@@ -3,6 +3,7 @@
 
 mod arrays;
 mod conformance;
+mod facts;
 mod file;
 mod future;
 mod fuzz;
@@ -30,5 +31,7 @@ mod shm_conformance;
 mod store;
 #[cfg(feature = "arrow")]
 mod tables;
+mod trust;
 #[cfg(target_os = "linux")]
 mod ttl;
+mod views;
