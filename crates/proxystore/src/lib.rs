@@ -91,4 +91,5 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/futures.md")]
 #[doc = include_str!("../../../docs/guide/ownership.md")]
+#[doc = include_str!("../../../docs/languages.md")]
 struct Guide;
