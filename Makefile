@@ -72,6 +72,13 @@ sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (nee
 	@$(STEP) "Python tests under valgrind" scripts/memcheck $(VENV) \
 		python/tests/proxy/test_behaviour.py python/tests/store/test_objects.py
 
+# Seconds for each of the fuzz targets.
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## what reads foreign bytes, under libFuzzer (needs a C++ compiler; minutes)
+	@scripts/fuzz $(FUZZ_SECONDS)
+
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)
 	@for topic in $(filter-out %/harness.py %/engines.py,$(wildcard bench/python/*.py)); do \
@@ -93,7 +100,7 @@ compat: $(STAMPS)/test ## build the distribution that provides the import name p
 
 .PHONY: clean
 clean: ## remove everything that was built or installed
-	rm -rf $(VENV) .venvs target dist demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs target fuzz/target fuzz/corpus fuzz/artifacts dist demo-output .pytest_cache .mypy_cache .ruff_cache
 	find python -name '_core*.so' -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

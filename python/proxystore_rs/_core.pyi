@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import GenericAlias, TracebackType
 from typing import (
     Any,
+    ClassVar,
     Generic,
     Literal,
     ParamSpec,
@@ -30,6 +31,8 @@ from typing import (
 
 from typing_extensions import disjoint_base
 
+from proxystore_rs.store import view as _view
+
 _T = TypeVar("_T")
 _T_co = TypeVar("_T_co", covariant=True)
 _S = TypeVar("_S")
@@ -37,6 +40,16 @@ _S_co = TypeVar("_S_co", covariant=True)
 _P = ParamSpec("_P")
 _Codec: TypeAlias = Literal["msgpack", "data"]
 _Bytes: TypeAlias = bytes | bytearray | memoryview | Buffer
+
+class _ViewFunction(Protocol):
+    """`Proxy.view` makes a view of a proxy; `p.view` is the target's."""
+
+    @overload
+    def __get__(
+        self, instance: None, owner: type[Any], /
+    ) -> Callable[[Proxy[Any]], _view.View]: ...
+    @overload
+    def __get__(self, instance: Proxy[Any], owner: type[Any], /) -> Any: ...
 
 class _SupportsNext(Protocol[_S_co]):
     def __next__(self) -> _S_co: ...
@@ -66,6 +79,7 @@ class Proxy(Any, Generic[_T_co]):  # type: ignore[misc]
         cache_defaults: bool = False,
         target: _T_co | None = None,
     ) -> None: ...
+    view: ClassVar[_ViewFunction]
     def __getattr__(self, name: str) -> Any: ...
     def __setattr__(self, name: str, value: Any, /) -> None: ...
     def __delattr__(self, name: str, /) -> None: ...
@@ -177,6 +191,20 @@ def _proxy(
     /,
 ) -> Proxy[_S]: ...
 def _count_guards(change: int) -> int: ...
+def _facts(
+    object: object,
+) -> (
+    tuple[
+        str | None,
+        int | None,
+        tuple[int, ...] | None,
+        str | None,
+        int | None,
+        int | None,
+        str | None,
+    ]
+    | None
+): ...
 
 @final
 class Buffer:
@@ -359,6 +387,28 @@ class StoreFactory(Generic[_S, _T]):
     def resolve(self) -> _T: ...
     def resolve_async(self) -> None: ...
 
+@disjoint_base
+class ViewBase:
+    """Base of the view class."""
+
+    def __new__(cls, store: StoreBase | None, source: Any) -> Self: ...
+    @property
+    def _factory(self) -> StoreFactory[Any, Any]: ...
+    @property
+    def _is_open(self) -> bool: ...
+    @property
+    def _kind(self) -> str: ...
+    @property
+    def _layout(self) -> tuple[str | None, tuple[int, ...]]: ...
+    @property
+    def _table(self) -> tuple[str, int, list[str]]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def _select(self, selections: list[slice | bytes]) -> Any: ...
+    def _bytes(self, start: int, stop: int) -> bytes: ...
+    def _part(self, part: int) -> Buffer: ...
+    def _load(self, parallel: int, progress: Callable[[int, int], object] | None) -> Any: ...
+
 @final
 class Lease:
     """Keeps an object, or the record of a future, alive as long as it lives."""
@@ -386,6 +436,7 @@ def _copy(store: StoreBase, factory: StoreFactory[Any, Any]) -> Any: ...
 
 stores: dict[str, Any]
 
+def _require_producers(keys: list[str] | None) -> None: ...
 def _restore(reference: bytes) -> Proxy[Any]: ...
 def _to_text(proxy: Any, secret: bool = False) -> str: ...
 def _from_text(text: str) -> Proxy[Any]: ...

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 from proxystore_rs.exceptions import SerializationError
@@ -176,7 +176,6 @@ def _batch(arrow: Any, table: Any) -> Any:
     return batches[0] if batches else arrow.RecordBatch.from_pylist([], schema=table.schema)
 
 
-@cache
 def _pyarrow() -> Any:
     arrow = _import("pyarrow")
     if int(arrow.__version__.partition(".")[0]) < _OLDEST_PYARROW:

@@ -12,7 +12,8 @@ when the proxy is first used. From then on every operation is forwarded to the t
 
 What looks at a proxy without using it does not resolve it: `repr`, `pickle`, `copy`,
 `isinstance(p, Proxy)`, the functions of this module, and the probes of debuggers and schedulers
-(`__dask_*`, `_repr_*_`, `_ipython_*`). To find out what does resolve it, see `no_resolve`.
+(`__dask_*`, `_repr_*_`, `_ipython_*`). Nor do questions that the `facts` in the reference of a
+store's proxy answer: `len(p)`, and the `shape` and `dtype` of an array. To find out what does resolve it, see `no_resolve`.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar
 
-from proxystore_rs._core import Proxy, StoreFactory, _count_guards
+from proxystore_rs._core import Proxy, StoreFactory, _count_guards, _facts
 from proxystore_rs.exceptions import ProxyStoreError
 
 __all__ = [
     "DefaultClassType",
     "DefaultHashType",
     "FactoryType",
+    "Facts",
     "Proxy",
     "ProxyLocker",
     "ProxyOr",
     "ProxyResolveError",
     "UnwantedResolveError",
     "extract",
+    "facts",
     "get_factory",
     "is_resolved",
     "no_resolve",
@@ -246,6 +250,51 @@ def get_factory(proxy: Proxy[T]) -> FactoryType[T]:
     <class 'dict'>
     """
     return proxy.__proxy_factory__
+
+
+class Facts(NamedTuple):
+    """What is known of the target of a proxy without fetching it; `None` is what is not known.
+
+    Facts describe the object as it was stored.
+    """
+
+    type: str | None = None
+    """Its class, such as `numpy.ndarray`; builtin ones without module."""
+    len: int | None = None
+    """What `len` says of it."""
+    shape: tuple[int, ...] | None = None
+    """Lengths of the dimensions of an array; rows and columns of a table."""
+    dtype: str | None = None
+    """NumPy's type string of the elements of an array, such as `<f8`."""
+    nbytes: int | None = None
+    """Bytes of the elements of an array, or of the columns of a table."""
+    created: datetime | None = None
+    """When it was stored, in UTC, by the clock of the host that stored it."""
+    origin: str | None = None
+    """The name of that host."""
+
+
+def facts(proxy: object) -> Facts:
+    """Return what the reference of a store's proxy says of its target, without resolving it.
+
+    Nothing is known of proxies of other factories, nor of objects that may change: those of
+    futures, owners and borrows.
+
+    >>> from proxystore_rs.store import open_store
+    >>> with open_store('memory://facts') as store:
+    ...     known = facts(store.proxy([1, 2, 3]))
+    >>> known.type, known.len, known.shape
+    ('list', 3, None)
+    """
+    told = _facts(proxy)
+    if told is None:
+        return Facts()
+    kind, length, shape, dtype, nbytes, milliseconds, origin = told
+    created = None
+    if milliseconds is not None:
+        with contextlib.suppress(OverflowError):  # the clock of that host was out of its mind
+            created = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
+    return Facts(kind, length, shape, dtype, nbytes, created, origin)
 
 
 class ProxyLocker(Generic[T]):

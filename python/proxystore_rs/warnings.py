@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ExperimentalWarning"]
+__all__ = ["ExperimentalWarning", "UntrustedImportWarning"]
 
 
 class ExperimentalWarning(Warning):
@@ -10,4 +10,12 @@ class ExperimentalWarning(Warning):
 
     >>> import warnings
     >>> warnings.simplefilter("ignore", ExperimentalWarning)
+    """
+
+
+class UntrustedImportWarning(Warning):
+    """A reference names a class that this process does not know, and that is imported and used.
+
+    Remedy: the text says how to register it, or how to allow all classes. To import none, see
+    `proxystore_rs.trust.imports`.
     """

@@ -56,9 +56,11 @@ def test_defaults() -> None:
         "cache_bytes": 1 << 30,
         "read_only": False,
         "inline_bytes": 0,
+        "codec": None,
         "seal": False,
         "compression": None,
         "checksums": None,
+        "sites": None,
     }
 
 

@@ -14,7 +14,7 @@ use crate::pickle::{Encoded, Memory, undecodable};
 
 /// Types of the elements of arrays in the array codec. Any other may stand for addresses, which
 /// must not be taken from what was received.
-const PLAIN: [&str; 14] = [
+pub(crate) const PLAIN: [&str; 14] = [
     "|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8",
     "<c16",
 ];

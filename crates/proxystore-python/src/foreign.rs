@@ -19,7 +19,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 use crate::buffer::View;
 use crate::codec::{self, Codec};
 use crate::error::from_python;
-use crate::{foreign_key, value};
+use crate::{foreign_key, trust, value};
 
 /// Kind of the URLs of connectors written in Python.
 pub(crate) const KIND: &str = "python";
@@ -42,6 +42,7 @@ impl ForeignConnector {
         let cross_process = connector
             .getattr_opt(intern!(connector.py(), "cross_process"))?
             .is_none_or(|said| said.extract().unwrap_or(true));
+        trust::know(&connector.get_type())?;
         let deferred = connector.hasattr(intern!(connector.py(), "new_key"))?;
         Ok(Self { connector: connector.clone().unbind(), config, cross_process, deferred })
     }
@@ -114,7 +115,7 @@ pub(crate) fn options_of<'py>(
             if Codec::of_process(py)? == Codec::Data {
                 return Err(codec::pickled_config(py));
             }
-            pickle(py, "loads")?.call1((PyBytes::new(py, bytes),))
+            trust::loads(py, bytes)
         }
         _ => Ok(value::dict(py, &config.options)?.into_any()),
     }

@@ -9,11 +9,10 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
 
-use crate::value;
+use crate::{trust, value};
 
 static PICKLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static BYTES_IO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// Paths of key classes and the classes themselves, both ways.
 static CLASSES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
@@ -38,7 +37,7 @@ pub(crate) fn to_python<'py>(py: Python<'py>, key: &Key) -> PyResult<Bound<'py, 
         let digit = |c: u8| char::from(c).to_digit(16).unwrap_or_default() as u8; // below 16
         let pairs = hex.as_bytes().chunks_exact(2);
         let bytes: Vec<u8> = pairs.map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
-        return LOADS.import(py, "pickle", "loads")?.call1((PyBytes::new(py, &bytes),));
+        return trust::loads(py, &bytes);
     }
     let mut fields = key.id().split('|');
     let class = class_at(py, fields.next().unwrap_or_default())?;
@@ -119,10 +118,7 @@ fn class_at<'py>(py: Python<'py>, path: &str) -> PyResult<Bound<'py, PyAny>> {
         return Ok(class);
     }
     let (module, name) = path.split_once(':').unwrap_or((path, ""));
-    let mut class = py.import(module)?.into_any();
-    for part in name.split('.') {
-        class = class.getattr(part)?;
-    }
+    let class = trust::key_class(py, module, name)?;
     classes(py).set_item(path, &class)?;
     Ok(class)
 }

@@ -23,6 +23,7 @@ mod pickle;
 pub mod proxy;
 mod store;
 mod table;
+mod trust;
 mod value;
 
 use pyo3::prelude::*;
@@ -45,15 +46,18 @@ mod _core {
     use crate::multi::{multi_config, multi_parts};
     #[pymodule_export]
     use crate::store::{
-        Lease, StoreBase, StoreFactory, copy_object, fail_future, failure_of, hold_lease,
+        Lease, StoreBase, StoreFactory, ViewBase, copy_object, fail_future, failure_of, hold_lease,
         metrics_instruments, metrics_observations, metrics_text, proxy_from_text, restore_factory,
         restore_proxy, settle_future, text_from_proxy,
     };
 
+    #[pymodule_export]
+    use crate::trust::require;
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::proxy::register(module)?;
-        crate::store::register_reducer(module.py());
+        crate::store::register_with_proxies(module.py());
         module.add("stores", crate::store::stores(module.py()))
     }
 }

@@ -32,6 +32,7 @@
 //!   borrowed, and lent to tasks. A [`Lifetime`](patterns::Lifetime) frees many at once.
 //! - [`Connector`]: moves bytes to and from one kind of channel, under a written
 //!   [contract](connectors).
+//! - [`View`]: an object of which only the parts are read that are used.
 //! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays,
 //!   tables.
 //! - [`Error`]: one type that says what was attempted, what went wrong and what to do.
@@ -73,6 +74,8 @@ pub mod seal;
 pub mod store;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod trust;
+pub mod view;
 
 pub use buffer::Buffer;
 pub use connectors::{Access, Capabilities, Connector, ConnectorConfig};
@@ -83,6 +86,7 @@ pub use proxy::{Factory, Locked, Proxy};
 pub use reference::Reference;
 pub use seal::Seal;
 pub use store::{Store, StoreConfig};
+pub use view::View;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
@@ -92,4 +96,5 @@ struct Readme;
 #[doc = include_str!("../../../docs/guide/futures.md")]
 #[doc = include_str!("../../../docs/guide/ownership.md")]
 #[doc = include_str!("../../../docs/languages.md")]
+#[doc = include_str!("../../../docs/guide/views.md")]
 struct Guide;

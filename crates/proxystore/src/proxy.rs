@@ -9,6 +9,7 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::reference::Reference;
 
 /// Produces the target of a proxy.
@@ -134,6 +135,12 @@ impl<T: 'static> Proxy<T> {
             .spawn(move || drop(shared.resolve().map(drop)))
             .map(drop)
             .map_err(|source| Error::io("resolve in the background", source))
+    }
+
+    /// What is known of the target without fetching it; nothing when the factory exists in this
+    /// process alone. Facts stay what they were when the object was stored.
+    pub fn facts(&self) -> Facts {
+        self.reference().map(|reference| reference.facts).unwrap_or_default()
     }
 
     /// The reference by which the proxy travels.

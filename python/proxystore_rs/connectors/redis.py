@@ -31,7 +31,8 @@ class RedisConnector(NativeConnector):
     User and password stay in this process: they are in `config()`, and thus in references, only
     with `share_credentials`. Whoever opens a configuration without them takes them from the
     environment variables `PROXYSTORE_REDIS_USERNAME` and `PROXYSTORE_REDIS_PASSWORD`, and so does
-    this constructor.
+    this constructor. Where `PROXYSTORE_REDIS_HOSTS` lists servers (patterns of hosts, separated by
+    commas), no others get what is in the environment, whatever a reference names.
 
     Args:
         hostname: the server.
@@ -199,7 +200,7 @@ class RedisConnector(NativeConnector):
             found["hostname"], found["port"] = _host_and_port(hosts)
         else:
             raise StoreConfigError(
-                f"a URL of kind {scheme!r} is not one of Redis; write redis://HOST:PORT/DATABASE, "
+                f"a URL of kind {scheme.partition(':')[0]!r} is not one of Redis; write redis://HOST:PORT/DATABASE, "
                 "rediss://, redis+unix:///PATH or redis+cluster://HOST:PORT,HOST:PORT"
             )
         if database:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from proxystore_rs import trust
 from proxystore_rs.exceptions import StoreConfigError
 from proxystore_rs.utils.imports import import_from_path
 
@@ -87,6 +88,8 @@ def key_type(scheme: str) -> Any:
 
 
 def _import(path: str) -> Any:
+    if path in trust._registered:
+        return trust._registered[path]
     try:
         return import_from_path(path)
     except ImportError as error:

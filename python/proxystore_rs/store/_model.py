@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, dataclass_transform
 
 from proxystore_rs.exceptions import StoreConfigError
 
 Check = Callable[[Any], Any]
 """Returns the value to keep, or raises Unfit, which says what the field may hold."""
+
+
+_SECRET = ("username", "password")
+"""What is never shown."""
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a value with stars for what is secret, however deep it lies: fit for texts."""
+    if isinstance(value, Mapping):
+        return {
+            name: "***" if name in _SECRET else without_secrets(item)
+            for name, item in value.items()
+        }
+    if type(value) in (list, tuple):
+        return type(value)(map(without_secrets, value))
+    return value
 
 
 class Unfit(Exception):
@@ -42,8 +58,9 @@ class Model:
     def __init__(self, **fields: Any) -> None:
         unknown = [name for name in fields if name not in self._checks]
         if unknown:
+            got = without_secrets(fields)[unknown[0]]
             raise StoreConfigError(
-                f"{type(self).__name__} has no field {unknown[0]!r} (got {fields[unknown[0]]!r}); "
+                f"{type(self).__name__} has no field {unknown[0]!r} (got {got!r}); "
                 f"its fields are {', '.join(self._checks)}"
             )
         for name in self._checks:
@@ -73,7 +90,8 @@ class Model:
             raise StoreConfigError(f"{cls.__name__}.{name}: {error}") from None
         except Unfit as error:
             raise StoreConfigError(
-                f"{cls.__name__}.{name} must be {error}, not {value!r} ({type(value).__name__})"
+                f"{cls.__name__}.{name} must be {error}, not {without_secrets(value)!r} "
+                f"({type(value).__name__})"
             ) from None
 
     def __delattr__(self, name: str) -> None:
@@ -121,7 +139,7 @@ class Model:
             return obj
         if not isinstance(obj, Mapping):
             raise StoreConfigError(
-                f"a {cls.__name__} is made of a dictionary of its fields, not {obj!r}"
+                f"a {cls.__name__} is made of a dictionary of its fields, not {without_secrets(obj)!r}"
             )
         return cls(**obj)
 
@@ -203,3 +221,15 @@ def options(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise Unfit("a dictionary with strings as keys")
     return dict(value)
+
+
+def names(value: Any) -> list[str] | None:
+    """Accept several strings, which are copied, or None."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise Unfit("a list of strings, or None")
+    found = list(value)
+    if not all(isinstance(name, str) for name in found):
+        raise Unfit("a list of strings, or None")
+    return [str.__str__(name) for name in found]

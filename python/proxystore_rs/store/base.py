@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from proxystore_rs._core import NativeConnector, StoreBase
 from proxystore_rs.exceptions import SerializationError, StoreConfigError
 from proxystore_rs.proxy import ProxyLocker
+from proxystore_rs.store import _model
 from proxystore_rs.store.config import ConnectorConfig, StoreConfig, pickle_functions
 from proxystore_rs.utils.imports import get_object_path
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from proxystore_rs.store.future import Future
     from proxystore_rs.store.metrics import StoreMetrics
     from proxystore_rs.store.ref import OwnedProxy
+    from proxystore_rs.store.view import View
 
 ConnectorT = TypeVar("ConnectorT")
 T = TypeVar("T")
@@ -67,6 +69,8 @@ class Store(StoreBase, Generic[ConnectorT]):
             bytes anyway, such as Redis.
         codec: `"msgpack"` stores objects as MessagePack, `"data"` stores what every language reads
             and refuses to read pickles; by default pickle takes what nothing else does.
+        sites: objects may be resolved only on hosts or sites (`PROXYSTORE_SITE`) whose name matches
+            one of these patterns, such as `"*.alcf.anl.gov"`; without, everywhere.
 
     >>> from proxystore_rs.connectors.memory import MemoryConnector
     >>> with Store('docs', MemoryConnector('docs'), register=True) as store:
@@ -93,6 +97,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         compression: Literal["zstd", "lz4"] | None = None,
         checksums: bool | None = None,
         codec: Codec | None = None,
+        sites: Iterable[str] | None = None,
     ) -> None:
         missing = [name for name in ("put", "get", "config") if not hasattr(connector, name)]
         if missing:
@@ -111,6 +116,7 @@ class Store(StoreBase, Generic[ConnectorT]):
         self._compression = compression
         self._checksums = checksums
         self._codec: Codec | None = codec
+        self._sites = _names(sites)
         self._auto_register = register
         self._metrics = None
         if metrics:
@@ -129,6 +135,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             ("compression", StoreConfig._checked("compression", compression), None),
             ("checksums", StoreConfig._checked("checksums", checksums), None),
             ("codec", codec, None),
+            ("sites", self._sites, None),
         ):
             if value != default:
                 settings[setting] = value
@@ -248,6 +255,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             compression=self._compression,
             checksums=self._checksums,
             codec=self._codec,
+            sites=self._sites,
         )
 
     @classmethod
@@ -270,6 +278,7 @@ class Store(StoreBase, Generic[ConnectorT]):
             compression=config.compression,
             checksums=config.checksums,
             codec=config.codec,
+            sites=config.sites,
         )
 
     @overload
@@ -425,6 +434,21 @@ class Store(StoreBase, Generic[ConnectorT]):
             return obj
         return _own(proxy, lease=lease)
 
+    def view(self, source: Any) -> View:
+        """Return a view of the object of a proxy or a key: what is used of it is read, and no more.
+
+        Nothing is read yet, and a proxy is not resolved. A proxy of another store is viewed there.
+
+        >>> from proxystore_rs.connectors.memory import MemoryConnector
+        >>> with Store('views', MemoryConnector('docs-views'), register=True) as store:
+        ...     view = store.view(store.put(b'0123456789'))
+        ...     len(view), view[2:5]
+        (10, b'234')
+        """
+        from proxystore_rs.store.view import View
+
+        return View(self, source)
+
     def empty(
         self,
         shape: int | Sequence[int],
@@ -465,3 +489,10 @@ class Store(StoreBase, Generic[ConnectorT]):
                 f"a store named {self.name!r} is open on {self._channel}, not on {url}; give "
                 "stores on different channels different names",
             )
+
+
+def _names(sites: Iterable[str] | None) -> list[str] | None:
+    try:
+        return _model.names(sites)
+    except _model.Unfit as error:
+        raise StoreConfigError(f"sites must be {error}, not {sites!r}") from None

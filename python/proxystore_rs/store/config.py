@@ -21,6 +21,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from proxystore_rs._core import _takes_data_only
+from proxystore_rs import trust
 from proxystore_rs.connectors.protocols import Connector
 from proxystore_rs.exceptions import SerializationError, StoreConfigError, UntrustedError
 from proxystore_rs.store import _kinds, _model
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     import pathlib
 
 __all__ = ["ConnectorConfig", "StoreConfig"]
-
-
-_SECRET = ("password",)
-"""Options that are never shown."""
 
 
 class ConnectorConfig(_model.Model):
@@ -59,8 +56,9 @@ class ConnectorConfig(_model.Model):
     _checks: ClassVar[dict[str, _model.Check]] = {"kind": _model.text, "options": _model.options}
 
     def __repr__(self) -> str:
-        options = {name: "***" if name in _SECRET else self.options[name] for name in self.options}
-        return f"ConnectorConfig(kind={self.kind!r}, options={options!r})"
+        return (
+            f"ConnectorConfig(kind={self.kind!r}, options={_model.without_secrets(self.options)!r})"
+        )
 
     def get_connector_type(self) -> type[Connector[Any]]:
         """Return the class of the connector.
@@ -115,12 +113,12 @@ class StoreConfig(_model.Model):
         auto_register: Whether the store registers itself.
         cache_bytes: How many bytes of objects to keep in memory.
         read_only: Whether arrays are handed out read-only.
-        inline_bytes: How large objects may be that travel in their references.
         seal: Whether objects are encrypted (True), and their references signed too ("signed").
         compression: How objects are compressed: "zstd", "lz4" or None.
         checksums: Whether stored objects have checksums; None leaves it to the connector.
         inline_bytes: How many bytes an object may take to travel inside its reference.
         codec: `"msgpack"` or `"data"` (see `Store`); None for whatever suits the object.
+        sites: Patterns of the hosts and sites where objects may be resolved; None for all.
 
     Raises:
         StoreConfigError: When a field is missing, unknown, or of another type.
@@ -141,6 +139,7 @@ class StoreConfig(_model.Model):
     compression: Literal["zstd", "lz4"] | None = None
     checksums: bool | None = None
     codec: Literal["msgpack", "data"] | None = None
+    sites: list[str] | None = None
 
     _checks: ClassVar[dict[str, _model.Check]] = {
         "name": _model.text,
@@ -158,6 +157,7 @@ class StoreConfig(_model.Model):
         "compression": _model.one_of(None, "zstd", "lz4"),
         "checksums": _model.one_of(None, True, False),
         "codec": _model.one_of(None, "msgpack", "data"),
+        "sites": _model.names,
     }
 
     @classmethod
@@ -202,6 +202,7 @@ class StoreConfig(_model.Model):
         "compression": "compression",
         "checksums": "checksums",
         "codec": "codec",
+        "sites": "sites",
     }
 
     def _native(self) -> tuple[str, str, dict[str, Any], dict[str, Any], bytes | None]:
@@ -238,7 +239,7 @@ class StoreConfig(_model.Model):
                 "deserializer, which could run code, and codec='data' is set. Give the functions "
                 "to the store that this process registers under its name",
             )
-        functions = pickle.loads(extension) if extension else {}
+        functions = trust._loads(extension) if extension else {}
         return cls(name=name, connector=connector, **fields, **functions)
 
 

@@ -168,10 +168,13 @@ def open_store(url: str, *, name: str | None = None, **settings: Any) -> Store[A
 
 
 def _without_credentials(url: str) -> str:
-    """Return the URL without user and password, which are no part of a store's name."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+    """Return the URL without users and passwords, which are no part of a store's name."""
+    if "://" not in url and "@" in url:  # misspelt; the name is part of the error that comes
+        return f"{url.partition(':')[0]}:{url.rpartition('@')[2]}"
+    import re
+
+    end = "/;" if url.startswith("multi:") else "/"
+    return re.sub(f"://[^{end}]*@", "://", url)
 
 
 def _open(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from proxystore_rs.proxy import Proxy, get_factory, is_resolved
+from proxystore_rs.proxy import Proxy, extract, get_factory, is_resolved
 from proxystore_rs.store import get_store
 
 
@@ -126,7 +126,7 @@ def store_of_worker(proxy: Any) -> tuple[int, int]:
 
 
 def use_and_tell_key(proxy: Any) -> Any:
-    assert len(proxy) and is_resolved(proxy)
+    assert len(extract(proxy)) and is_resolved(proxy)
     factory: Any = get_factory(proxy)
     return factory.key
 

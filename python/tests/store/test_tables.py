@@ -163,6 +163,14 @@ def test_pandas_frames_have_a_neutral_form() -> None:
     back.loc["first", "ints"] = 7  # memory of its own
 
 
+def test_data_alone_includes_pandas_frames(make_store: Callable[..., Store[Any]]) -> None:
+    store = make_store("memory", codec="data")
+    frame = pd.DataFrame({"a": [1, 2]}, index=["x", "y"])
+    pd.testing.assert_frame_equal(_round_trip(store, frame), frame)
+    with pytest.raises(SerializationError, match="cannot be stored as an Arrow table"):
+        store.put(pd.DataFrame({"z": [1j]}))
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -8,10 +8,12 @@ from typing import Any, assert_type
 
 from proxystore_rs.connectors.local import LocalConnector
 from proxystore_rs.proxy import (
+    Facts,
     Proxy,
     ProxyLocker,
     ProxyOr,
     extract,
+    facts,
     get_factory,
     is_resolved,
     resolve,
@@ -60,6 +62,8 @@ def main() -> None:
         assert_type(Proxy.to_text(proxy, secret=True), str)
         assert_type(Proxy.from_text(Proxy.to_text(proxy)), Proxy[Any])
         assert_type(is_resolved(proxy), bool)
+        assert_type(facts(proxy), Facts)
+        assert_type(facts(proxy).shape, tuple[int, ...] | None)
         resolve(proxy)
         assert get_store(proxy) is store
 

@@ -9,6 +9,7 @@ use std::ptr::null_mut;
 
 use pyo3::ffi::{self, Py_ssize_t, PyObject, PyTypeObject};
 
+use super::facts;
 use super::fields::known_class;
 use super::object::{Held, ProxyObject, held, proxy_type};
 use super::python::{self, names};
@@ -33,17 +34,22 @@ enum Name {
     Text,
 }
 
+/// The letters of a name, none if it has others than ASCII.
+#[inline(always)]
+unsafe fn ascii<'a>(name: *mut PyObject) -> &'a [u8] {
+    if ffi::PyUnicode_IS_COMPACT_ASCII(name) == 0 {
+        return b"";
+    }
+    let length = ffi::PyUnicode_GET_LENGTH(name).cast_unsigned();
+    std::slice::from_raw_parts(ffi::PyUnicode_DATA(name).cast::<u8>(), length)
+}
+
 #[inline(always)]
 unsafe fn classify(name: *mut PyObject) -> Name {
     if ffi::PyUnicode_Check(name) == 0 {
         return Name::Target;
     }
-    let bytes = if ffi::PyUnicode_IS_COMPACT_ASCII(name) != 0 {
-        let length = ffi::PyUnicode_GET_LENGTH(name).cast_unsigned();
-        std::slice::from_raw_parts(ffi::PyUnicode_DATA(name).cast::<u8>(), length)
-    } else {
-        b""
-    };
+    let bytes = ascii(name);
     if bytes.len() < 7 || bytes[0] != b'_' {
         return if bytes == b"to_text" { Name::Text } else { Name::Target };
     }
@@ -153,6 +159,12 @@ unsafe fn absent(name: *mut PyObject) -> *mut PyObject {
 }
 
 unsafe fn get_from_target(object: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+    if (*ProxyObject::of(object)).target.is_null()
+        && ffi::PyUnicode_Check(name) != 0
+        && let Some(known) = facts::attribute(object, ascii(name))
+    {
+        return known;
+    }
     let Some(target) = held(object) else {
         return null_mut();
     };

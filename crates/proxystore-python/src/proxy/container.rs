@@ -5,9 +5,15 @@ use std::ptr::null_mut;
 
 use pyo3::ffi::{self, Py_hash_t, Py_ssize_t, PyObject};
 
+use super::facts;
 use super::object::{Held, ProxyObject, held, operand};
 
 pub(super) unsafe extern "C" fn length(object: *mut PyObject) -> Py_ssize_t {
+    if (*ProxyObject::of(object)).target.is_null()
+        && let Some(length) = facts::length(object)
+    {
+        return length;
+    }
     held(object).map_or(-1, |target| ffi::PyObject_Size(target.as_ptr()))
 }
 

@@ -5,6 +5,7 @@ use std::ptr::null_mut;
 
 use pyo3::ffi::{self, PyObject};
 
+use super::facts;
 use super::object::{Held, ProxyObject, set_target, target};
 use super::python;
 
@@ -119,8 +120,20 @@ pub(super) unsafe extern "C" fn tp_repr(object: *mut PyObject) -> *mut PyObject 
     };
     let target = (*fields).target;
     if target.is_null() {
-        let form = c"<%U at %p with factory %U>";
-        return ffi::PyUnicode_FromFormat(form.as_ptr(), name.as_ptr(), object, factory.as_ptr());
+        let known = facts::summary(object);
+        let known =
+            ffi::PyUnicode_FromStringAndSize(known.as_ptr().cast(), known.len().cast_signed());
+        let Some(known) = Held::owned(known) else {
+            return null_mut();
+        };
+        let form = c"<%U at %p%U with factory %U>";
+        return ffi::PyUnicode_FromFormat(
+            form.as_ptr(),
+            name.as_ptr(),
+            object,
+            known.as_ptr(),
+            factory.as_ptr(),
+        );
     }
     let target = Held::borrowed(target);
     let form = c"<%U at %p wrapping %R at %p with factory %U>";

@@ -43,6 +43,11 @@ pub(super) unsafe extern "C" fn dask_token(
     python::call(&python::DASK_TOKEN, object)
 }
 
+/// A view of the stored object, which is not resolved.
+pub(super) unsafe extern "C" fn view(object: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    python::call(&python::VIEW, object)
+}
+
 unsafe fn hint(target: *mut PyObject) -> *mut PyObject {
     const NONE: isize = -2;
     match ffi::PyObject_LengthHint(target, NONE) {

@@ -7,6 +7,7 @@
 //!
 //! - [`object`]: the struct, its construction, its garbage collection
 //! - [`fields`]: the `__proxy_*__` names
+//! - [`facts`]: what an unresolved proxy answers from its reference
 //! - [`resolve`]: one factory call for all threads, through forks, signals and cycles
 //! - [`guard`]: a resolve that is not wanted is an error with a stack
 //! - [`number`], [`container`], [`awaiting`], [`methods`]: what is forwarded through slots
@@ -37,6 +38,7 @@ mod arrays;
 mod attribute;
 mod awaiting;
 mod container;
+mod facts;
 mod fields;
 mod guard;
 mod methods;
@@ -51,6 +53,7 @@ mod text;
 use pyo3::prelude::*;
 use pyo3::{ffi, types::PyType};
 
+pub use facts::register_facts;
 use object::ProxyObject;
 pub use pickle::{Reducer, register_reducer};
 pub(crate) use spec::register;

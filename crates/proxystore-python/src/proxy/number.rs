@@ -7,7 +7,8 @@ use std::ptr::null_mut;
 
 use pyo3::ffi::{self, PyObject};
 
-use super::object::{held, operand, set_target};
+use super::facts;
+use super::object::{ProxyObject, held, operand, set_target};
 
 macro_rules! unary {
     ($($slot:ident => $forward:path;)*) => {$(
@@ -147,5 +148,10 @@ pub(super) unsafe extern "C" fn index(object: *mut PyObject) -> *mut PyObject {
 }
 
 pub(super) unsafe extern "C" fn truth(object: *mut PyObject) -> c_int {
+    if (*ProxyObject::of(object)).target.is_null()
+        && let Some(truth) = facts::truth(object)
+    {
+        return truth;
+    }
     held(object).map_or(-1, |target| ffi::PyObject_IsTrue(target.as_ptr()))
 }

@@ -63,6 +63,7 @@ pub(super) static AWAIT_GENERATOR: Import =
     Import::new(c"proxystore_rs.proxy", c"_await_generator");
 pub(super) static AS_ARRAY: Import = Import::new(c"proxystore_rs.proxy", c"_as_array");
 pub(super) static DASK_TOKEN: Import = Import::new(c"proxystore_rs.proxy", c"_dask_token");
+pub(super) static VIEW: Import = Import::new(c"proxystore_rs.store.view", c"view");
 pub(super) static PARTIAL: Import = Import::new(c"functools", c"partial");
 pub(super) static TRUNC: Import = Import::new(c"math", c"trunc");
 pub(super) static FLOOR: Import = Import::new(c"math", c"floor");

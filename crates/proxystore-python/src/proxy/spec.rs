@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 
 use super::object::{self, ProxyObject};
 use super::{
-    arrays, attribute, awaiting, container, fields, guard, methods, number, pickle, python,
+    arrays, attribute, awaiting, container, facts, fields, guard, methods, number, pickle, python,
     resolve, text,
 };
 
@@ -50,6 +50,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     resolve::start();
     guard::register(module)?;
+    facts::register(module)?;
     // SAFETY: the tables describe functions of the signatures their slots call for, and are leaked,
     // as the interpreter keeps pointers into them.
     unsafe {
@@ -219,6 +220,8 @@ fn methods() -> Vec<PyMethodDef> {
         named(c"__torch_function__", arrays::torch_function, METH_CLASS),
         to_text,
         from_text,
+        // On the type alone: `p.view` is the target's.
+        plain(c"view", methods::view),
         plain(c"__reduce__", pickle::reduce),
         one(c"__reduce_ex__", pickle::reduce_ex),
         PyMethodDef::zeroed(),

@@ -2,7 +2,9 @@
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyDict;
+
+use crate::trust;
 
 const DESERIALIZER: &str = "proxy_deserializer";
 
@@ -14,7 +16,7 @@ pub(super) fn with(
 ) -> PyResult<Vec<u8>> {
     let pickle = py.import(intern!(py, "pickle"))?;
     let settings = match extension {
-        Some(bytes) => pickle.call_method1("loads", (PyBytes::new(py, bytes),))?.cast_into()?,
+        Some(bytes) => trust::loads(py, bytes)?.cast_into()?,
         None => PyDict::new(py),
     };
     settings.set_item(DESERIALIZER, deserializer)?;
@@ -26,8 +28,7 @@ pub(super) type Split = (Option<Vec<u8>>, Option<Py<PyAny>>);
 /// The settings without a proxy's own deserializer, and that.
 pub(super) fn without(py: Python<'_>, extension: &[u8]) -> PyResult<Split> {
     let pickle = py.import(intern!(py, "pickle"))?;
-    let settings: Bound<'_, PyDict> =
-        pickle.call_method1("loads", (PyBytes::new(py, extension),))?.cast_into()?;
+    let settings: Bound<'_, PyDict> = trust::loads(py, extension)?.cast_into()?;
     let Some(deserializer) = settings.get_item(DESERIALIZER)? else {
         return Ok((Some(extension.to_vec()), None));
     };

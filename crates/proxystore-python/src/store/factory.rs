@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proxystore::payload::Received;
 use proxystore::reference::Wait;
-use proxystore::{Buffer, Key, Reference, StoreConfig};
+use proxystore::{Buffer, Facts, Key, Reference, StoreConfig, trust};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -38,6 +38,8 @@ struct State {
     /// Whether it came from elsewhere, so that it is checked before anything in it is unpickled.
     arrived: bool,
     pending: Mutex<Option<Arc<Pending>>>,
+    /// Whether its producer is known to be one whom this process believes: itself, or one it checked.
+    vouched: bool,
 }
 
 impl State {
@@ -51,6 +53,11 @@ impl State {
 
     /// That of a reference that arrived.
     fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+        // Now, while the reference is as it was signed, and before anything in it is unpickled.
+        let vouched = trust::producers::are_required();
+        if vouched {
+            trust::producers::check(&reference).py(py)?;
+        }
         if registry::takes_data_only(py, None, &reference)? {
             codec::check_reference(py, &reference, false)?;
         }
@@ -67,6 +74,7 @@ impl State {
             deserializer,
             arrived: true,
             pending: Mutex::new(None),
+            vouched,
         })
     }
 
@@ -83,7 +91,13 @@ impl State {
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
             arrived: self.arrived,
             pending: Mutex::new(None),
+            vouched: self.vouched,
         }
+    }
+
+    /// Checks who made the reference, unless that is done.
+    fn vouch(&self, py: Python<'_>) -> PyResult<()> {
+        if self.vouched { Ok(()) } else { trust::producers::check(&self.reference).py(py) }
     }
 }
 
@@ -108,6 +122,7 @@ impl StoreFactory {
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
             arrived: false,
             pending: Mutex::new(None),
+            vouched: true,
         };
         Self::with(py, state)
     }
@@ -157,9 +172,11 @@ impl StoreFactory {
         let state = self.state()?;
         state.reference.check_complete().py(py)?;
         let inner = store.get().state()?;
+        trust::sites::check(&state.reference.store).py(py)?; // the store's own may permit more
         let key = &state.reference.key;
         let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
         if let Some(payload) = &state.reference.inline {
+            inner.store.permit().py(py)?;
             let received = Received::parse(Buffer::copy_of(payload)).py(py)?;
             return inner.decode(py, key, &received, deserializer);
         }
@@ -289,6 +306,7 @@ impl StoreFactory {
             deserializer,
             arrived: false,
             pending: Mutex::new(None),
+            vouched: true,
         };
         let _ = self.state.set(state); // calling __init__ again changes nothing
         Ok(())
@@ -339,7 +357,7 @@ impl StoreFactory {
 
     /// The deserializer of this proxy alone, if it has one.
     #[getter]
-    fn deserializer(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    pub(super) fn deserializer(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         Ok(self.state()?.deserializer.as_ref().map(|deserializer| deserializer.clone_ref(py)))
     }
 
@@ -356,9 +374,10 @@ impl StoreFactory {
     }
 
     /// The store: the one at hand, else found or opened by name and configuration.
-    fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
+    pub(super) fn get_store<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, StoreBase>> {
         let state = self.state()?;
         state.check_arrived(py)?;
+        state.vouch(py)?;
         if let Some(store) = &state.store
             && !store.get().state()?.store.is_closed()
         {
@@ -397,6 +416,7 @@ impl StoreFactory {
     fn _latest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, Self>> {
         let mut state = self.state()?.clone_ref(py);
         state.reference.key = state.reference.key.to_latest();
+        state.reference.facts = Facts::default(); // of the present generation
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }
@@ -433,6 +453,7 @@ impl StoreFactory {
     /// Starts fetching in the background; `resolve` waits for it.
     fn resolve_async(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state()?;
+        trust::sites::check(&state.reference.store).py(py)?;
         let store = self.get_store(py)?;
         let inner = store.get().state()?;
         let (key, wait) = (state.reference.key.clone(), state.reference.wait);
@@ -491,7 +512,7 @@ impl StoreFactory {
 }
 
 /// The object under a key, by the store's own `get` if a subclass has one.
-fn get_through<'py>(
+pub(super) fn get_through<'py>(
     store: &Bound<'py, StoreBase>,
     inner: &super::State,
     key: &Key,
@@ -517,7 +538,7 @@ pub(super) fn wait_of((timeout, lease): (Option<f64>, Option<f64>)) -> PyResult<
 }
 
 /// The error for an object that is not there.
-fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
+pub(super) fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
     let py = store.py();
     let make = || -> PyResult<PyErr> {
         let class = py
@@ -551,8 +572,12 @@ pub(super) fn sent_by(
     factory.cast::<StoreFactory>()?.get().sent(py, class).map(Some)
 }
 
-/// Tells the proxy type how proxies of stores are pickled: by reference.
-pub(crate) fn register_reducer(py: Python<'_>) {
+/// Tells the proxy type how proxies of stores are pickled, by reference, and where their facts are.
+pub(crate) fn register_with_proxies(py: Python<'_>) {
+    proxy::register_facts(&py.get_type::<StoreFactory>(), |factory| {
+        let state = factory.cast::<StoreFactory>().ok()?.get().state.get()?;
+        Some(&state.reference.facts)
+    });
     proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
         let Some(reference) = sent_by(factory, proxy)? else {
             return Ok(None); // a class of the user's: it travels as it is
@@ -594,7 +619,10 @@ pub(super) fn received(py: Python<'_>, reference: Reference) -> PyResult<Bound<'
 }
 
 fn proxy_of(py: Python<'_>, state: State) -> PyResult<Bound<'_, PyAny>> {
-    let class = state.reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
+    let Reference { class, facts, .. } = &state.reference;
+    // An array that a Rust program stored is one of NumPy's here.
+    let class = class.as_deref().or(facts.dtype.is_some().then_some("numpy:ndarray"));
+    let class = class.map(|class| PyString::new(py, class).into_any());
     let factory = if state.reference.wait.is_some() {
         with_class(state, polling(py)?)?
     } else {

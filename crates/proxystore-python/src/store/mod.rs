@@ -3,6 +3,7 @@
 //! Everything that moves, encodes or caches objects is here; what only arranges calls is in the
 //! Python subclass.
 
+mod describe;
 mod export;
 mod extension;
 mod factory;
@@ -14,12 +15,13 @@ mod proxies;
 mod registry;
 mod state;
 mod text;
+mod view;
 
 use std::sync::OnceLock;
 
 use proxystore::payload::Framed;
 use proxystore::store::{CacheLimits, Operation};
-use proxystore::{Access, Store};
+use proxystore::{Access, Facts, Store};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -27,7 +29,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
 pub(crate) use export::{metrics_instruments, metrics_observations, metrics_text};
-pub(crate) use factory::{StoreFactory, register_reducer, restore_factory, restore_proxy};
+pub(crate) use factory::{StoreFactory, register_with_proxies, restore_factory, restore_proxy};
 pub(crate) use future::{Lease, copy_object, fail_future, failure_of, hold_lease, settle_future};
 pub(crate) use registry::stores;
 pub(crate) use text::{proxy_from_text, text_from_proxy};
@@ -42,6 +44,7 @@ use metrics::Recorder;
 use proxies::{Wish, is_nonproxiable, make, nonproxiable};
 pub(crate) use state::State;
 use state::{GetWish, PutWish};
+pub(crate) use view::ViewBase;
 
 /// Base of the store class; constructed through the subclass.
 #[pyclass(name = "StoreBase", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -253,6 +256,7 @@ impl StoreBase {
         default: Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let state = self.state()?;
+        state.store.permit().py(py)?;
         Ok(state.cached(py, &state.key(key)?).unwrap_or(default))
     }
 
@@ -313,6 +317,7 @@ impl StoreBase {
         }
         let started = state.metrics.start();
         let options = lifetime::options(slf, lifetime, kwargs)?;
+        let facts = wish.facts(slf, obj, serializer)?;
         let reference = if overrides(slf, intern!(slf.py(), "put"))? {
             let options = match options {
                 Some(options) => options.copy()?,
@@ -327,6 +332,7 @@ impl StoreBase {
         } else {
             state.refer(obj, &PutWish::new(serializer, codec)?, options.as_ref())?
         };
+        let reference = reference.with_facts(facts.stored_now());
         if state.metrics.is_on() {
             let face = state.key_to_python(slf.py(), &reference.key)?;
             state.metrics.time(slf.py(), "store.proxy", &face, started)?;
@@ -365,6 +371,10 @@ impl StoreBase {
             return Err(nonproxiable(object));
         }
         let stored = PyList::new(py, objects.iter().filter(|object| !is_nonproxiable(object)))?;
+        let facts: Vec<Facts> = stored
+            .iter()
+            .map(|object| wish.facts(slf, &object, serializer))
+            .collect::<PyResult<_>>()?;
         // Through the public method, so that a subclass sees the batch.
         let options = match kwargs {
             Some(kwargs) => kwargs.copy()?,
@@ -379,13 +389,13 @@ impl StoreBase {
         }
         let keys = slf.call_method(intern!(py, "put_batch"), (stored,), Some(&options))?;
         let faces: Vec<_> = keys.try_iter()?.collect::<PyResult<_>>()?;
-        let mut keys = faces.iter();
+        let mut keys = faces.iter().zip(facts);
         let proxies = PyList::empty(py);
         for object in &objects {
             if is_nonproxiable(object) {
                 proxies.append(object)?;
-            } else if let Some(key) = keys.next() {
-                let reference = state.reference(state.key(key)?);
+            } else if let Some((key, facts)) = keys.next() {
+                let reference = state.reference(state.key(key)?).with_facts(facts.stored_now());
                 proxies.append(make(slf, reference, Some(object), &wish)?)?;
             }
         }

@@ -1,11 +1,13 @@
 //! Making proxies of stored objects.
 
-use proxystore::Reference;
+use proxystore::{Facts, Reference};
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
-use super::{State, StoreBase, StoreFactory};
+use super::describe::facts_of;
+use super::{State, StoreBase, StoreFactory, overrides};
 use crate::error::raise;
 use crate::proxy;
 
@@ -31,6 +33,25 @@ impl<'a, 'py> Wish<'a, 'py> {
         }
         let populate_target = populate_target.unwrap_or(state.populate_target);
         Ok(Self { evict, deserializer, populate_target })
+    }
+
+    /// What is known of an object that is about to be stored: nothing if it may arrive as another.
+    pub(super) fn facts(
+        &self,
+        store: &Bound<'py, StoreBase>,
+        object: &Bound<'py, PyAny>,
+        serializer: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Facts> {
+        let (py, state) = (store.py(), store.get().state()?);
+        let converted = [serializer, self.deserializer].iter().any(Option::is_some)
+            || state.serializer.is_some()
+            || state.deserializer.is_some()
+            || overrides(store, intern!(py, "get"))?
+            || overrides(store, intern!(py, "put"))?;
+        // Keys of connectors written in Python name no generation, and their objects may change.
+        let changes =
+            state.keys.has_foreign() && state.store.connector().capabilities().deferred_keys;
+        Ok(if converted || changes { Facts::default() } else { facts_of(object) })
     }
 }
 

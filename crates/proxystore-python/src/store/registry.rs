@@ -10,6 +10,7 @@ use super::StoreBase;
 use crate::codec::Codec;
 use crate::error::{IntoPython, raise};
 use crate::foreign;
+use crate::trust;
 use crate::value;
 
 static STORES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
@@ -25,6 +26,7 @@ pub(super) fn config_to_python<'py>(
     config: &StoreConfig,
     extension: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyTuple>> {
+    trust::admit(py, config)?;
     let connector = &config.connector;
     let options = foreign::options_of(py, connector)?;
     let settings = value::dict(py, &config.settings)?;

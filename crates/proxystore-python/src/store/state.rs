@@ -243,6 +243,7 @@ impl State {
         key: &Key,
         wish: &GetWish<'_, 'py>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.store.permit().py(py)?;
         let total = self.metrics.start();
         // What is cached was decoded as others wished.
         let as_stored = wish.class.is_none() && wish.codec <= self.codec;

@@ -9,42 +9,16 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::buffer::Buffer;
-use crate::codec::{ARRAY, Decode, Encode, expect, single_part};
+use crate::codec::{ARRAY, AnyArray, Bool, Decode, Element, Encode};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Bytes, Part, Payload, Received};
 
 #[cfg(target_endian = "big")]
 compile_error!("arrays are stored little-endian and used in place");
-
-/// A number type that arrays can hold.
-pub trait Element: Pod + fmt::Debug + Send + Sync + 'static {
-    /// NumPy's type string, such as `<f8`.
-    const DTYPE: &'static str;
-}
-
-macro_rules! elements {
-    ($($type:ty = $dtype:literal),*) => {$(
-        impl Element for $type {
-            const DTYPE: &'static str = $dtype;
-        }
-    )*};
-}
-elements!(
-    i8 = "|i1",
-    u8 = "|u1",
-    i16 = "<i2",
-    u16 = "<u2",
-    i32 = "<i4",
-    u32 = "<u4",
-    i64 = "<i8",
-    u64 = "<u8",
-    f32 = "<f4",
-    f64 = "<f8"
-);
 
 /// Which index varies fastest in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -94,8 +68,12 @@ pub(crate) fn payload<'a, T: Element>(
     Ok(payload)
 }
 
+pub(crate) fn facts<T: Element>(shape: &[usize], elements: usize) -> Facts {
+    Facts::of_array(T::DTYPE, shape, elements * size_of::<T>()) // they are in memory: no overflow
+}
+
 /// Number of elements of a shape.
-fn elements_of(shape: &[usize]) -> Result<usize> {
+pub(crate) fn elements_of(shape: &[usize]) -> Result<usize> {
     shape.iter().try_fold(1_usize, |n, side| n.checked_mul(*side)).ok_or_else(|| {
         Error::new(ErrorKind::Config, "make an array", "the shape is too large")
             .with("shape", format_args!("{shape:?}"))
@@ -133,7 +111,7 @@ impl<T: Element> Array<T> {
         Self::from_parts(shape.to_vec(), Order::C, Buffer::from(elements))
     }
 
-    fn from_parts(shape: Vec<usize>, order: Order, bytes: Buffer) -> Result<Self> {
+    pub(crate) fn from_parts(shape: Vec<usize>, order: Order, bytes: Buffer) -> Result<Self> {
         let fits = elements_of(&shape)?.checked_mul(size_of::<T>()) == Some(bytes.len());
         if !fits || bytemuck::try_cast_slice::<u8, T>(&bytes).is_err() {
             return Err(Error::new(
@@ -176,27 +154,20 @@ impl<T: Element> Encode for Array<T> {
     fn encode(&self) -> Result<Payload<'_>> {
         payload(&self.shape, self.order, self, false)
     }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(&self.shape, self.len())
+    }
 }
 
 impl<T: Element> Decode for Array<T> {
     fn decode(received: &Received) -> Result<Self> {
-        expect(received, ARRAY)?;
-        let (dtype, shape, order) = read_array_meta(received.meta())?;
-        if dtype != T::DTYPE {
-            return Err(Error::new(ErrorKind::Decode, "decode array", "other elements")
+        let array = AnyArray::decode(received)?;
+        array.typed().ok_or_else(|| {
+            Error::new(ErrorKind::Decode, "decode array", "other elements")
                 .with("expected", T::DTYPE)
-                .with("found", dtype)
-                .with_hint("ask for the element type that was stored"));
-        }
-        let shape =
-            shape.into_iter().map(usize::try_from).collect::<Result<_, _>>().map_err(|source| {
-                Error::new(ErrorKind::Corrupt, "decode array", "the shape is too large")
-                    .with_source(source)
-            })?;
-        Self::from_parts(shape, order, single_part(received)?).map_err(|source| {
-            Error::new(ErrorKind::Corrupt, "decode array", "its shape does not fit its elements")
-                .with_hint("whoever wrote it is at fault; store the object again")
-                .with_source(source)
+                .with("found", array.dtype())
+                .with_hint("ask for the element type that was stored, or for an AnyArray")
         })
     }
 }
@@ -251,6 +222,10 @@ impl<T: Element> Encode for ArrayMut<T> {
     fn encode(&self) -> Result<Payload<'_>> {
         payload(&self.shape, Order::C, self, true)
     }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(&self.shape, self.len())
+    }
 }
 
 impl<T: Element> From<ArrayMut<T>> for Array<T> {
@@ -267,6 +242,10 @@ macro_rules! vectors {
             fn encode(&self) -> Result<Payload<'_>> {
                 payload(&[self.len()], Order::C, self, false)
             }
+
+            fn facts(&self) -> Facts {
+                facts::<$type>(&[self.len()], self.len())
+            }
         }
         impl Decode for Vec<$type> {
             fn decode(received: &Received) -> Result<Self> {
@@ -276,3 +255,21 @@ macro_rules! vectors {
     )*};
 }
 vectors!(i8, i16, u16, i32, u32, i64, u64, f32, f64); // Vec<u8> is raw bytes
+
+impl Encode for Vec<bool> {
+    fn encode(&self) -> Result<Payload<'_>> {
+        payload(&[self.len()], Order::C, bytemuck::cast_slice::<bool, Bool>(self), false)
+    }
+}
+
+impl Decode for Vec<bool> {
+    fn decode(received: &Received) -> Result<Self> {
+        Ok(Array::<Bool>::decode(received)?.iter().map(|value| value.get()).collect())
+    }
+}
+
+#[cfg(feature = "half")]
+vectors!(half::f16);
+
+#[cfg(feature = "num-complex")]
+vectors!(num_complex::Complex<f32>, num_complex::Complex<f64>);

@@ -8,6 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::{Decode, Encode, MESSAGE_PACK, expect, single_part};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Payload, Received};
 
 /// Stores a serde type as MessagePack; structs become maps of their field names.
@@ -103,11 +104,31 @@ macro_rules! messagepack {
     )+};
 }
 
-messagepack!(bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64, Vec<String>);
+messagepack!(bool, i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+
+impl Encode for Vec<String> {
+    fn encode(&self) -> Result<Payload<'_>> {
+        encode(self)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::of_len(self.len())
+    }
+}
+
+impl Decode for Vec<String> {
+    fn decode(received: &Received) -> Result<Self> {
+        decode(received)
+    }
+}
 
 impl<V: Serialize> Encode for BTreeMap<String, V> {
     fn encode(&self) -> Result<Payload<'_>> {
         encode(self)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::of_len(self.len())
     }
 }
 
@@ -120,6 +141,10 @@ impl<V: DeserializeOwned> Decode for BTreeMap<String, V> {
 impl<V: Serialize, S: BuildHasher> Encode for HashMap<String, V, S> {
     fn encode(&self) -> Result<Payload<'_>> {
         encode(self)
+    }
+
+    fn facts(&self) -> Facts {
+        Facts::of_len(self.len())
     }
 }
 

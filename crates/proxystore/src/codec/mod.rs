@@ -10,20 +10,27 @@
 //! | array | [`Array<T>`], vectors of numbers, `ndarray` types (feature `ndarray`) | yes, as NumPy arrays |
 //! | table | `Table`, `RecordBatch` (feature `arrow`) | yes, as pyarrow, pandas and polars tables |
 //!
+//! A program that does not know beforehand what it will get reads an [`AnyArray`], or a
+//! [`MessagePack<T>`] of a type that holds any value, such as `rmpv::Value`.
+//!
 //! Codec numbers are part of the payload format (`docs/protocol.md`).
 
+mod any_array;
 mod array;
 #[cfg(feature = "arrow")]
 mod arrow;
+mod element;
 mod failure;
 mod message_pack;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod table;
 
-pub use array::{Array, ArrayMut, Element, Order, array_meta, read_array_meta};
+pub use any_array::AnyArray;
+pub use array::{Array, ArrayMut, Order, array_meta, read_array_meta};
 #[cfg(feature = "arrow")]
 pub use arrow::{Column, Table};
+pub use element::{Bool, Element};
 pub use failure::Failure;
 pub use message_pack::MessagePack;
 #[doc(hidden)]
@@ -33,6 +40,7 @@ pub use table::TableMeta;
 use crate::buffer::Buffer;
 use crate::connectors::Access;
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Payload, Received};
 
 /// Number of the raw bytes codec.
@@ -59,6 +67,12 @@ pub trait Encode {
     /// # Errors
     /// [`ErrorKind::Encode`] when the object has no representation in its codec.
     fn encode(&self) -> Result<Payload<'_>>;
+
+    /// What is worth knowing of the object without fetching it; nothing unless a type says so. It
+    /// travels in the references of proxies, and is asked for each, so it must be cheap.
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
 }
 
 /// An object that can be got back.
@@ -125,11 +139,19 @@ impl Encode for [u8] {
     fn encode(&self) -> Result<Payload<'_>> {
         Ok(Payload::new(RAW, &[][..]).with_part(self))
     }
+
+    fn facts(&self) -> Facts {
+        Facts::of_len(self.len())
+    }
 }
 
 impl Encode for Vec<u8> {
     fn encode(&self) -> Result<Payload<'_>> {
         self.as_slice().encode()
+    }
+
+    fn facts(&self) -> Facts {
+        self.as_slice().facts()
     }
 }
 
@@ -144,6 +166,10 @@ impl Encode for Buffer {
     fn encode(&self) -> Result<Payload<'_>> {
         (**self).encode()
     }
+
+    fn facts(&self) -> Facts {
+        (**self).facts()
+    }
 }
 
 impl Decode for Buffer {
@@ -153,6 +179,7 @@ impl Decode for Buffer {
     }
 }
 
+// Without its length: readers count code points, which takes reading all of it.
 impl Encode for str {
     fn encode(&self) -> Result<Payload<'_>> {
         Ok(Payload::new(UTF8, &[][..]).with_part(self.as_bytes()))

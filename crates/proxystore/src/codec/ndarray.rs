@@ -2,9 +2,10 @@
 
 use ndarray::{ArrayBase, ArrayViewD, Data, Dimension, IxDyn, OwnedRepr, ShapeBuilder};
 
-use crate::codec::array::payload;
+use crate::codec::array::{facts, payload};
 use crate::codec::{Array, Decode, Element, Encode, Order};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::Facts;
 use crate::payload::{Payload, Received};
 
 impl<T: Element> Array<T> {
@@ -35,6 +36,10 @@ impl<T: Element, S: Data<Elem = T>, D: Dimension> Encode for ArrayBase<S, D> {
         // A view with gaps: gather its elements.
         let elements: Vec<T> = self.iter().copied().collect();
         Ok(payload(self.shape(), Order::C, &elements, false)?.into_owned())
+    }
+
+    fn facts(&self) -> Facts {
+        facts::<T>(self.shape(), self.len())
     }
 }
 

@@ -20,6 +20,11 @@ const PASSWORD: &str = "password";
 /// ```
 pub fn without_credentials(url: &str) -> Cow<'_, str> {
     let ends = |c| c == '/' || (c == ';' && url.starts_with("multi:"));
+    if !url.contains("://")
+        && let (Some((scheme, _)), Some((_, place))) = (url.split_once(':'), url.rsplit_once('@'))
+    {
+        return format!("{scheme}:{place}").into(); // misspelt, as in "redis:/user:word@host"
+    }
     let (mut clean, mut rest) = (String::new(), url);
     while let Some(start) = rest.find("://") {
         let (before, after) = rest.split_at(start + "://".len());
@@ -46,7 +51,7 @@ impl fmt::Debug for ConnectorConfig {
         let hidden = Value::Text("***".to_owned());
         f.debug_struct("ConnectorConfig")
             .field("url", &without_credentials(&self.url))
-            .field("options", &replaced(&self.options, &[PASSWORD], Some(&hidden)))
+            .field("options", &replaced(&self.options, &[USERNAME, PASSWORD], Some(&hidden)))
             .finish()
     }
 }
@@ -76,8 +81,12 @@ mod tests {
         let mut config = ConnectorConfig::new("redis://user:hush@host");
         config.options.insert("password".to_owned(), Value::Text("hush".to_owned()));
         config.options.insert("ttl".to_owned(), Value::Int(5));
+        let part = [("username".to_owned(), Value::Text("grace".to_owned()))];
+        config.options.insert("part".to_owned(), Value::Map(part.into()));
         let shown = format!("{config:?}");
-        assert!(!shown.contains("hush") && !shown.contains("user"), "{shown}");
+        for secret in ["hush", "user@", "grace"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
         assert!(shown.contains("redis://host") && shown.contains("ttl"), "{shown}");
     }
 

@@ -328,21 +328,21 @@ pub fn known_options(
     };
     Err(Error::new(ErrorKind::Config, operation, "there is no such option")
         .with("option", format_args!("{unknown:?}"))
-        .with("channel", &config.url)
+        .with("channel", without_credentials(&config.url))
         .with_hint(hint))
 }
 
 /// The error every connector gives after `close`.
 pub fn closed(operation: &'static str, config: &ConnectorConfig) -> Error {
     Error::new(ErrorKind::Closed, operation, "the connector is closed")
-        .with("channel", &config.url)
+        .with("channel", without_credentials(&config.url))
         .with_hint("open the store again, or close it only after its last use")
 }
 
 /// The error for an operation a channel does not have.
 pub fn unsupported(operation: &'static str, config: &ConnectorConfig) -> Error {
     Error::new(ErrorKind::Unsupported, operation, "this channel cannot do that")
-        .with("channel", &config.url)
+        .with("channel", without_credentials(&config.url))
 }
 
 /// The error for a time to live on a channel that has none.

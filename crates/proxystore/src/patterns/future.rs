@@ -89,19 +89,20 @@ impl Store {
     }
 
     /// The failure stored under a key; `None` for an object, or for nothing. Reads no more of an
-    /// object than its first bytes, where the channel reads ranges.
+    /// object than its first bytes, where the channel reads ranges. Sites where objects may not be
+    /// read see failures too, since they may set futures.
     ///
     /// # Errors
     /// What the channel fails with.
     pub fn failure(&self, key: &Key) -> Result<Option<Failure>> {
-        match self.reader(key) {
+        match self.look_into(key) {
             Ok(Some(reader)) if reader.head().codec() == FAILURE => {}
             Err(error) if !matches!(error.kind(), ErrorKind::Config | ErrorKind::Corrupt) => {
                 return Err(error);
             }
             _ => return Ok(None), // nothing, or bytes that are no payload
         }
-        let received = self.get_payload(key, Access::ReadOnly)?;
+        let received = self.fetch(key, Access::ReadOnly)?;
         Ok(received.as_ref().map(Failure::of).transpose()?.flatten())
     }
 
@@ -155,11 +156,7 @@ impl<T: 'static> Future<T> {
     where
         T: Decode + Send + Sync,
     {
-        let reference = self.reference.clone();
-        match self.factory.store() {
-            Ok(store) => Proxy::new(StoreFactory::of(&store, reference)),
-            Err(_) => Proxy::from_reference(reference), // says why when it is used
-        }
+        Proxy::new(self.factory.with_reference(self.reference.clone()))
     }
 
     /// Sets the result and wakes who waits. Setting it again replaces it for later readers.
@@ -225,7 +222,7 @@ impl<T: 'static> Future<T> {
         if let (Some(wait), Some(timeout)) = (&mut reference.wait, timeout) {
             wait.timeout = Some(timeout);
         }
-        StoreFactory::of(&self.factory.store()?, reference).resolve()
+        self.factory.with_reference(reference).resolve()
     }
 
     /// Whether consumers notice the death of this future's producer.

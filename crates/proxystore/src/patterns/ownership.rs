@@ -21,7 +21,7 @@ use crate::key::Key;
 use crate::patterns::Lease;
 use crate::proxy::Proxy;
 use crate::reference::Reference;
-use crate::store::{Store, StoreFactory};
+use crate::store::{Store, StoreConfig, StoreFactory};
 
 /// The proxy that is responsible for its object: dropping it evicts the object.
 ///
@@ -130,20 +130,21 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let key = self.put_with(&object, &PutOptions { ttl, ..PutOptions::default() })?;
-        OwnedProxy::new(self, &key, Some(Arc::new(object)), ttl)
+        OwnedProxy::new(self, self.config(), &key, Some(Arc::new(object)), ttl)
     }
 }
 
 impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
     fn new(
         store: &Store,
+        config: &Arc<StoreConfig>,
         key: &Key,
         target: Option<Arc<T>>,
         ttl: Option<Duration>,
     ) -> Result<Self> {
         // Whichever generation is current: an exclusive borrower elsewhere may have written one.
         let key = key.to_latest();
-        let reference = Reference::new(Arc::clone(store.config()), key);
+        let reference = Reference::new(Arc::clone(config), key);
         let factory = StoreFactory::of(store, reference.clone());
         let proxy = match target {
             Some(target) => Proxy::with_target(factory, target),
@@ -161,7 +162,7 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
     /// What opening the store fails with.
     pub fn adopt(reference: &Reference, ttl: Option<Duration>) -> Result<Self> {
         let store = StoreFactory::from_reference(reference.clone()).store()?;
-        Self::new(&store, &reference.key, None, ttl)
+        Self::new(&store, &reference.store, &reference.key, None, ttl) // its policy stays
     }
 
     /// Gives the responsibility away: whoever [`adopt`](Self::adopt)s the reference is the owner.
@@ -211,7 +212,7 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
     pub fn try_clone(&self) -> Result<Self> {
         let store = &self.guard.store;
         let key = store.copy(self.key())?.ok_or_else(|| store.missing(self.key()))?;
-        Self::new(store, &key, None, self.guard.ttl())
+        Self::new(store, store.config(), &key, None, self.guard.ttl())
     }
 
     /// The store.

@@ -148,7 +148,9 @@ pub(crate) struct Envelope {
     grid: Grid,
     compression: Option<Compression>,
     cipher: Option<Cipher>,
-    /// Where each chunk starts in the envelope, and where the last ends.
+    head_len: u64,
+    /// Where each chunk starts in the envelope, and where the last ends, unless all are as long as
+    /// what is in them: then this is empty, whatever number of chunks the head speaks of.
     offsets: Vec<u64>,
     digests: Option<Vec<u8>>,
 }
@@ -204,15 +206,18 @@ impl Envelope {
             .split_at(if shape.lengths { count * LENGTH } else { 0 });
         let tag = if shape.sealed { TAG as u64 } else { 0 };
         let mut end = head_len as u64;
-        let mut offsets = Vec::with_capacity(count + 1);
-        offsets.push(end);
-        for index in 0..count {
-            let plain = grid.chunk(index as u64);
+        let mut offsets = Vec::new();
+        if shape.lengths {
+            offsets.push(end);
+        } else {
+            end += grid.len() + count as u64 * tag; // no overflow: of at most 2^32 chunks
+        }
+        for (index, len) in (0..).zip(lengths.chunks_exact(LENGTH)) {
+            let (len, plain) = (u64::from(le_u32(len)), grid.chunk(index));
             let plain = plain.end - plain.start;
-            let len =
-                if shape.lengths { u64::from(le_u32(&lengths[index * LENGTH..])) } else { plain };
-            if len > plain {
-                return Err(corrupt("a chunk is longer than it can be"));
+            // Neither format packs more than this into a byte, whatever is claimed.
+            if len > plain || plain > len << 15 {
+                return Err(corrupt("a chunk is longer or shorter than it can be"));
             }
             end += len + tag;
             offsets.push(end);
@@ -221,7 +226,8 @@ impl Envelope {
             return Err(corrupt("its chunks are not as long as it is"));
         }
         let digests = shape.digests.then(|| digests.to_vec());
-        Ok(Self { grid, compression, cipher, offsets, digests })
+        let head_len = head_len as u64;
+        Ok(Self { grid, compression, cipher, head_len, offsets, digests })
     }
 
     /// Length in bytes of the payload inside.
@@ -231,7 +237,17 @@ impl Envelope {
 
     /// Length in bytes of the envelope.
     fn stored_len(&self) -> u64 {
-        self.offsets.last().copied().unwrap_or_default()
+        self.start(self.grid.count())
+    }
+
+    /// Where a chunk starts in the envelope; of the one past the last, where that ends.
+    fn start(&self, chunk: u64) -> u64 {
+        if self.compression.is_some() {
+            // lossless: chunk numbers come from the grid, which has as many as there are offsets
+            return self.offsets[chunk as usize];
+        }
+        let tag = if self.cipher.is_some() { TAG as u64 } else { 0 };
+        self.head_len + self.grid.chunk(chunk).start.min(self.grid.len()) + chunk * tag
     }
 
     /// Which chunks have bytes of a range of the payload.
@@ -241,8 +257,7 @@ impl Envelope {
 
     /// Where chunks in a row lie in the envelope.
     pub(crate) fn stored(&self, chunks: &Range<u64>) -> Range<u64> {
-        // lossless: chunk numbers come from the grid, which has as many as there are offsets
-        self.offsets[chunks.start as usize]..self.offsets[chunks.end as usize]
+        self.start(chunks.start)..self.start(chunks.end)
     }
 
     /// Opens chunks in a row, of which `stored` are the bytes; also returns where in the payload the

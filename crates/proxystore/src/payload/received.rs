@@ -178,6 +178,11 @@ impl Received {
         Ok(Self { head, bytes })
     }
 
+    /// A payload whose parts were read one by one, each to its place in `bytes`.
+    pub(crate) fn of_parts(head: Head, bytes: Buffer) -> Self {
+        Self { head, bytes }
+    }
+
     /// The head.
     pub fn head(&self) -> &Head {
         &self.head

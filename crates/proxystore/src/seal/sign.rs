@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -61,8 +62,9 @@ impl Identity {
                 )
         };
         let text = std::fs::read_to_string(path).map_err(|source| error(source.to_string()))?;
-        let seed = from_hex(text.trim()).ok_or_else(|| error("it holds no key".to_owned()))?;
-        Self::from_seed(seed)
+        let seed = HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
+        let seed = seed.and_then(|seed| seed.try_into().ok());
+        Self::from_seed(seed.ok_or_else(|| error("it holds no key".to_owned()))?)
     }
 
     /// What the identity is made of; keep it secret.
@@ -86,7 +88,7 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Identity({})", to_hex(&self.public_key()))
+        write!(f, "Identity({})", HEXLOWER.encode(&self.public_key()))
     }
 }
 
@@ -142,7 +144,7 @@ pub fn verify(reference: &Reference) -> Result<Option<[u8; 32]>> {
             "check the signature of a reference",
             "it is not by the producer that it names, or the reference was altered",
         )
-        .with("producer", to_hex(producer))
+        .with("producer", HEXLOWER.encode(producer))
         .with("store", &reference.store.name)
         .with_hint("do not use it; ask its producer for another")),
     }
@@ -166,20 +168,4 @@ impl Store {
 /// holders of a proxy decide.
 fn signed_bytes(reference: &Reference) -> Result<Vec<u8>> {
     Reference { evict: false, signature: None, ..reference.clone() }.encode()
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(bytes)
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Compression;
 use crate::store::protection::{CHECKSUMS, COMPRESSION, SEAL, SIGNED};
 use crate::store::{CacheLimits, SealMode, Store};
+use crate::trust::sites::SITES;
 
 const CACHE_ENTRIES: &str = "cache_entries";
 const CACHE_BYTES: &str = "cache_bytes";
@@ -172,6 +173,29 @@ impl StoreBuilder {
     #[must_use]
     pub fn metrics(self, on: bool) -> Self {
         self.setting(METRICS, on.then_some(Value::Bool(true)))
+    }
+
+    /// Objects may be resolved only where the name of the host or of the site (the environment
+    /// variable `PROXYSTORE_SITE`) matches one of these patterns; see [`trust`](crate::trust).
+    ///
+    /// `*` stands for any text and `?` for one character; case does not count. An empty list permits
+    /// no place. The policy travels in references.
+    ///
+    /// ```
+    /// # fn main() -> proxystore::Result<()> {
+    /// use std::sync::Arc;
+    /// use proxystore::connectors::memory::MemoryConnector;
+    /// use proxystore::{ErrorKind, Store};
+    /// let connector = Arc::new(MemoryConnector::new("elsewhere")?);
+    /// let store = Store::builder("elsewhere", connector).sites(["*.site-far-away"]).build();
+    /// let key = store.put("secret")?;
+    /// assert_eq!(store.get::<String>(&key).unwrap_err().kind(), ErrorKind::Forbidden);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn sites<T: Into<String>>(self, patterns: impl IntoIterator<Item = T>) -> Self {
+        let patterns = patterns.into_iter().map(|pattern| Value::Text(pattern.into()));
+        self.setting(SITES, Some(Value::List(patterns.collect())))
     }
 
     /// Adds local settings of a bridge to another language; they travel in references.

@@ -12,6 +12,7 @@ use crate::payload::Received;
 use crate::proxy::{Factory, Proxy};
 use crate::reference::Reference;
 use crate::store::{Store, registry};
+use crate::trust;
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct StoreFactory {
     reference: Reference,
     /// The store at hand, if the factory was made by it in this process.
     store: Option<Store>,
+    /// Whether the reference was sent here, so that who made it may matter.
+    received: bool,
 }
 
 impl StoreFactory {
@@ -27,14 +30,19 @@ impl StoreFactory {
         Self::of(store, Reference::new(Arc::clone(store.config()), key))
     }
 
-    /// A factory for what a reference to a store at hand names.
+    /// A factory for what a reference that this process made names, to a store at hand.
     pub fn of(store: &Store, reference: Reference) -> Self {
-        Self { store: Some(store.clone()), ..Self::from_reference(reference) }
+        Self { reference, store: Some(store.clone()), received: false }
     }
 
-    /// A factory for what a reference names.
+    /// A factory for what a reference that was sent names.
     pub fn from_reference(reference: Reference) -> Self {
-        Self { reference, store: None }
+        Self { reference, store: None, received: true }
+    }
+
+    /// The same for a changed reference to the same object.
+    pub(crate) fn with_reference(&self, reference: Reference) -> Self {
+        Self { reference, store: self.store.clone(), received: self.received }
     }
 
     /// Evicts the object when it is resolved.
@@ -44,11 +52,20 @@ impl StoreFactory {
         self
     }
 
+    /// What names the object.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
     /// The store, opened if need be.
     ///
     /// # Errors
-    /// What opening it fails with.
+    /// What opening it fails with; [`ErrorKind::Untrusted`](crate::ErrorKind::Untrusted) for a
+    /// reference of a producer whom this process does not [know](crate::trust::require_producers).
     pub fn store(&self) -> Result<Store> {
+        if self.received {
+            trust::producers::check(&self.reference)?;
+        }
         match &self.store {
             Some(store) if !store.is_closed() => Ok(store.clone()),
             _ => registry::get_or_open(&self.reference.store),
@@ -59,7 +76,14 @@ impl StoreFactory {
 impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     fn resolve(&self) -> Result<Arc<T>> {
         self.reference.check_complete()?;
+        if self.received {
+            trust::producers::check(&self.reference)?;
+        }
+        trust::sites::check(&self.reference.store)?; // the store's own may permit more
         if let Some(payload) = &self.reference.inline {
+            // A store of this name may have a policy of its own.
+            let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
+            store.as_ref().map_or(Ok(()), Store::permit)?;
             let received = Received::parse(Buffer::copy_of(payload))?;
             return T::decode(&received).map(Arc::new);
         }

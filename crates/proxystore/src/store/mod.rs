@@ -27,13 +27,14 @@ pub(crate) use waiting::lease_record;
 
 use crate::buffer::Buffer;
 use crate::codec::{Array, ArrayMut, Decode, Element, Encode, Failure};
-use crate::connectors::{Access, Connector, GetOptions, PutOptions};
+use crate::connectors::{Access, Connector, GetOptions, PutOptions, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, unique_id};
 use crate::payload::{Framed, Parts, Payload, Received};
 use crate::proxy::{Locked, Proxy};
 use crate::reference::Reference;
 use crate::seal::Seal;
+use crate::trust::sites;
 
 /// A place for objects: puts them into a channel and hands out keys and proxies.
 ///
@@ -63,6 +64,7 @@ struct Inner {
     metrics: Option<Metrics>,
     inline_bytes: usize,
     protection: Protection,
+    forbidden: bool,
     closed: AtomicBool,
 }
 
@@ -102,9 +104,19 @@ impl Store {
         let metrics = config.has_metrics().then(Metrics::default);
         let inline_bytes = config.inline_bytes();
         let protection = Protection::new(&config, connector.capabilities());
+        let forbidden = sites::check(&config).is_err();
         let closed = AtomicBool::new(false);
         let config = Arc::new(config);
-        let inner = Inner { config, connector, cache, metrics, inline_bytes, protection, closed };
+        let inner = Inner {
+            config,
+            connector,
+            cache,
+            metrics,
+            inline_bytes,
+            protection,
+            forbidden,
+            closed,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -116,6 +128,15 @@ impl Store {
     /// From which the store can be opened anywhere.
     pub fn config(&self) -> &Arc<StoreConfig> {
         &self.inner.config
+    }
+
+    /// Checks that this process may resolve the store's objects: see
+    /// [`StoreBuilder::sites`]. Whatever reads objects does that itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] naming this site and the allowed ones.
+    pub fn permit(&self) -> Result<()> {
+        if self.inner.forbidden { sites::check(&self.inner.config) } else { Ok(()) }
     }
 
     /// The connector.
@@ -179,6 +200,7 @@ impl Store {
     where
         T: Decode + Send + Sync + 'static,
     {
+        self.permit()?;
         // A key without generation may mean a newer object tomorrow.
         let cachable = key.generation() != 0;
         if cachable && let Some(object) = self.inner.cache.get::<T>(key) {
@@ -280,6 +302,7 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let reference = self.refer(&object.encode()?.frame()?, &PutOptions::default())?;
+        let reference = reference.with_facts(object.facts().stored_now());
         Ok(Proxy::with_target(StoreFactory::of(self, reference), Arc::new(object)))
     }
 
@@ -288,9 +311,8 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn proxy_array<T: Element>(&self, array: ArrayMut<T>) -> Result<Proxy<Array<T>>> {
-        let key = self.put(&array)?;
-        let array = Array::from(array);
-        Ok(Proxy::with_target(StoreFactory::new(self, key), Arc::new(array)))
+        let factory = self.factory_for(self.put(&array)?, &array);
+        Ok(Proxy::with_target(factory, Arc::new(Array::from(array))))
     }
 
     /// As [`proxy`](Self::proxy) for many objects, stored at once.
@@ -302,11 +324,10 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let keys = self.put_batch(&objects)?;
-        Ok(keys
-            .into_iter()
-            .zip(objects)
-            .map(|(key, object)| Proxy::with_target(StoreFactory::new(self, key), Arc::new(object)))
-            .collect())
+        let proxies = keys.into_iter().zip(objects).map(|(key, object)| {
+            Proxy::with_target(self.factory_for(key, &object), Arc::new(object))
+        });
+        Ok(proxies.collect())
     }
 
     /// A proxy of what is stored under a key; nothing is fetched.
@@ -327,8 +348,7 @@ impl Store {
     where
         T: Encode + Decode + Send + Sync + 'static,
     {
-        let key = self.put(object)?;
-        Ok(Proxy::new(StoreFactory::new(self, key).evicting()))
+        Ok(Proxy::new(self.factory_for(self.put(object)?, object).evicting()))
     }
 
     /// As [`proxy`](Self::proxy), locked so that it is not resolved by accident.
@@ -340,6 +360,12 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         self.proxy(object).map(Locked::new)
+    }
+
+    /// A factory for an object that was just stored under this key.
+    fn factory_for<T: Encode>(&self, key: Key, object: &T) -> StoreFactory {
+        let reference = Reference::new(Arc::clone(self.config()), key);
+        StoreFactory::of(self, reference.with_facts(object.facts().stored_now()))
     }
 
     // # Payloads, for bridges to other languages
@@ -396,6 +422,7 @@ impl Store {
     /// # Errors
     /// What the channel fails with.
     pub fn copy(&self, key: &Key) -> Result<Option<Key>> {
+        self.permit()?;
         let options = GetOptions { access: Access::ReadOnly, ..GetOptions::default() };
         let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         let parts = Parts::from(&*bytes);
@@ -425,8 +452,15 @@ impl Store {
     /// The stored bytes under a key, checked and split into parts.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when the bytes are damaged, else what the channel fails with.
+    /// [`ErrorKind::Corrupt`] when the bytes are damaged, [`ErrorKind::Forbidden`] where the store
+    /// may not be read, else what the channel fails with.
     pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
+        self.permit()?;
+        self.fetch(key, access)
+    }
+
+    /// As `get_payload`, wherever this process runs.
+    pub(crate) fn fetch(&self, key: &Key, access: Access) -> Result<Option<Received>> {
         let options = GetOptions { access, ..GetOptions::default() };
         let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
         protection::unwrap(bytes, key.seal()).map(Some).map_err(|error| self.about(error, key))
@@ -449,7 +483,7 @@ impl Store {
             Error::new(ErrorKind::NotFound, "resolve a proxy", "no object is stored under its key"),
             key,
         )
-        .with("channel", &self.inner.config.connector.url)
+        .with("channel", without_credentials(&self.inner.config.connector.url))
         .with_hint(self.likely_reason())
     }
 

@@ -27,8 +27,15 @@ impl Store {
     /// Reads the head of an object; `None` when there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] when the head is damaged, else what the channel fails with.
+    /// [`ErrorKind::Corrupt`] when the head is damaged, [`ErrorKind::Forbidden`] where the store may
+    /// not be read, else what the channel fails with.
     pub fn reader(&self, key: &Key) -> Result<Option<ObjectReader>> {
+        self.permit()?;
+        self.look_into(key)
+    }
+
+    /// As `reader`, wherever this process runs.
+    pub(crate) fn look_into(&self, key: &Key) -> Result<Option<ObjectReader>> {
         let Some(source) = Source::open(self, key)? else { return Ok(None) };
         let Some(start) = source.start()? else { return Ok(None) };
         let head = Head::parse(&start).map_err(|error| self.about(error, key))?;
@@ -40,6 +47,11 @@ impl ObjectReader {
     /// Which codec wrote the object, its metadata, and where its parts are.
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// The key of the object.
+    pub fn key(&self) -> &Key {
+        &self.source.key
     }
 
     /// The bytes `range` of a part, counted from its start.
@@ -113,7 +125,7 @@ impl Source {
         let mut source =
             Self { store: store.clone(), key: key.clone(), envelope: None, whole: None };
         if !store.connector().capabilities().range_reads {
-            let Some(received) = store.get_payload(key, Access::ReadOnly)? else { return Ok(None) };
+            let Some(received) = store.fetch(key, Access::ReadOnly)? else { return Ok(None) };
             source.whole = Some(received.into_bytes());
             return Ok(Some(source));
         }

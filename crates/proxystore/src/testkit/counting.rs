@@ -91,7 +91,7 @@ impl<C> Counting<C> {
     }
 
     /// A function that tells what has passed so far, for when the connector is given away.
-    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
+    pub fn counter(&self) -> impl Fn() -> Counts + Send + Sync + use<C> {
         let tally = Arc::clone(&self.tally);
         move || {
             let read = |count: &AtomicU64| count.load(Ordering::Relaxed);

@@ -126,7 +126,7 @@ fn object(data: &[u8]) {
                         // What the store cannot check whole may still be read in part.
                         let Ok(piece) = reader.read(index, range) else { continue };
                         if let Ok(Some(received)) = &whole {
-                            let part = received.part(index as usize).expect("as in the head");
+                            let part = received.part(index).expect("as in the head");
                             assert_eq!(piece[..], part[start..end]);
                         }
                     }

@@ -1,7 +1,9 @@
 //! The integration tests of the library: one binary, one module per topic.
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
+mod arrays;
 mod conformance;
+mod facts;
 mod file;
 mod future;
 mod fuzz;
@@ -29,5 +31,7 @@ mod shm_conformance;
 mod store;
 #[cfg(feature = "arrow")]
 mod tables;
+mod trust;
 #[cfg(target_os = "linux")]
 mod ttl;
+mod views;

@@ -217,7 +217,7 @@ impl MultiConnector {
         };
         if refusals.iter().any(|(_, why)| asks_too_much(why)) {
             return Error::new(ErrorKind::Unsupported, operation, message)
-                .with("channel", &self.config.url);
+                .with("channel", super::without_credentials(&self.config.url));
         }
         Error::new(ErrorKind::Config, operation, message)
             .with_hint("add a part whose policy takes what the others do not")

@@ -7,6 +7,7 @@ use regex_lite::Regex;
 
 use crate::connectors::{Tags, Value};
 use crate::error::{Error, ErrorKind, Result};
+use crate::facts::host_name;
 
 const PRIORITY: &str = "priority";
 const HOST_PATTERN: &str = "host_pattern";
@@ -69,10 +70,9 @@ impl Policy {
         let Some(patterns) = &self.host_pattern else {
             return Ok(true);
         };
-        let host = hostname();
         let mut valid = false;
         for pattern in patterns {
-            valid |= matches_all_of(pattern, &host)?;
+            valid |= matches_all_of(pattern, host_name())?;
         }
         Ok(valid)
     }
@@ -99,7 +99,7 @@ impl Policy {
         format!(
             "its host_pattern {} does not match the name of this host, {:?}",
             quoted.join(", "),
-            hostname()
+            host_name()
         )
     }
 
@@ -185,10 +185,6 @@ fn texts(value: &Value) -> Option<Vec<String>> {
     let Value::List(items) = value else { return None };
     let text = |item: &Value| if let Value::Text(text) = item { Some(text.clone()) } else { None };
     items.iter().map(text).collect()
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn matches_all_of(pattern: &str, host: &str) -> Result<bool> {

@@ -73,7 +73,7 @@ pub(super) fn report(
             ErrorKind::Permission,
             "the server refuses user and password, or wants them".to_owned(),
             "give the options username and password, or set PROXYSTORE_REDIS_USERNAME and \
-             PROXYSTORE_REDIS_PASSWORD",
+             PROXYSTORE_REDIS_PASSWORD; where PROXYSTORE_REDIS_HOSTS is set, it must name the server",
         ),
         _ if text.contains("switch database") => (
             ErrorKind::Config,

@@ -8,7 +8,9 @@
 //!
 //! User and password are given in the URL or as options, are taken off it at once, and stay in this
 //! process: workers take theirs from `PROXYSTORE_REDIS_USERNAME` and `PROXYSTORE_REDIS_PASSWORD`,
-//! unless the option `share_credentials` lets references carry them.
+//! unless the option `share_credentials` lets references carry them. Where `PROXYSTORE_REDIS_HOSTS`
+//! lists servers (patterns of hosts, separated by commas), no others get what is in the environment:
+//! user, password, and the client's certificate.
 //!
 //! A broken connection is replaced and the operation repeated. All of them bear that: a key is made
 //! up by the client, a generation is written or removed by name, and a time to live is set and not

@@ -6,10 +6,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::place::Place;
+use super::place::{Node, Place};
 use crate::connectors::{ConnectorConfig, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{check_id, unique_id};
+use crate::trust::patterns::{listed, matches};
+
+/// Environment variable with the servers, as patterns separated by commas, that get credentials from
+/// the environment; when it is not set, all that references name do.
+const HOSTS: &str = "PROXYSTORE_REDIS_HOSTS";
 
 pub(super) const OPEN: &str = "open a Redis connector";
 
@@ -88,18 +93,19 @@ impl Settings {
         let given = Given { url: &url, options: &config.options };
 
         let from_environment = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
+        let is_known = from_environment(HOSTS).is_none_or(|known| is_known(&place, &known));
+        let secret = |name: &str| from_environment(name).filter(|_| is_known);
         let username = given.text("username")?.or(user_info.username);
         let password = given.text("password")?.or(user_info.password);
         let (username, password) = match password {
             Some(_) => (username, password),
             None => (
-                username.or_else(|| from_environment("PROXYSTORE_REDIS_USERNAME")),
-                from_environment("PROXYSTORE_REDIS_PASSWORD"),
+                username.or_else(|| secret("PROXYSTORE_REDIS_USERNAME")),
+                secret("PROXYSTORE_REDIS_PASSWORD"),
             ),
         };
-        let path = |option, variable| -> Result<Option<PathBuf>> {
-            let path = given.text(option)?.or_else(|| from_environment(variable));
-            Ok(path.map(PathBuf::from))
+        let path = |option, default: Option<String>| -> Result<Option<PathBuf>> {
+            Ok(given.text(option)?.or(default).map(PathBuf::from))
         };
         let namespace = match given.text("namespace")? {
             Some(namespace) => namespace,
@@ -126,9 +132,9 @@ impl Settings {
             namespace,
             username,
             password: password.map(Secret),
-            ca_file: path("ca_file", "PROXYSTORE_REDIS_CA_FILE")?,
-            cert_file: path("cert_file", "PROXYSTORE_REDIS_CERT_FILE")?,
-            key_file: path("key_file", "PROXYSTORE_REDIS_KEY_FILE")?,
+            ca_file: path("ca_file", from_environment("PROXYSTORE_REDIS_CA_FILE"))?,
+            cert_file: path("cert_file", secret("PROXYSTORE_REDIS_CERT_FILE"))?,
+            key_file: path("key_file", secret("PROXYSTORE_REDIS_KEY_FILE"))?,
             ttl: given.seconds("ttl")?,
             timeout: given.seconds("timeout")?.unwrap_or(Duration::from_secs(20)),
             retries: given.number("retries", 0, 100)?.unwrap_or(4) as u32,
@@ -150,6 +156,17 @@ impl Settings {
     pub(super) fn config(&self) -> ConnectorConfig {
         self.shared.clone()
     }
+}
+
+/// Whether all servers of a place match the patterns: host, host and port, or path of the socket.
+fn is_known(place: &Place, patterns: &str) -> bool {
+    place.nodes.iter().all(|node| {
+        let (host, whole) = match node {
+            Node::Tcp { host, .. } => (host.clone(), node.to_string()),
+            Node::Unix(path) => (path.display().to_string(), String::new()),
+        };
+        listed(patterns).any(|pattern| matches(pattern, &host) || matches(pattern, &whole))
+    })
 }
 
 /// The options of a configuration, and the URL for errors about them.
@@ -246,6 +263,25 @@ mod tests {
             let error = parse(url, &[]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config);
             assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_servers_must_be_known() {
+        for (url, patterns, expected) in [
+            ("redis://store.lab.org", "*.lab.org", true),
+            ("redis://store.lab.org:7000", "localhost, store.lab.org:7000", true),
+            ("redis://store.lab.org:7000", "store.lab.org:6379", false),
+            ("redis://store.lab.org.example.com", "*.lab.org", false),
+            ("redis+cluster://a.lab.org,b.lab.org", "*.lab.org", true),
+            ("redis+cluster://a.lab.org,b.example.com", "*.lab.org", false),
+            ("redis+unix:///run/redis.sock", "/run/*", true),
+            ("redis+unix:///tmp/redis.sock", "/run/*", false),
+            ("redis://[::1]", "::1", true),
+            ("redis://store", ",", false),
+        ] {
+            let (place, _) = Place::parse(url).unwrap();
+            assert_eq!(is_known(&place, patterns), expected, "{url} {patterns}");
         }
     }
 

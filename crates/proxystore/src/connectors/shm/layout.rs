@@ -92,7 +92,8 @@ impl Header {
 
     /// Whether a file of `size` bytes is as long as it was made, and holds the whole payload.
     pub(super) fn fits(&self, size: u64) -> bool {
-        self.capacity == size && self.len <= size.saturating_sub(self.payload_at)
+        self.capacity == size
+            && size.checked_sub(self.payload_at).is_some_and(|room| self.len <= room)
     }
 
     /// `None` for anything that is not a header of this version.
@@ -171,7 +172,7 @@ impl fmt::Display for Name {
 /// Reads what may be the start of any file, and any name; for fuzzing.
 #[cfg(feature = "testkit")]
 pub(crate) fn fuzz(data: &[u8]) {
-    if let Some((bytes, rest)) = data.split_first_chunk::<HEADER>()
+    if let Some(bytes) = data.first_chunk::<HEADER>()
         && let Some(header) = Header::decode(bytes)
     {
         let again = Header::decode(&header.encode()).map(Header::encode);
@@ -182,7 +183,7 @@ pub(crate) fn fuzz(data: &[u8]) {
                 assert!(end.is_some_and(|end| end <= size), "{header:?} in {size} bytes");
             }
         }
-        let _ = (header.is_live(), rest);
+        let _ = header.is_live();
     }
     if let Ok(text) = std::str::from_utf8(data) {
         if let Some(name) = Name::parse(text) {

@@ -104,6 +104,12 @@ fn workers_take_credentials_from_their_environment() {
     let mut worker = process::command("redis::credentials::a_worker", &bytes.join(" "));
     worker.env("PROXYSTORE_REDIS_PASSWORD", WORD);
     process::finish(worker.spawn().unwrap());
+    worker.env("PROXYSTORE_REDIS_HOSTS", "elsewhere, 127.0.*");
+    process::finish(worker.spawn().unwrap());
+    worker.env("PROXYSTORE_REDIS_HOSTS", "elsewhere");
+    let output = worker.spawn().unwrap().wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("PROXYSTORE_REDIS_HOSTS"), "{text}");
 }
 
 #[test]

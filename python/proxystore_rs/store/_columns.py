@@ -1,0 +1,75 @@
+"""Columns of a stored table, each read by itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from proxystore_rs.exceptions import SerializationError
+
+__all__ = ["read_columns"]
+
+
+def read_columns(
+    read: Callable[[int], Any],
+    schema: Any,
+    table: tuple[str, int, list[str]],
+    names: list[str],
+    *,
+    alone: bool,
+) -> Any:
+    """Return columns in the form of the library whose table was stored.
+
+    Args:
+        read: Reads a part of the object: that of a column is one more than its place.
+        schema: The part that holds the schema, if it is needed: for more than one column, and by
+            pandas.
+        table: What was stored, its number of rows, and the names of its columns.
+        names: Which columns.
+        alone: Whether the one column is wanted, and not a table of it.
+    """
+    kind, rows, columns = table
+    arrow, other = _libraries(kind)
+
+    def column(name: str) -> Any:
+        stream = arrow.ipc.open_stream(arrow.py_buffer(read(1 + columns.index(name))))
+        return stream.read_all().column(0)
+
+    if alone and kind != "pandas":
+        found = column(names[0])
+        return other.from_arrow(found).alias(names[0]) if kind == "polars" else found
+    stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
+    wanted = list(names)
+    if kind == "pandas":
+        # Its index is made of columns, too.
+        index = (stored.pandas_metadata or {}).get("index_columns", [])
+        wanted += [name for name in index if isinstance(name, str) and name not in names]
+    fields = [stored.field(columns.index(name)) for name in wanted]
+    made = arrow.schema(fields, metadata=stored.metadata)
+    part = arrow.Table.from_arrays([column(name) for name in wanted], schema=made)
+    if not wanted:
+        part = arrow.table({"": arrow.nulls(rows)}).select([])
+    match kind:
+        case "polars":
+            return other.from_arrow(part)
+        case "pandas":
+            frame = part.to_pandas()
+            return frame[names[0]] if alone else frame[names]
+        case _:
+            return part
+
+
+def _libraries(kind: str) -> tuple[Any, Any]:
+    """Return pyarrow, and the library of the table if it is another."""
+    other = kind if kind in {"pandas", "polars"} else "pyarrow"
+    try:
+        # Untyped, since neither is required.
+        arrow: Any = importlib.import_module("pyarrow")
+        importlib.import_module("pyarrow.ipc")
+        return arrow, importlib.import_module(other)
+    except ImportError as error:
+        raise SerializationError(
+            f"reading columns of this table takes pyarrow and {other}, of which one cannot be "
+            f"imported ({error}). Install both where its columns are used."
+        ) from error
