@@ -95,5 +95,6 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/futures.md")]
 #[doc = include_str!("../../../docs/guide/ownership.md")]
+#[doc = include_str!("../../../docs/languages.md")]
 #[doc = include_str!("../../../docs/guide/views.md")]
 struct Guide;

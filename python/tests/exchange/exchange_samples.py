@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas
+import polars
+import pyarrow as pa
 
 
 @dataclass
@@ -65,8 +68,33 @@ PACKED: dict[str, Any] = {
     },
 }
 
+# Tables of Arrow, in the classes of pyarrow.
+_TYPES = {"name": pa.string(), "count": pa.uint16(), "flux": pa.float64(), "seen": pa.bool_()}
+_COLUMNS = [
+    pa.array(values, kind)
+    for kind, values in zip(
+        _TYPES.values(),
+        (["M 31", None, "ß"], [0, 1, 65535], [1.5, None, -0.5], [True, False, None]),
+        strict=True,
+    )
+]
+_NUMBERS = {"y": np.arange(1000), "x": np.arange(1000) / 8}
+
+TABLES: dict[str, Any] = {
+    "table": pa.table(_COLUMNS, names=list(_TYPES)),
+    "table-of-numbers": pa.table(_NUMBERS),
+    "record-batch": pa.table(_COLUMNS[:2], names=list(_TYPES)[:2]),
+}
+
+# Data frames of other libraries, which are the table of numbers in Rust.
+FRAMES: dict[str, Any] = {
+    "polars": polars.DataFrame(_NUMBERS),
+    "pandas": pandas.DataFrame(_NUMBERS),
+}
+
 # What Python stores in place of these, and Rust reads as the same.
 ORIGINALS: dict[str, Any] = {
+    "record-batch": pa.record_batch(_COLUMNS[:2], names=list(_TYPES)[:2]),
     "tuple": ("energy", 1.5),
     "struct": Measurement(
         name="M 31",
@@ -78,7 +106,7 @@ ORIGINALS: dict[str, Any] = {
 }
 
 DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
-SHAPES = ("", "0", "0x3", "5", "2x3x4")
+SHAPES = ("", "0", "0x3", "5")
 
 ARRAYS = [
     *(f"array:{dtype}:{order}:2x3x4" for dtype in DTYPES for order in "CF"),
@@ -102,7 +130,7 @@ def sample(name: str) -> Any:
     """The object of a name."""
     if name.startswith("array:"):
         return array(name)
-    return NEUTRAL[name] if name in NEUTRAL else PACKED[name]
+    return (NEUTRAL | PACKED | TABLES)[name]
 
 
 def check(found: Any, name: str) -> None:

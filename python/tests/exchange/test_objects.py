@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars
 import pytest
 from exchange_peer import Rust, RustError
-from exchange_samples import ARRAYS, NEUTRAL, ORIGINALS, PACKED, Measurement, check, sample
+from exchange_samples import (
+    ARRAYS,
+    FRAMES,
+    NEUTRAL,
+    ORIGINALS,
+    PACKED,
+    TABLES,
+    Measurement,
+    check,
+    sample,
+)
 
-from proxystore_rs.proxy import is_resolved
+from proxystore_rs.exceptions import SerializationError
+from proxystore_rs.proxy import extract, is_resolved
 from proxystore_rs.store import Store
-from proxystore_rs.store.exceptions import SerializationError
 from proxystore_rs.store.utils import get_key
 
-TYPES = [*NEUTRAL, *PACKED, *ARRAYS]
+TYPES = [*NEUTRAL, *PACKED, *ARRAYS, *TABLES]
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -29,6 +40,20 @@ def test_from_python(rust: Rust, store: Store[Any], kind: str) -> None:
     # By its key, as `None` and booleans have no proxies in Python.
     key = store.put(ORIGINALS.get(kind, sample(kind)), codec=codec)
     rust.check(kind, store.proxy_from_key(key))
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_data_frames_from_python(rust: Rust, store: Store[Any], kind: str) -> None:
+    key = store.put(FRAMES[kind], codec="data")  # pandas frames are pickled otherwise
+    rust.check("table-of-numbers", store.proxy_from_key(key))
+    assert store.get(key).equals(FRAMES[kind])
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_data_frames_from_rust(rust: Rust, store: Store[Any], url: str, kind: str) -> None:
+    table = rust.make("table-of-numbers", url)
+    frame = polars.from_arrow(extract(table)) if kind == "polars" else table.to_pandas()
+    assert frame.equals(FRAMES[kind])
 
 
 def test_dataclasses_are_structs(rust: Rust, store: Store[Any], url: str) -> None:

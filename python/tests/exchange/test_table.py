@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from exchange_samples import ARRAYS, NEUTRAL, PACKED
+from exchange_samples import ARRAYS, FRAMES, NEUTRAL, PACKED, TABLES
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[2] / "docs" / "languages.md"
@@ -40,14 +40,21 @@ def test_every_cell_of_the_types_is_a_test(collected: set[str]) -> None:
             names = re.findall(r"`\[(.+?)\]`", cell)
             assert names, row
             for name in names:
+                function = test.replace("test", "test_data_frames") if name in FRAMES else test
                 for channel in CHANNELS:
-                    assert f"test_objects.py::{test}[{channel}-{name}]" in collected
+                    assert f"test_objects.py::{function}[{channel}-{name}]" in collected
 
 
 def test_every_type_is_in_the_table() -> None:
     for column, _ in enumerate(COLUMNS):
         text = "".join(row[column] for row in cells("Types"))
-        assert set(re.findall(r"`\[(.+?)\]`", text)) == {*NEUTRAL, *PACKED, *ARRAYS}
+        assert set(re.findall(r"`\[(.+?)\]`", text)) == {
+            *NEUTRAL,
+            *PACKED,
+            *ARRAYS,
+            *TABLES,
+            *FRAMES,
+        }
 
 
 def test_every_cell_of_the_patterns_is_a_test(collected: set[str]) -> None:

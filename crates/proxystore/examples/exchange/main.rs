@@ -26,6 +26,7 @@
 
 mod commands;
 mod samples;
+mod tables;
 
 use std::io::{BufRead, Write};
 

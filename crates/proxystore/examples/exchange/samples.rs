@@ -12,6 +12,7 @@ use proxystore::{Proxy, Reference, Result, Store, messagepack};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::unknown;
+use crate::tables;
 
 /// An object of a type that the commands need not know.
 pub(crate) trait Sample {
@@ -31,10 +32,10 @@ pub(crate) trait Owner {
     fn give(self: Box<Self>) -> Result<()>;
 }
 
-struct Of<T> {
-    value: T,
+pub(crate) struct Of<T> {
+    pub(crate) value: T,
     /// What makes two of them the same.
-    same: fn(&T, &T) -> bool,
+    pub(crate) same: fn(&T, &T) -> bool,
 }
 
 impl<T> Sample for Of<T>
@@ -173,7 +174,7 @@ pub(crate) fn find(name: &str) -> Result<Box<dyn Sample>> {
         }),
         _ => match name.split(':').collect::<Vec<_>>()[..] {
             ["array", dtype, order, shape] => array(dtype, order, shape)?,
-            _ => return Err(unknown("a type", name)),
+            _ => return tables::find(name),
         },
     })
 }
