@@ -36,11 +36,9 @@ from proxystore_rs.warnings import UntrustedImportWarning
 __all__ = ["UntrustedImportWarning", "imports", "register", "require_producers"]
 
 T = TypeVar("T")
-_Mode = Literal["allow", "warn", "refuse"]
+_MODES = ("allow", "warn", "refuse")
 
-_MODES: tuple[_Mode, ...] = ("allow", "warn", "refuse")
-
-_mode: _Mode | None = None
+_mode: Literal["allow", "warn", "refuse"] | None = None
 _registered: dict[str, Any] = {}
 _made: set[str] = set()
 _warned: set[str] = set()
@@ -55,7 +53,9 @@ def register(obj: T) -> T:
     return obj
 
 
-def imports(mode: _Mode | None = None) -> _Mode:
+def imports(
+    mode: Literal["allow", "warn", "refuse"] | None = None,
+) -> Literal["allow", "warn", "refuse"]:
     """Say what happens when a reference names what is not registered; return what held so far.
 
     >>> before = imports('refuse')
@@ -101,13 +101,13 @@ def require_producers(keys: Iterable[str | bytes] | None) -> None:
         _require_producers([key.hex() if isinstance(key, bytes) else key for key in keys])
 
 
-def _checked(mode: Any, where: str) -> _Mode:
+def _checked(mode: Any, where: str) -> Literal["allow", "warn", "refuse"]:
     if mode not in _MODES:
         raise StoreConfigError(f"{where} must be one of {', '.join(_MODES)}, not {mode!r}")
     return mode  # type: ignore[no-any-return]
 
 
-def _from_environment() -> _Mode:
+def _from_environment() -> Literal["allow", "warn", "refuse"]:
     if named := os.environ.get("PROXYSTORE_IMPORTS"):
         return _checked(named, "the environment variable PROXYSTORE_IMPORTS")
     return "refuse" if os.environ.get("PROXYSTORE_CODEC") == "data" else "warn"

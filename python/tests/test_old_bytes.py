@@ -50,11 +50,21 @@ def plain(value: Any) -> str:
     return repr(value)
 
 
+def shown(value: Any) -> str:
+    """Write an object as no version of NumPy changes its mind about."""
+    match value:
+        case np.ndarray():
+            return f"{value.dtype.str} {list(value.shape)} of sum {value.view('<i2').sum()}"
+        case list():
+            return f"[{', '.join(shown(item) for item in value)}]"
+    return repr(value)
+
+
 def describe(value: Any, meaning: str) -> str:
     """What a payload decoded to, in the words of the manifest."""
     kind = meaning.split(" ")[0]
     if kind == "Python":
-        return f"{meaning.split(': ', 1)[0]}: {value!r}"
+        return f"{meaning.split(': ', 1)[0]}: {shown(value)}"
     match value:
         case np.ndarray():
             order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
@@ -95,7 +105,12 @@ def test_references_are_read_and_written_as_they_were(path: str) -> None:
     proxy = Proxy.from_text(text)
     assert not is_resolved(proxy)
     assert proxy.to_text(secret=True) == text
-    assert f"store {get_factory(proxy).store_config.name} " in manifest()[path]
+    assert "store=demo, key=" in repr(get_factory(proxy))
+
+
+def travelled(value: Any) -> str:
+    """What came out of a pickle; a proxy by what makes its target."""
+    return f"{type(value).__name__} {get_factory(value) if type(value) is Proxy else value!r}"
 
 
 PICKLES = sorted(path for path in manifest() if path.startswith("pickle/"))
@@ -104,7 +119,7 @@ PICKLES = sorted(path for path in manifest() if path.startswith("pickle/"))
 @pytest.mark.parametrize("path", PICKLES)
 def test_pickles_are_read_as_they_were_meant(path: str) -> None:
     value = pickle.loads((CORPUS / path).read_bytes())
-    assert f"{type(value).__name__} {value!r}" == manifest()[path]
+    assert travelled(value) == manifest()[path]
 
 
 def test_there_is_something_of_everything() -> None:
@@ -117,7 +132,7 @@ def payloads() -> dict[str, Any]:
     """Objects that Python writes in its own way."""
     return {
         "pickle": [1, "two", None, (3.5, {"four": b"5"})],
-        "pickle-buffers": [array.array("b", [1, 2]), np.arange(3000, dtype="<i2") * 0],
+        "pickle-buffers": [array.array("b", [1, 2]), np.arange(3000, dtype="<i2")],
         "pickle-datetimes": np.array(["2026-11-21", "NaT"], dtype="<M8[D]"),
         "array-complex": np.array([[1 + 2j], [3 - 4j]]),
         "array-bool": np.array([True, False]),
@@ -129,7 +144,7 @@ def payloads() -> dict[str, Any]:
 
 def pickles() -> dict[str, Any]:
     """What travels as a pickle."""
-    store = Store("old-pickles", LocalConnector(name="old-pickles"))
+    store = Store("old-pickles", LocalConnector())
     key = store.put("x")
     store.close()
     return {
@@ -160,7 +175,7 @@ def main() -> None:
         meaning = f"Python pickle in {parts} parts" if codec == 16 else ""
         add(f"payload/v1-python-{name}.bin", content, describe(value, meaning or "value"))
     for name, value in pickles().items():
-        add(f"pickle/v1-{name}.pickle", pickle.dumps(value, 5), f"{type(value).__name__} {value!r}")
+        add(f"pickle/v1-{name}.pickle", pickle.dumps(value, 5), travelled(value))
     store.close()
 
 

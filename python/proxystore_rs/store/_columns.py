@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from proxystore_rs._tables import _pyarrow
 from proxystore_rs.exceptions import SerializationError
 
 __all__ = ["read_columns"]
@@ -64,10 +65,7 @@ def _libraries(kind: str) -> tuple[Any, Any]:
     """Return pyarrow, and the library of the table if it is another."""
     other = kind if kind in {"pandas", "polars"} else "pyarrow"
     try:
-        # Untyped, since neither is required.
-        arrow: Any = importlib.import_module("pyarrow")
-        importlib.import_module("pyarrow.ipc")
-        return arrow, importlib.import_module(other)
+        return _pyarrow(), importlib.import_module(other)
     except ImportError as error:
         raise SerializationError(
             f"reading columns of this table takes pyarrow and {other}, of which one cannot be "

@@ -20,8 +20,8 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from proxystore_rs._core import _takes_data_only
 from proxystore_rs import trust
+from proxystore_rs._core import _takes_data_only
 from proxystore_rs.connectors.protocols import Connector
 from proxystore_rs.exceptions import SerializationError, StoreConfigError, UntrustedError
 from proxystore_rs.store import _kinds, _model

@@ -260,3 +260,25 @@ def test_threads_share_a_view(shared_store: Store[Any]) -> None:
     with ThreadPoolExecutor(4) as pool:
         sums = pool.map(sum_of, [slice(i, None, 4) for i in range(4)])
         assert sum(sums) == array.sum()
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "polars", "pandas"])
+def test_columns_of_tables(store: Store[Any], library: str) -> None:
+    module = pytest.importorskip(library)
+    pytest.importorskip("pyarrow")
+    columns = {"x": list(range(1000)), "label": ["a", "b"] * 500, "y": [0.5] * 1000}
+    table = module.table(columns) if library == "pyarrow" else module.DataFrame(columns)
+    view = store.view(store.put(table, codec="data"))
+    assert view.columns == ["x", "label", "y"]
+    assert (len(view), view.shape) == (1000, (1000, 3))
+    for found, expected in ((view["label"], table["label"]), (view["x"], table["x"])):
+        assert type(found) is type(expected)
+        assert found.equals(expected)
+    names = ["y", "x"]
+    expected = table.select(names) if library == "pyarrow" else table[names]
+    assert view[names].equals(expected)
+    assert view.load().equals(table)
+    with pytest.raises(KeyError):
+        view["z"]
+    with pytest.raises(TypeError, match="by name"):
+        view[0]

@@ -23,7 +23,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.into_iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Random numbers that are the same in every run (SplitMix64).
+/// Random numbers that are the same in every run (`SplitMix64`).
 struct Numbers(u64);
 
 impl Numbers {
@@ -68,7 +68,7 @@ impl Numbers {
 
 fn run(target: &Target, bytes: &[u8]) {
     if catch_unwind(|| (target.run)(bytes)).is_err() {
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = data_encoding::HEXLOWER.encode(bytes);
         panic!("target {} fails with {hex}", target.name);
     }
 }

@@ -14,7 +14,7 @@ const SECRET: [u8; 32] = [
 
 /// The secret the ways that bytes are written down, and the password.
 fn spellings() -> Vec<String> {
-    let hex: String = SECRET.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = data_encoding::HEXLOWER.encode(&SECRET);
     let base64 = data_encoding::BASE64.encode(&SECRET);
     let decimal = format!("{SECRET:?}");
     let inner = |text: &str| text[4..text.len() - 4].to_owned();

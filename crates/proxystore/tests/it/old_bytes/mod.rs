@@ -184,7 +184,7 @@ fn got(connector: &dyn Connector, key: &Key) -> Received {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 fn sum(bytes: &[u8]) -> u64 {

@@ -40,7 +40,8 @@ fn stored(
     object: &str,
 ) -> Vec<u8> {
     let channel = Arc::new(MemoryConnector::new(&proxystore::key::unique_id().unwrap()).unwrap());
-    let store = settings(Store::builder("corpus", channel.clone())).build();
+    let handle: Arc<dyn Connector> = Arc::<MemoryConnector>::clone(&channel);
+    let store = settings(Store::builder("corpus", handle)).build();
     let key = seal.map(|seal| store.new_key().unwrap().sealed(Some(seal)));
     let key = store.put_with(object, &PutOptions { key, ..PutOptions::default() }).unwrap();
     channel.get(&key, &GetOptions::default()).unwrap().unwrap().to_vec()
@@ -50,10 +51,10 @@ fn facts() -> Facts {
     Facts {
         len: Some(2),
         shape: Some(vec![2, 3]),
-        dtype: Some("<f8".to_owned()),
+        dtype: Some("<f8".into()),
         nbytes: Some(48),
         created: Some(1_790_000_000_000),
-        origin: Some("node7".to_owned()),
+        origin: Some("node7".into()),
     }
 }
 
@@ -166,7 +167,7 @@ fn new_files_are_written() {
         if !target.exists() {
             fs::create_dir_all(target.parent().unwrap()).unwrap();
             fs::write(&target, &bytes).unwrap();
-            manifest += &format!("{path} = {}\n", describe(&path, &bytes));
+            let _ = writeln!(manifest, "{path} = {}", describe(&path, &bytes));
         }
     }
     fs::write(folder().join("manifest.txt"), manifest).unwrap();
