@@ -36,6 +36,13 @@ impl Session {
                 let store = StoreFactory::from_reference(reference.clone()).store()?;
                 Ok(store.exists(&reference.key)?.to_string())
             }
+            ["facts", text] => {
+                let facts = Reference::from_text(text)?.facts;
+                Ok(format!(
+                    "{:?} {:?} {:?} {:?}",
+                    facts.len, facts.shape, facts.dtype, facts.nbytes
+                ))
+            }
             ["future", url, ref options @ ..] => {
                 let Options { evict, timeout, lease, .. } = Options::read(options)?;
                 let options = FutureOptions { evict, timeout, lease };
