@@ -6,7 +6,7 @@
 //!
 //! | command | answer |
 //! | --- | --- |
-//! | `make TYPE URL [evict] [inline] [ttl=MS]` | reference of a new object in the channel |
+//! | `make TYPE URL [evict] [inline] [ttl=MS] [sealed] [zstd] [lz4] [checked]` | reference of a new object in the channel |
 //! | `batch TYPE URL COUNT` | references of that many, stored at once |
 //! | `check TYPE REFERENCE` | `same`, or what was found instead; waits for futures |
 //! | `exists REFERENCE` | `true` or `false` |
