@@ -1,5 +1,6 @@
 //! Payloads in and out of a store, for bridges to other languages and for what is built on stores.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::protection::{self, Wrapped};
@@ -112,11 +113,29 @@ impl Store {
     /// Stored bytes, as they are in the channel.
     pub(super) fn read(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
         let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, options))?;
-        match (&bytes, &self.inner.metrics) {
+        self.count_read(bytes.as_deref().map(<[u8]>::len));
+        Ok(bytes)
+    }
+
+    /// As `read` with a range, into memory of the caller; whether the object is there.
+    pub(super) fn read_into(
+        &self,
+        key: &Key,
+        range: Range<u64>,
+        target: &mut [u8],
+    ) -> Result<bool> {
+        let len = target.len();
+        let get = |connector: &dyn Connector| connector.get_into(key, Some(range), target);
+        let found = self.timed(Operation::Get, 0, get)?;
+        self.count_read(found.then_some(len));
+        Ok(found)
+    }
+
+    fn count_read(&self, bytes: Option<usize>) {
+        match (bytes, &self.inner.metrics) {
             (None, _) => self.count(Operation::Missing),
-            (Some(bytes), Some(metrics)) => metrics.add_bytes(Operation::Get, bytes.len()),
+            (Some(bytes), Some(metrics)) => metrics.add_bytes(Operation::Get, bytes),
             _ => {}
         }
-        Ok(bytes)
     }
 }
