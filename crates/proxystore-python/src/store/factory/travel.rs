@@ -91,7 +91,8 @@ pub(in crate::store) fn sent_by(
 pub(crate) fn register_with_proxies(py: Python<'_>) {
     proxy::register_facts(&py.get_type::<StoreFactory>(), |factory| {
         let state = factory.cast::<StoreFactory>().ok()?.get().state.get()?;
-        Some(&state.reference.facts)
+        // The first use of an evicting proxy takes the object away, and asking for facts is a use.
+        (!state.evict.load(Ordering::Relaxed)).then_some(&state.reference.facts)
     });
     proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
         let Some(reference) = sent_by(factory, proxy)? else {
