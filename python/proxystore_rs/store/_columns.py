@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from proxystore_rs._tables import _pyarrow
+from proxystore_rs._tables import _pyarrow, open_stream
 from proxystore_rs.exceptions import SerializationError
 
 __all__ = ["read_columns"]
@@ -19,6 +19,7 @@ def read_columns(
     names: list[str],
     *,
     alone: bool,
+    data_only: bool,
 ) -> Any:
     """Return columns in the form of the library whose table was stored.
 
@@ -29,18 +30,21 @@ def read_columns(
         table: What was stored, its number of rows, and the names of its columns.
         names: Which columns.
         alone: Whether the one column is wanted, and not a table of it.
+        data_only: Whether the writer of the table may be anybody.
     """
     kind, rows, columns = table
     arrow, other = _libraries(kind)
 
     def column(name: str) -> Any:
-        stream = arrow.ipc.open_stream(arrow.py_buffer(read(1 + columns.index(name))))
-        return stream.read_all().column(0)
+        stream = open_stream(arrow, read(1 + columns.index(name)), data_only)
+        found = stream.read_all().column(0)
+        found.validate(full=data_only)
+        return found
 
     if alone and kind != "pandas":
         found = column(names[0])
         return other.from_arrow(found).alias(names[0]) if kind == "polars" else found
-    stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
+    stored = open_stream(arrow, schema, data_only).schema
     wanted = list(names)
     if kind == "pandas":
         # Its index is made of columns, too.

@@ -256,7 +256,14 @@ class View(ViewBase):
                 raise KeyError(name)
         if self._schema is None and not (alone and kind != "pandas"):
             self._schema = self._part(0)
-        return read_columns(self._part, self._schema, (kind, rows, columns), names, alone=alone)
+        return read_columns(
+            self._part,
+            self._schema,
+            (kind, rows, columns),
+            names,
+            alone=alone,
+            data_only=self._takes_data_only,
+        )
 
 
 def _is_basic(item: Any) -> bool:

@@ -31,7 +31,10 @@ pub(crate) struct StoreFactory {
 struct State {
     /// The store at hand, if it made this factory in this process.
     store: Option<Py<StoreBase>>,
+    /// As it came, if it arrived: a signature is of its bytes.
     reference: Reference,
+    /// The pickled settings of the store among the reference's extension.
+    extension: Option<Vec<u8>>,
     /// Separate from the reference: taking ownership turns it off.
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
@@ -52,7 +55,7 @@ impl State {
     }
 
     /// That of a reference that arrived.
-    fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+    fn received(py: Python<'_>, reference: Reference) -> PyResult<Self> {
         // Now, while the reference is as it was signed, and before anything in it is unpickled.
         let vouched = trust::producers::are_required();
         if vouched {
@@ -61,16 +64,15 @@ impl State {
         if registry::takes_data_only(py, None, &reference)? {
             codec::check_reference(py, &reference, false)?;
         }
-        let mut deserializer = None;
-        if let Some(extension) = &reference.extension {
-            let (rest, own) = extension::without(py, extension)?;
-            reference.extension = rest;
-            deserializer = own;
-        }
+        let (extension, deserializer) = match &reference.extension {
+            Some(extension) => extension::without(py, extension)?,
+            None => (None, None),
+        };
         Ok(Self {
             store: None,
             evict: AtomicBool::new(reference.evict),
             reference,
+            extension,
             deserializer,
             arrived: true,
             pending: Mutex::new(None),
@@ -87,6 +89,7 @@ impl State {
         Self {
             store: self.store.as_ref().map(|store| store.clone_ref(py)),
             reference: self.reference.clone(),
+            extension: self.extension.clone(),
             evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
             arrived: self.arrived,
@@ -117,6 +120,7 @@ impl StoreFactory {
         reference.extension.clone_from(&store.get().state()?.extension);
         let state = State {
             store: Some(store.clone().unbind()),
+            extension: reference.extension.clone(),
             reference,
             evict: AtomicBool::new(evict),
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
@@ -244,9 +248,12 @@ impl StoreFactory {
         if reference.signature.is_none() {
             reference.class = class.or(reference.class);
         }
+        if state.arrived {
+            return Ok(reference); // whoever made it has signed it, or nobody has
+        }
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
-                Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
+                Some(extension::with(py, state.extension.as_deref(), deserializer)?);
         }
         if let Some(store) = &state.store {
             store.get().state()?.store.sign(&mut reference).py(py)?; // it was made here
@@ -297,11 +304,12 @@ impl StoreFactory {
         let key = Keys::of_channel(py, &channel)?.key_of(key)?;
         let config = StoreConfig { name, connector: channel, settings };
         let mut reference = Reference::new(config, key);
-        reference.extension = extension;
+        reference.extension.clone_from(&extension);
         reference.wait = wait.map(wait_of).transpose()?;
         let state = State {
             store: None,
             reference,
+            extension,
             evict: AtomicBool::new(evict),
             deserializer,
             arrived: false,
@@ -338,7 +346,7 @@ impl StoreFactory {
         self.state()?.check_arrived(py)?;
         let reference = &self.state()?.reference;
         let parts =
-            registry::config_to_python(py, &reference.store, reference.extension.as_deref())?;
+            registry::config_to_python(py, &reference.store, self.state()?.extension.as_deref())?;
         let module = py.import(intern!(py, "proxystore_rs.store.config"))?;
         module.getattr("StoreConfig")?.call_method1(intern!(py, "_from_native"), parts)
     }
@@ -383,7 +391,7 @@ impl StoreFactory {
         {
             return Ok(store.bind(py).clone());
         }
-        registry::get_or_open(py, &state.reference.store, state.reference.extension.as_deref())
+        registry::get_or_open(py, &state.reference.store, state.extension.as_deref())
     }
 
     /// Fetches the object, and evicts it if that was asked for.
@@ -417,6 +425,7 @@ impl StoreFactory {
         let mut state = self.state()?.clone_ref(py);
         state.reference.key = state.reference.key.to_latest();
         state.reference.facts = Facts::default(); // of the present generation
+        state.reference.signature = None; // of the reference as it was
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }
@@ -544,7 +553,7 @@ pub(super) fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &
         let class = py
             .import(intern!(py, "proxystore_rs.store.exceptions"))?
             .getattr(intern!(py, "ProxyResolveMissingKeyError"))?;
-        let key_face = inner.key_to_python(py, key)?;
+        let key_face = inner.keys.face_without_seal(py, key)?;
         let name = inner.store.name();
         let error = class.call1((key_face, store.get_type(), name))?;
         if !inner.store.connector().capabilities().cross_process {

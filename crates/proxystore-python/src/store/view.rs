@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use proxystore::codec::{self, TableMeta};
 use proxystore::payload::Received;
 use proxystore::view::{LoadOptions, Selection, View};
-use proxystore::{Access, Buffer, Error, ErrorKind};
+use proxystore::{Access, Buffer, Error, ErrorKind, trust};
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -19,6 +19,7 @@ use super::factory::{get_through, missing};
 use super::state::PutWish;
 use super::{State, StoreBase, StoreFactory, future, overrides};
 use crate::buffer::PyStoredBytes;
+use crate::codec::Codec;
 use crate::error::{IntoPython, from_python};
 use crate::pickle::{self, Decoding};
 use crate::{array, proxy};
@@ -44,10 +45,13 @@ impl ViewBase {
     fn open(&self, py: Python<'_>) -> PyResult<View> {
         let factory = self.factory.get();
         let reference = factory.reference()?;
+        reference.check_complete().py(py)?;
         let store = factory.get_store(py)?;
         let inner = store.get().state()?;
+        trust::sites::check(&reference.store).py(py)?; // the store's own may permit more
         let key = &reference.key;
         if let Some(payload) = &reference.inline {
+            inner.store.permit().py(py)?;
             return View::of(Received::parse(Buffer::copy_of(payload)).py(py)?).py(py);
         }
         if overrides(&store, intern!(py, "get"))? {
@@ -168,6 +172,13 @@ impl ViewBase {
         })
     }
 
+    /// Whether the writer of the object may be anybody.
+    #[getter]
+    fn _takes_data_only(&self, py: Python<'_>) -> PyResult<bool> {
+        let store = self.factory.get().get_store(py)?;
+        Ok(store.get().state()?.codec(py)? == Codec::Data)
+    }
+
     /// Bytes of the object, without what describes it.
     #[getter]
     fn nbytes(&self, py: Python<'_>) -> PyResult<u64> {
@@ -219,7 +230,7 @@ impl ViewBase {
     fn _part(&self, py: Python<'_>, part: usize) -> PyResult<PyStoredBytes> {
         let view = self.view(py)?;
         let len = view.head().parts().get(part).map_or(0, |place| place.end - place.start);
-        let mut bytes = Buffer::zeroed(usize::try_from(len)?);
+        let mut bytes = Buffer::try_zeroed(len).py(py)?;
         let target = bytes.as_mut().unwrap_or_default(); // the sole holder of writable memory
         py.detach(|| view.read_into(part, 0..len, target, &mut notice_signals))
             .map_err(|error| self.failed(py, error))?;

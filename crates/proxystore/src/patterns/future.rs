@@ -222,7 +222,7 @@ impl<T: 'static> Future<T> {
         if let (Some(wait), Some(timeout)) = (&mut reference.wait, timeout) {
             wait.timeout = Some(timeout);
         }
-        self.factory.with_reference(reference).resolve()
+        self.factory.derived(reference)?.resolve()
     }
 
     /// Whether consumers notice the death of this future's producer.

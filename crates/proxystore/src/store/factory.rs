@@ -13,6 +13,7 @@ use crate::proxy::{Factory, Proxy};
 use crate::reference::Reference;
 use crate::store::{Store, registry};
 use crate::trust;
+use crate::view::View;
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[derive(Debug)]
@@ -45,6 +46,15 @@ impl StoreFactory {
         Self { reference, store: self.store.clone(), received: self.received }
     }
 
+    /// A factory for a reference that this process derives from the present one, which is checked:
+    /// who made that one has not signed the other.
+    pub(crate) fn derived(&self, reference: Reference) -> Result<Self> {
+        if self.received {
+            trust::producers::check(&self.reference)?;
+        }
+        Ok(Self { reference, store: self.store.clone(), received: false })
+    }
+
     /// Evicts the object when it is resolved.
     #[must_use]
     pub fn evicting(mut self) -> Self {
@@ -55,6 +65,25 @@ impl StoreFactory {
     /// What names the object.
     pub fn reference(&self) -> &Reference {
         &self.reference
+    }
+
+    /// Checks that this process may and can read the object, before its store is opened.
+    fn check(&self) -> Result<()> {
+        self.reference.check_complete()?;
+        if self.received {
+            trust::producers::check(&self.reference)?;
+        }
+        trust::sites::check(&self.reference.store) // the store's own may permit more
+    }
+
+    /// The object, if it travelled inside the reference; `None` if it is in the channel.
+    pub(crate) fn inside(&self) -> Result<Option<Received>> {
+        self.check()?;
+        let Some(payload) = &self.reference.inline else { return Ok(None) };
+        // A store of this name may have a policy of its own.
+        let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
+        store.as_ref().map_or(Ok(()), Store::permit)?;
+        Received::parse(Buffer::copy_of(payload)).map(Some)
     }
 
     /// The store, opened if need be.
@@ -75,16 +104,7 @@ impl StoreFactory {
 
 impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     fn resolve(&self) -> Result<Arc<T>> {
-        self.reference.check_complete()?;
-        if self.received {
-            trust::producers::check(&self.reference)?;
-        }
-        trust::sites::check(&self.reference.store)?; // the store's own may permit more
-        if let Some(payload) = &self.reference.inline {
-            // A store of this name may have a policy of its own.
-            let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
-            store.as_ref().map_or(Ok(()), Store::permit)?;
-            let received = Received::parse(Buffer::copy_of(payload))?;
+        if let Some(received) = self.inside()? {
             return T::decode(&received).map(Arc::new);
         }
         let store = self.store()?;
@@ -103,10 +123,14 @@ impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
 
     fn reference(&self) -> Result<Reference> {
         let mut reference = self.reference.clone();
-        if let Some(store) = &self.store {
+        if let Some(store) = self.store.as_ref().filter(|_| !self.received) {
             store.sign(&mut reference)?; // it was made here
         }
         Ok(reference)
+    }
+
+    fn view(&self) -> Result<View> {
+        Self::view(self)
     }
 }
 

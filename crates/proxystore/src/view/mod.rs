@@ -139,12 +139,13 @@ impl StoreFactory {
     ///
     /// # Errors
     /// As [`Store::view`], and [`ErrorKind::Timeout`] or [`ErrorKind::Abandoned`] for a future that
-    /// is not set.
+    /// is not set; [`ErrorKind::Untrusted`] or [`ErrorKind::Forbidden`] where the object may not be
+    /// resolved.
     pub fn view(&self) -> Result<View> {
-        let reference = self.reference();
-        if let Some(payload) = &reference.inline {
-            return View::of(Received::parse(Buffer::copy_of(payload))?);
+        if let Some(received) = self.inside()? {
+            return View::of(received);
         }
+        let reference = self.reference();
         let store = self.store()?;
         match (store.view(&reference.key), reference.wait) {
             (Err(error), Some(wait)) if error.kind() == ErrorKind::NotFound => {
@@ -157,13 +158,12 @@ impl StoreFactory {
 }
 
 impl<T: 'static> Proxy<T> {
-    /// A view of the stored object; the proxy is not resolved. A store that is not registered is opened
-    /// from its configuration; to use one at hand, see [`StoreFactory::of`].
+    /// A view of the stored object; the proxy is not resolved.
     ///
     /// # Errors
     /// As [`StoreFactory::view`]; [`ErrorKind::Unsupported`] for the proxy of a local function.
     pub fn view(&self) -> Result<View> {
-        StoreFactory::from_reference(self.reference()?).view()
+        self.factory().view()
     }
 }
 
