@@ -85,6 +85,7 @@ impl fmt::Debug for Reference {
             .field("facts", &self.facts)
             .field("signature", &self.signature)
             .field("left_out", &self.left_out)
+            .field("unknown", &format_args!("{} bytes", self.unknown.len()))
             .finish()
     }
 }
@@ -487,7 +488,8 @@ mod tests {
     fn unknown_fields_are_skipped_unless_critical() {
         let mut bytes = sample().encode().unwrap();
         bytes.extend_from_slice(b"\x7e\x02hi");
-        assert_eq!(Reference::decode(&bytes).unwrap(), sample());
+        let unknown = b"\x7e\x02hi".to_vec();
+        assert_eq!(Reference::decode(&bytes).unwrap(), Reference { unknown, ..sample() });
         bytes.extend_from_slice(b"\xfe\x00");
         assert_eq!(Reference::decode(&bytes).unwrap_err().kind(), ErrorKind::Incompatible);
     }
@@ -553,10 +555,11 @@ mod tests {
                 timeout: timeout.map(Duration::from_millis),
                 lease: lease.map(Duration::from_millis),
             });
-            let inline = inline.map(Arc::from);
+            let inline = inline.filter(|_| key.seal().is_none()).map(Arc::from);
             let left_out = LeftOut { secret, credentials };
             let reference = Reference {
                 store, key, evict, class, extension, wait, inline, facts, signature, left_out,
+                unknown: vec![0x7e, 1, 7],
             };
             let read = Reference::decode(&reference.encode().unwrap()).unwrap();
             prop_assert_eq!(read.key.size(), reference.key.size());
