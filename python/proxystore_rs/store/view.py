@@ -273,8 +273,15 @@ class View(ViewBase):
             if label not in places:
                 raise KeyError(label)
         schema = None if alone and kind != "pandas" else self._stored_schema()
-        wanted = {label: places[label] for label in labels}
-        return read_columns(self._part, schema, (kind, rows), labels, wanted, alone=alone)
+        return read_columns(
+            self._part,
+            schema,
+            (kind, rows),
+            labels,
+            {label: places[label] for label in labels},
+            alone=alone,
+            data_only=self._takes_data_only,
+        )
 
 
 def _is_basic(item: Any) -> bool:

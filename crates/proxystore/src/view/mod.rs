@@ -139,12 +139,14 @@ impl StoreFactory {
     ///
     /// # Errors
     /// As [`Store::view`], and [`ErrorKind::Timeout`] or [`ErrorKind::Abandoned`] for a future that
-    /// is not set.
+    /// is not set; [`ErrorKind::Untrusted`] or [`ErrorKind::Forbidden`] where the object may not be
+    /// resolved.
     pub fn view(&self) -> Result<View> {
-        if let Some(received) = self.permitted()? {
+        if let Some(received) = self.inside()? {
             return View::of(received);
         }
-        let (reference, store) = (self.reference(), self.store()?);
+        let reference = self.reference();
+        let store = self.store()?;
         match (store.view(&reference.key), reference.wait) {
             (Err(error), Some(wait)) if error.kind() == ErrorKind::NotFound => {
                 store.wait_for_result(&reference.key, wait)?;
@@ -156,13 +158,12 @@ impl StoreFactory {
 }
 
 impl<T: 'static> Proxy<T> {
-    /// A view of the stored object; the proxy is not resolved. A store that is not registered is opened
-    /// from its configuration; to use one at hand, see [`StoreFactory::of`].
+    /// A view of the stored object; the proxy is not resolved.
     ///
     /// # Errors
     /// As [`StoreFactory::view`]; [`ErrorKind::Unsupported`] for the proxy of a local function.
     pub fn view(&self) -> Result<View> {
-        StoreFactory::from_reference(self.reference()?).view()
+        self.factory().view()
     }
 }
 
