@@ -186,6 +186,7 @@ def test_objects_are_freed_by_every_way(store: Store[Any], name: str) -> None:
     copy = pickle.dumps(evicting)
     assert facts(evicting).len is None  # asking would be a use
     assert_views(store, evicting, obj)
+    assert not is_resolved(evicting)
     assert_same(extract(evicting), obj)
     if is_stored:
         with pytest.raises(ProxyResolveError):

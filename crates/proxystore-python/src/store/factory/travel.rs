@@ -57,7 +57,10 @@ impl StoreFactory {
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
         if reference.signature.is_none() {
-            reference.class = reference.class.or(class); // where it arrives, that may be another
+            // What came without goes on without: that it is an array, its facts say.
+            let implied = state.arrived && reference.facts.dtype.is_some();
+            // The one noted is that of what arrives, which a codec may make another.
+            reference.class = reference.class.or(class.filter(|_| !implied));
         }
         if state.arrived {
             return Ok(reference); // whoever made it has signed it, or nobody has
