@@ -10,8 +10,8 @@ __all__ = ["loaded"]
 
 # Past whatever modules and metaclasses put in their way: asking for an attribute of a lazy module,
 # `__dict__` included, imports it.
-_of_module: Any = types.ModuleType.__dict__["__dict__"]
-_of_class: Any = type.__dict__["__dict__"]
+_of_module: Any = vars(types.ModuleType)["__dict__"]
+_of_class: Any = vars(type)["__dict__"]
 
 
 def loaded(module: str, path: str) -> Any:

@@ -215,7 +215,7 @@ fn role_believes_one_producer() {
     let future: Future<String> = store.future().unwrap();
     future.set_result(&"x".to_owned()).unwrap();
     let received: Future<String> = rmp_serde::from_slice(&bytes_of(&future)).unwrap();
-    let timeout = Some(std::time::Duration::from_secs(60));
+    let timeout = Some(std::time::Duration::from_mins(1));
     assert_eq!(received.result(timeout).unwrap().as_str(), "x", "who waits longer alters nothing");
 
     let mut forged = reference_in(&sent);
