@@ -12,11 +12,24 @@ from proxystore_rs.exceptions import SerializationError
 __all__ = ["read_columns"]
 
 
+def labels_of(schema: Any, *, data_only: bool) -> list[Any]:
+    """Return the names of the columns of a data frame of pandas, which need not be texts.
+
+    Args:
+        schema: The part that holds the schema; the columns come before those of the index.
+        data_only: Whether the writer of the table may be anybody.
+    """
+    arrow, _ = _libraries("pandas")
+    stored = open_stream(arrow, schema, data_only).schema
+    return list(stored.empty_table().to_pandas().columns)
+
+
 def read_columns(
     read: Callable[[int], Any],
     schema: Any,
-    table: tuple[str, int, list[str]],
-    names: list[str],
+    table: tuple[str, int],
+    labels: list[Any],
+    places: dict[Any, int],
     *,
     alone: bool,
     data_only: bool,
@@ -27,32 +40,32 @@ def read_columns(
         read: Reads a part of the object: that of a column is one more than its place.
         schema: The part that holds the schema, if it is needed: for more than one column, and by
             pandas.
-        table: What was stored, its number of rows, and the names of its columns.
-        names: Which columns.
+        table: What was stored, and its number of rows.
+        labels: Which columns.
+        places: Where each of them is.
         alone: Whether the one column is wanted, and not a table of it.
         data_only: Whether the writer of the table may be anybody.
     """
-    kind, rows, columns = table
+    kind, rows = table
     arrow, other = _libraries(kind)
 
-    def column(name: str) -> Any:
-        stream = open_stream(arrow, read(1 + columns.index(name)), data_only)
-        found = stream.read_all().column(0)
+    def column(place: int) -> Any:
+        found = open_stream(arrow, read(1 + place), data_only).read_all().column(0)
         found.validate(full=data_only)
         return found
 
     if alone and kind != "pandas":
-        found = column(names[0])
-        return other.from_arrow(found).alias(names[0]) if kind == "polars" else found
+        found = column(places[labels[0]])
+        return other.from_arrow(found).alias(labels[0]) if kind == "polars" else found
     stored = open_stream(arrow, schema, data_only).schema
-    wanted = list(names)
+    wanted = [places[label] for label in labels]
     if kind == "pandas":
         # Its index is made of columns, too.
+        wanted = list(places.values())
         index = (stored.pandas_metadata or {}).get("index_columns", [])
-        wanted += [name for name in index if isinstance(name, str) and name not in names]
-    fields = [stored.field(columns.index(name)) for name in wanted]
-    made = arrow.schema(fields, metadata=stored.metadata)
-    part = arrow.Table.from_arrays([column(name) for name in wanted], schema=made)
+        wanted += [stored.get_field_index(name) for name in index if isinstance(name, str)]
+    made = arrow.schema([stored.field(place) for place in wanted], metadata=stored.metadata)
+    part = arrow.Table.from_arrays([column(place) for place in wanted], schema=made)
     if not wanted:
         part = arrow.table({"": arrow.nulls(rows)}).select([])
     match kind:
@@ -60,7 +73,7 @@ def read_columns(
             return other.from_arrow(part)
         case "pandas":
             frame = part.to_pandas()
-            return frame[names[0]] if alone else frame[names]
+            return frame[labels[0]] if alone else frame[labels]
         case _:
             return part
 

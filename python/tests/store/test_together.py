@@ -198,6 +198,25 @@ def test_objects_are_freed_by_every_way(store: Store[Any], name: str) -> None:
     del borrowed, owner
 
 
+@pytest.mark.parametrize("codec", ["data", "msgpack"])
+def test_a_proxy_shows_the_class_of_what_arrives(
+    make_store: Callable[..., Store[Any]], codec: Any
+) -> None:
+    store = make_store("memory", populate_target=False)
+    for obj in ((1, 2), bytearray(b"ab"), [1], {"a": 1}, np.float64(1.5), Point(1, [])):
+        here = store.proxy(obj, codec=codec)
+        (of_batch,) = store.proxy_batch([obj], codec=codec)
+        held = store.proxy(obj, codec=codec, populate_target=True)
+        for p in (here, of_batch, *pickle.loads(pickle.dumps([here, of_batch, held]))):
+            with no_resolve():
+                shown, told = p.__class__, facts(p).type
+            assert type(extract(p)) is shown
+            assert told is not None and told.endswith(shown.__qualname__)
+            assert pickle.loads(pickle.dumps(p)).__class__ is shown
+    kept = pickle.loads(pickle.dumps(store.proxy((1, 2))))
+    assert kept.__class__ is tuple
+
+
 def echo(obj: Any) -> Any:
     return obj
 

@@ -87,7 +87,7 @@ impl Source {
         match self {
             Self::Channel(reader) => reader.read(part, range),
             Self::Here(received) => {
-                let bytes = received.part(part).unwrap_or_else(|| Buffer::zeroed(0));
+                let bytes = received.part(part).ok_or_else(|| outside(&range, 0))?;
                 if range.start > range.end || range.end > bytes.len() as u64 {
                     return Err(outside(&range, bytes.len() as u64));
                 }

@@ -57,7 +57,7 @@ impl StoreFactory {
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
         if reference.signature.is_none() {
-            reference.class = class.or(reference.class);
+            reference.class = reference.class.or(class); // where it arrives, that may be another
         }
         if state.arrived {
             return Ok(reference); // whoever made it has signed it, or nobody has
