@@ -12,14 +12,15 @@ from proxystore_rs.exceptions import SerializationError
 __all__ = ["read_columns"]
 
 
-def labels_of(schema: Any) -> list[Any]:
+def labels_of(schema: Any, *, data_only: bool) -> list[Any]:
     """Return the names of the columns of a data frame of pandas, which need not be texts.
 
     Args:
         schema: The part that holds the schema; the columns come before those of the index.
+        data_only: Whether the writer of the table may be anybody.
     """
     arrow, _ = _libraries("pandas")
-    stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
+    stored = open_stream(arrow, schema, data_only).schema
     return list(stored.empty_table().to_pandas().columns)
 
 
@@ -49,8 +50,7 @@ def read_columns(
     arrow, other = _libraries(kind)
 
     def column(place: int) -> Any:
-        stream = open_stream(arrow, read(1 + place), data_only)
-        found = stream.read_all().column(0)
+        found = open_stream(arrow, read(1 + place), data_only).read_all().column(0)
         found.validate(full=data_only)
         return found
 

@@ -248,7 +248,7 @@ class View(ViewBase):
         if self._pandas_labels is None:
             from proxystore_rs.store._columns import labels_of
 
-            self._pandas_labels = labels_of(self._stored_schema())
+            self._pandas_labels = labels_of(self._stored_schema(), data_only=self._takes_data_only)
         return self._pandas_labels
 
     def _stored_schema(self) -> Any:
@@ -273,12 +273,13 @@ class View(ViewBase):
             if label not in places:
                 raise KeyError(label)
         schema = None if alone and kind != "pandas" else self._stored_schema()
+        wanted = {label: places[label] for label in labels}
         return read_columns(
             self._part,
             schema,
             (kind, rows),
             labels,
-            {label: places[label] for label in labels},
+            wanted,
             alone=alone,
             data_only=self._takes_data_only,
         )

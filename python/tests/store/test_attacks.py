@@ -304,32 +304,16 @@ def test_facts_that_lie_do_no_harm(facts: bytes) -> None:
         b"\xc6\xff\xff\xff\xffabc",
         b"\xc7\x01\x05a",
         b"\x81\x90\x01",
-        b"",
     ],
 )
 def test_documents_that_lie_are_errors(document: bytes, make_store: Make) -> None:
-    store = make_store("memory", codec="data")
-    key = store.put([1])
-    raw = bytearray(store.connector.get(key))
-    start = int.from_bytes(raw[64:72], "little")
-    made = Store("whole", store.connector, cache_size=0)
-    planted = store.connector.put(_framed(bytes(raw[:start]), document))
-    for reader in (store, made):
-        with pytest.raises(SerializationError):
-            reader.get(planted)
-
-
-def _framed(head: bytes, part: bytes) -> bytes:
-    """Return an object of one part with a head that fits it."""
-    xxhash = pytest.importorskip("xxhash")
-    changed = bytearray(head)
-    size = int.from_bytes(head[16:20], "little")
-    changed[24:32] = (len(head) + len(part)).to_bytes(8, "little")
-    changed[72:80] = len(part).to_bytes(8, "little")
-    changed[56:64] = bytes(8)
-    digest = xxhash.xxh3_64_intdigest(bytes(changed[:size]))
-    changed[56:64] = digest.to_bytes(8, "little")
-    return bytes(changed) + part
+    store = make_store("memory", codec="data", cache_size=0)
+    # The head, which has a checksum, speaks of lengths alone: that of a text as long serves.
+    text = "x" * (len(document) - (1 if len(document) <= 32 else 5))
+    raw = bytes(store.connector.get(store.put(text, codec="msgpack")))
+    planted = store.connector.put(raw[: len(raw) - len(document)] + document)
+    with pytest.raises(SerializationError, match="MessagePack"):
+        store.get(planted)
 
 
 # Seals

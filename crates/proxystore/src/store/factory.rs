@@ -83,25 +83,6 @@ impl StoreFactory {
         &self.reference
     }
 
-    /// Checks that this process may and can read the object, before its store is opened.
-    fn check(&self) -> Result<()> {
-        self.reference.check_complete()?;
-        if self.received {
-            trust::producers::check(&self.reference)?;
-        }
-        trust::sites::check(&self.reference.store) // the store's own may permit more
-    }
-
-    /// The object, if it travelled inside the reference; `None` if it is in the channel.
-    pub(crate) fn inside(&self) -> Result<Option<Received>> {
-        self.check()?;
-        let Some(payload) = &self.reference.inline else { return Ok(None) };
-        // A store of this name may have a policy of its own.
-        let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
-        store.as_ref().map_or(Ok(()), Store::permit)?;
-        Received::parse(Buffer::copy_of(payload)).map(Some)
-    }
-
     /// The store, opened if need be.
     ///
     /// # Errors
@@ -116,11 +97,26 @@ impl StoreFactory {
             _ => registry::get_or_open(&self.reference.store),
         }
     }
+
+    /// Checks that this process may read the object, and returns it if it travelled inside the
+    /// reference.
+    pub(crate) fn permitted(&self) -> Result<Option<Received>> {
+        self.reference.check_complete()?;
+        if self.received {
+            trust::producers::check(&self.reference)?;
+        }
+        trust::sites::check(&self.reference.store)?; // the store's own may permit more
+        let Some(payload) = &self.reference.inline else { return Ok(None) };
+        // A store of this name may have a policy of its own.
+        let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
+        store.as_ref().map_or(Ok(()), Store::permit)?;
+        Received::parse(Buffer::copy_of(payload)).map(Some)
+    }
 }
 
 impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     fn resolve(&self) -> Result<Arc<T>> {
-        if let Some(received) = self.inside()? {
+        if let Some(received) = self.permitted()? {
             return T::decode(&received).map(Arc::new);
         }
         let store = self.store()?;

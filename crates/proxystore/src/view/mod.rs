@@ -142,11 +142,10 @@ impl StoreFactory {
     /// is not set; [`ErrorKind::Untrusted`] or [`ErrorKind::Forbidden`] where the object may not be
     /// resolved.
     pub fn view(&self) -> Result<View> {
-        if let Some(received) = self.inside()? {
+        if let Some(received) = self.permitted()? {
             return View::of(received);
         }
-        let reference = self.reference();
-        let store = self.store()?;
+        let (reference, store) = (self.reference(), self.store()?);
         match (store.view(&reference.key), reference.wait) {
             (Err(error), Some(wait)) if error.kind() == ErrorKind::NotFound => {
                 store.wait_for_result(&reference.key, wait)?;

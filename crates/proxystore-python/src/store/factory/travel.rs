@@ -65,6 +65,9 @@ impl StoreFactory {
         if state.arrived {
             return Ok(reference); // whoever made it has signed it, or nobody has
         }
+        if state.arrived {
+            return Ok(reference); // whoever made it has signed it, or nobody has
+        }
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
                 Some(extension::with(py, state.extension.as_deref(), deserializer)?);
