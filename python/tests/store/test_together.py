@@ -184,6 +184,7 @@ def test_objects_are_freed_by_every_way(store: Store[Any], name: str) -> None:
     evicting = store.proxy(obj, evict=True, populate_target=False)
     is_stored = not get_factory(evicting)._is_inline
     copy = pickle.dumps(evicting)
+    assert facts(evicting).len is None  # asking would be a use
     assert_views(store, evicting, obj)
     assert not is_resolved(evicting)
     assert_same(extract(evicting), obj)

@@ -166,7 +166,8 @@ fn view(data: &[u8]) {
 }
 
 /// What is wanted along one dimension.
-fn selection([kind, numbers @ ..]: [u8; 4]) -> Selection {
+fn selection(recipe: [u8; 4]) -> Selection {
+    let [kind, numbers @ ..] = recipe;
     let [start, stop, step] = numbers.map(|byte| match byte {
         127 => i64::MAX,
         128 => i64::MIN,
