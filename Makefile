@@ -72,12 +72,13 @@ sanitize: $(STAMPS)/test $(STAMPS)/package ## AddressSanitizer and valgrind (nee
 	@$(STEP) "Python tests under valgrind" scripts/memcheck $(VENV) \
 		python/tests/proxy/test_behaviour.py python/tests/store/test_objects.py
 
-# Seconds for each of the fuzz targets.
+# Seconds for each of the fuzz targets, and which of them (all, where none is named).
 FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
 
 .PHONY: fuzz
 fuzz: ## what reads foreign bytes, under libFuzzer (needs a C++ compiler; minutes)
-	@scripts/fuzz $(FUZZ_SECONDS)
+	@scripts/fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)

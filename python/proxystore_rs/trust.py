@@ -33,7 +33,14 @@ from typing import Any, Literal, TypeVar
 from proxystore_rs.exceptions import StoreConfigError, UntrustedError
 from proxystore_rs.warnings import UntrustedImportWarning
 
-__all__ = ["UntrustedImportWarning", "imports", "register", "require_producers"]
+__all__ = [
+    "UntrustedImportWarning",
+    "identity",
+    "imports",
+    "make_identity",
+    "register",
+    "require_producers",
+]
 
 T = TypeVar("T")
 _MODES = ("allow", "warn", "refuse")
@@ -99,6 +106,46 @@ def require_producers(keys: Iterable[str | bytes] | None) -> None:
         _require_producers(None)
     else:
         _require_producers([key.hex() if isinstance(key, bytes) else key for key in keys])
+
+
+def make_identity(path: str | os.PathLike[str]) -> str:
+    """Write a new signing key to a file that only its owner can read; return the public key.
+
+    Give the public key to consumers, for `require_producers`, and the file to producers, for
+    `identity` or the environment variable `PROXYSTORE_SIGNING_KEY`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     len(make_identity(f'{directory}/key'))
+    64
+
+    Raises:
+        FileExistsError: There is a file already; a key that was lost cannot be made again.
+    """
+    from proxystore_rs._core import _make_identity
+
+    seed, public = _make_identity()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{seed.hex()}\n")
+    return public.hex()
+
+
+def identity(path: str | os.PathLike[str] | None = None) -> str:
+    """Return the public key by which this process signs, after choosing it by a file if given.
+
+    Stores with `seal="signed"` sign by it. Without a choice it is that of the file named by the
+    environment variable `PROXYSTORE_SIGNING_KEY`.
+
+    Raises:
+        StoreConfigError: The file holds no key, there is none, or the process has another already.
+    """
+    from proxystore_rs._core import _make_identity, _public_key, _set_identity
+
+    if path is not None:
+        seed, _ = _make_identity(path)
+        _set_identity(seed)
+    return _public_key().hex()
 
 
 def _checked(mode: Any, where: str) -> Literal["allow", "warn", "refuse"]:

@@ -25,6 +25,7 @@ from proxystore_rs.store.config import ConnectorConfig, StoreConfig
 from proxystore_rs.store.factory import StoreFactory
 from proxystore_rs.store.future import Future
 from proxystore_rs.store.metrics import to_prometheus
+from proxystore_rs.store.view import view
 
 PIGEON = '''
 """A connector of somebody else, whose import leaves a trace."""
@@ -284,6 +285,9 @@ def test_objects_are_resolved_where_the_store_permits_it(
     assert received(here) == "secret"
     away = make_store("file", sites=("*.far",), inline_bytes=inline_bytes)
     text = refused(received(away))
+    for proxy in (received(away), away.proxy("secret")):
+        with pytest.raises(SitePolicyError):
+            len(view(proxy))
     for part in ("Polaris", "*.far", "PROXYSTORE_SITE", away.name):
         assert part in text
     assert away.config().sites == ["*.far"]
@@ -323,6 +327,8 @@ def test_a_store_of_the_same_name_does_not_loosen_it(tmp_path: Path, inline_byte
             data = pickle.dumps(store.proxy("secret"))
         with Store(name, FileConnector(str(tmp_path)), sites=sites[1], register=True):
             refused(pickle.loads(data))
+            with pytest.raises(SitePolicyError):
+                view(pickle.loads(data)).load()
 
 
 def test_sites_are_a_list_of_texts(tmp_path: Path) -> None:

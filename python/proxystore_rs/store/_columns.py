@@ -12,11 +12,23 @@ from proxystore_rs.exceptions import SerializationError
 __all__ = ["read_columns"]
 
 
+def labels_of(schema: Any) -> list[Any]:
+    """Return the names of the columns of a data frame of pandas, which need not be texts.
+
+    Args:
+        schema: The part that holds the schema; the columns come before those of the index.
+    """
+    arrow, _ = _libraries("pandas")
+    stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
+    return list(stored.empty_table().to_pandas().columns)
+
+
 def read_columns(
     read: Callable[[int], Any],
     schema: Any,
-    table: tuple[str, int, list[str]],
-    names: list[str],
+    table: tuple[str, int],
+    labels: list[Any],
+    places: dict[Any, int],
     *,
     alone: bool,
 ) -> Any:
@@ -26,29 +38,29 @@ def read_columns(
         read: Reads a part of the object: that of a column is one more than its place.
         schema: The part that holds the schema, if it is needed: for more than one column, and by
             pandas.
-        table: What was stored, its number of rows, and the names of its columns.
-        names: Which columns.
+        table: What was stored, and its number of rows.
+        labels: Which columns.
+        places: Where each of them is.
         alone: Whether the one column is wanted, and not a table of it.
     """
-    kind, rows, columns = table
+    kind, rows = table
     arrow, other = _libraries(kind)
 
-    def column(name: str) -> Any:
-        stream = arrow.ipc.open_stream(arrow.py_buffer(read(1 + columns.index(name))))
-        return stream.read_all().column(0)
+    def column(place: int) -> Any:
+        return arrow.ipc.open_stream(arrow.py_buffer(read(1 + place))).read_all().column(0)
 
     if alone and kind != "pandas":
-        found = column(names[0])
-        return other.from_arrow(found).alias(names[0]) if kind == "polars" else found
+        found = column(places[labels[0]])
+        return other.from_arrow(found).alias(labels[0]) if kind == "polars" else found
     stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
-    wanted = list(names)
+    wanted = [places[label] for label in labels]
     if kind == "pandas":
         # Its index is made of columns, too.
+        wanted = list(places.values())
         index = (stored.pandas_metadata or {}).get("index_columns", [])
-        wanted += [name for name in index if isinstance(name, str) and name not in names]
-    fields = [stored.field(columns.index(name)) for name in wanted]
-    made = arrow.schema(fields, metadata=stored.metadata)
-    part = arrow.Table.from_arrays([column(name) for name in wanted], schema=made)
+        wanted += [stored.get_field_index(name) for name in index if isinstance(name, str)]
+    made = arrow.schema([stored.field(place) for place in wanted], metadata=stored.metadata)
+    part = arrow.Table.from_arrays([column(place) for place in wanted], schema=made)
     if not wanted:
         part = arrow.table({"": arrow.nulls(rows)}).select([])
     match kind:
@@ -56,7 +68,7 @@ def read_columns(
             return other.from_arrow(part)
         case "pandas":
             frame = part.to_pandas()
-            return frame[names[0]] if alone else frame[names]
+            return frame[labels[0]] if alone else frame[labels]
         case _:
             return part
 

@@ -55,10 +55,11 @@ class View(ViewBase):
 
     _text: str | None
     _schema: Any
+    _pandas_labels: list[Any] | None
 
     def __init__(self, store: StoreBase | None, source: Any) -> None:
         del store, source
-        self._text = self._schema = None
+        self._text = self._schema = self._pandas_labels = None
 
     def __repr__(self) -> str:
         factory = self._factory
@@ -119,8 +120,7 @@ class View(ViewBase):
             case "array" | "bytes":
                 return self._layout[1]
             case "table":
-                _, rows, columns = self._table
-                return rows, len(columns)
+                return self._table[1], len(self._labels)
             case kind:
                 raise self._has_no("shape", kind)
 
@@ -143,11 +143,11 @@ class View(ViewBase):
                 raise self._has_no("dtype", kind)
 
     @property
-    def columns(self) -> list[str]:
-        """Names of the columns of a table."""
+    def columns(self) -> list[Any]:
+        """Names of the columns of a table; its index is none of them, if it is one of pandas."""
         if self._kind != "table":
             raise self._has_no("columns", self._kind)
-        return self._table[2]
+        return list(self._labels)
 
     def load(
         self, *, parallel: int = 4, progress: Callable[[int, int], object] | None = None
@@ -240,23 +240,41 @@ class View(ViewBase):
         # What is left to do is to drop, add and order dimensions, by the rules of NumPy.
         return self._select(wanted)[tuple(filled)]
 
+    @property
+    def _labels(self) -> list[Any]:
+        kind, _, names = self._table
+        if kind != "pandas":
+            return names
+        if self._pandas_labels is None:
+            from proxystore_rs.store._columns import labels_of
+
+            self._pandas_labels = labels_of(self._stored_schema())
+        return self._pandas_labels
+
+    def _stored_schema(self) -> Any:
+        if self._schema is None:
+            self._schema = self._part(0)
+        return self._schema
+
     def _select_columns(self, index: Any) -> Any:
-        if isinstance(index, str):
+        is_pandas = self._table[0] == "pandas"
+        if isinstance(index, str) or (is_pandas and not isinstance(index, (list, slice))):
             return self._read_columns([index], alone=True)
-        if isinstance(index, Sequence) and all(isinstance(name, str) for name in index):
+        if isinstance(index, Sequence) and (is_pandas or all(isinstance(n, str) for n in index)):
             return self._read_columns(list(index), alone=False)
         raise TypeError(f"columns are read by name, or by a list of names, not by {index!r}")
 
-    def _read_columns(self, names: list[str], *, alone: bool) -> Any:
+    def _read_columns(self, labels: list[Any], *, alone: bool) -> Any:
         from proxystore_rs.store._columns import read_columns
 
-        kind, rows, columns = self._table
-        for name in names:
-            if name not in columns:
-                raise KeyError(name)
-        if self._schema is None and not (alone and kind != "pandas"):
-            self._schema = self._part(0)
-        return read_columns(self._part, self._schema, (kind, rows, columns), names, alone=alone)
+        kind, rows, _ = self._table
+        places = {label: place for place, label in enumerate(self._labels)}
+        for label in labels:
+            if label not in places:
+                raise KeyError(label)
+        schema = None if alone and kind != "pandas" else self._stored_schema()
+        wanted = {label: places[label] for label in labels}
+        return read_columns(self._part, schema, (kind, rows), labels, wanted, alone=alone)
 
 
 def _is_basic(item: Any) -> bool:

@@ -63,7 +63,7 @@ class Rust:
 
 def to_text(proxy: Any) -> str:
     """The reference of a proxy, an owner or a borrow."""
-    return Proxy.to_text(proxy)
+    return Proxy.to_text(proxy, secret=True)
 
 
 def give_away(owner: Any) -> str:

@@ -105,7 +105,7 @@ ORIGINALS: dict[str, Any] = {
     ),
 }
 
-DTYPES = ("i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8")
+DTYPES = ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
 SHAPES = ("", "0", "0x3", "5")
 
 ARRAYS = [
@@ -121,9 +121,16 @@ def array(name: str) -> Any:
     shape = [int(side) for side in sides.split("x") if side]
     # Element number n, counted with the last index fastest, is made of 7 n - 50.
     numbers = np.arange(np.prod(shape, dtype=int)).reshape(shape) * 7 - 50
-    if np.dtype(dtype).kind == "f":
-        return np.asarray(numbers / 2, dtype, order)
-    return np.asarray(numbers.astype(dtype), order=order)
+    match np.dtype(dtype).kind:
+        case "b":
+            elements = numbers % 2 != 0
+        case "f":
+            elements = numbers / 2
+        case "c":
+            elements = numbers / 2 - numbers * 1j
+        case _:
+            elements = numbers
+    return np.asarray(elements.astype(dtype), order=order)
 
 
 def sample(name: str) -> Any:

@@ -299,6 +299,15 @@ def test_who_gets_an_owner_loses_the_facts(make_store: Callable[..., Store[Any]]
     assert len(owner) == 3
 
 
+def test_every_use_of_an_evicting_proxy_frees_its_object(store: Store[Any]) -> None:
+    proxy = pickle.loads(pickle.dumps(store.proxy([1, 2, 3], evict=True)))
+    key = get_factory(proxy).key
+    store._cache_evict(key)
+    assert len(proxy) == 3
+    assert is_resolved(proxy)
+    assert not store.exists(key)
+
+
 def test_futures_have_no_facts(make_store: Callable[..., Store[Any]]) -> None:
     future: Future[list[int]] = make_store("memory").future()
     p = future.proxy()

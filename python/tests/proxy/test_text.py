@@ -20,7 +20,7 @@ from proxystore_rs.exceptions import (
     SealedObjectError,
     UnsupportedOperationError,
 )
-from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, is_resolved
+from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, is_resolved, resolve
 from proxystore_rs.store import Store
 from proxystore_rs.store.factory import StoreFactory
 from proxystore_rs.store.ref import borrow
@@ -155,7 +155,7 @@ def test_the_secret_of_an_object_is_left_out_unless_asked_for(store: Store[Any])
     incomplete = Proxy.from_text(text)
     for proxy in (incomplete, pickle.loads(pickle.dumps(incomplete))):
         with pytest.raises(ProxyResolveError, match="to_text\\(secret=True\\)") as raised:
-            len(proxy)
+            resolve(proxy)
         assert isinstance(raised.value.cause, SealedObjectError)
 
 
@@ -170,7 +170,7 @@ def test_nothing_shows_a_secret(store: Store[Any], capsys: pytest.CaptureFixture
         shown.append(repr(raised.value))
     store.evict(factory.key)
     with pytest.raises(ProxyResolveError) as missing:
-        len(secret)
+        resolve(secret)
     shown += [repr(missing.value), str(missing.value), *capsys.readouterr()]
     raw = b"\xa7" * 32
     for spelled in (raw.hex(), base64.b64encode(raw).decode()[3:40], repr(raw)[2:-1], "167, 167"):

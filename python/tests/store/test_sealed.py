@@ -25,6 +25,7 @@ from proxystore_rs.proxy import ProxyResolveError, get_factory, resolve
 from proxystore_rs.store import Store
 from proxystore_rs.store.config import StoreConfig
 from proxystore_rs.store.keys import SealedKey
+from proxystore_rs.trust import make_identity, require_producers
 
 
 @pytest.fixture
@@ -183,7 +184,10 @@ def test_signed_proxies_resolve_elsewhere_and_need_a_key(tmp_path: Path) -> None
     failed = subprocess.run(program, capture_output=True, timeout=60, check=False)
     assert b"PROXYSTORE_SIGNING_KEY" in failed.stderr
     key_file = tmp_path / "key"
-    key_file.write_text("07" * 32)
+    public_key = make_identity(key_file)
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        make_identity(key_file)
     environment = {**os.environ, "PROXYSTORE_SIGNING_KEY": str(key_file)}
     done = subprocess.run(program, capture_output=True, timeout=60, check=True, env=environment)
     proxy = pickle.loads(done.stdout)
@@ -191,4 +195,12 @@ def test_signed_proxies_resolve_elsewhere_and_need_a_key(tmp_path: Path) -> None
     assert len(pickle.dumps(proxy)) <= 450
     assert again == list(range(10))
     assert pickle.loads(pickle.dumps(again)) == list(range(10))
+    require_producers([public_key])
+    try:
+        assert pickle.loads(done.stdout) == list(range(10))
+        require_producers(["00" * 32])
+        with pytest.raises(ProxyResolveError, match="known"):
+            resolve(pickle.loads(done.stdout))
+    finally:
+        require_producers(None)
     FileConnector(tmp_path / "channel").close(clear=True)

@@ -280,5 +280,49 @@ def test_columns_of_tables(store: Store[Any], library: str) -> None:
     assert view.load().equals(table)
     with pytest.raises(KeyError):
         view["z"]
-    with pytest.raises(TypeError, match="by name"):
+    with pytest.raises(KeyError if library == "pandas" else TypeError):
         view[0]
+    with pytest.raises(TypeError, match="by name"):
+        view[0:2]
+
+
+def _levels(pd: Any) -> Any:
+    return pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])
+
+
+def _frames() -> dict[str, Any]:
+    pd = pytest.importorskip("pandas")
+    base = pd.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"], "c": [1.5, None, 3]})
+    days = ["2026-11-20", "2026-11-21", "2026-11-23"]
+    pairs = [("k", 1), ("k", 2), ("l", 1)]
+    return {
+        "several levels": base.set_index(pd.MultiIndex.from_tuples(pairs, names=["p", "q"])),
+        "levels without names": base.set_index(pd.MultiIndex.from_tuples(pairs)),
+        "texts": base.set_index(pd.Index(["r", "s", "t"], name="label")),
+        "texts without name": base.set_index(pd.Index(["r", "s", "t"])),
+        "times": base.set_index(pd.DatetimeIndex(days, tz="Europe/Berlin", name="when")),
+        "a range": base.set_index(pd.RangeIndex(10, 16, 2)),
+        "a column": base.set_index("a", drop=False),
+        "numbered columns": pd.DataFrame(np.arange(6).reshape(3, 2), index=["r", "s", "t"]),
+        "columns of two levels": pd.DataFrame(np.ones((3, 2)), columns=_levels(pd)),
+        "no columns": pd.DataFrame(index=["r", "s"]),
+    }
+
+
+@pytest.mark.parametrize("kind", _frames())
+def test_the_index_of_a_data_frame_is_no_column(
+    make_store: Callable[..., Store[Any]], kind: str
+) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = _frames()[kind]
+    store = make_store("file", codec="data")
+    proxy = store.proxy(frame, populate_target=False)
+    view = store.view(proxy)
+    assert view.shape == proxy.shape == frame.shape
+    assert view.columns == list(frame.columns)
+    for label in frame.columns:
+        pd.testing.assert_series_equal(view[label], frame[label])
+        pd.testing.assert_frame_equal(view[[label]], frame[[label]])
+    backwards = list(frame.columns)[::-1]
+    pd.testing.assert_frame_equal(view[backwards], frame[backwards])
+    pd.testing.assert_frame_equal(view.load(), frame)

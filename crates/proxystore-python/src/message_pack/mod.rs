@@ -14,7 +14,7 @@ use crate::error::raise;
 use crate::pickle::Decoding;
 use crate::value;
 
-pub(crate) use write::encode;
+pub(crate) use write::{class_read, encode};
 
 static NAMED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static MADE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

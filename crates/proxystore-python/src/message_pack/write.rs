@@ -45,6 +45,35 @@ pub(super) fn is_named_tuple(object: &Bound<'_, PyAny>) -> PyResult<bool> {
         && object.get_type().hasattr(intern!(object.py(), "_fields"))?)
 }
 
+/// The class that an object is read as, if that is another one than its own.
+pub(crate) fn class_read<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyType>>> {
+    let (py, class) = (object.py(), object.get_type());
+    if proxy::is_proxy(object) || is_dataclass(&class)? || is_named_tuple(object)? {
+        return Ok(None);
+    }
+    let read = if object.is_instance_of::<PyFloat>() {
+        py.get_type::<PyFloat>()
+    } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        py.get_type::<PyList>()
+    } else if object.is_instance_of::<PyDict>() {
+        py.get_type::<PyDict>()
+    } else if object.is_instance_of::<PyBytes>() || object.is_instance_of::<PyByteArray>() {
+        py.get_type::<PyBytes>()
+    } else if object.is_instance_of::<PyString>() {
+        py.get_type::<PyString>()
+    } else if object.is_instance_of::<PyInt>() {
+        py.get_type::<PyInt>()
+    } else if let Some(numpy) = Numpy::if_imported(py)?
+        && object.is_instance(numpy.generic.bind(py))?
+        && is_number(object)?
+    {
+        object.call_method0(intern!(py, "item"))?.get_type()
+    } else {
+        return Ok(None);
+    };
+    Ok((!read.is(&class)).then_some(read))
+}
+
 /// Why an object cannot be written; `path` leads to it from the inside out.
 enum Failure {
     At { path: Vec<String>, cause: String, remedy: &'static str },

@@ -317,7 +317,8 @@ impl StoreBase {
         }
         let started = state.metrics.start();
         let options = lifetime::options(slf, lifetime, kwargs)?;
-        let facts = wish.facts(slf, obj, serializer)?;
+        let (facts, put) = (wish.facts(slf, obj, serializer)?, PutWish::new(serializer, codec)?);
+        let class = state.class_elsewhere(obj, &put)?;
         let reference = if overrides(slf, intern!(slf.py(), "put"))? {
             let options = match options {
                 Some(options) => options.copy()?,
@@ -330,9 +331,10 @@ impl StoreBase {
             let key = slf.call_method(intern!(slf.py(), "put"), (obj,), Some(&options))?;
             state.reference(state.key(&key)?)
         } else {
-            state.refer(obj, &PutWish::new(serializer, codec)?, options.as_ref())?
+            state.refer(obj, &put, options.as_ref())?
         };
-        let reference = reference.with_facts(facts.stored_now());
+        let mut reference = reference.with_facts(facts.stored_now());
+        reference.class = class;
         if state.metrics.is_on() {
             let face = state.key_to_python(slf.py(), &reference.key)?;
             state.metrics.time(slf.py(), "store.proxy", &face, started)?;
@@ -371,10 +373,11 @@ impl StoreBase {
             return Err(nonproxiable(object));
         }
         let stored = PyList::new(py, objects.iter().filter(|object| !is_nonproxiable(object)))?;
-        let facts: Vec<Facts> = stored
-            .iter()
-            .map(|object| wish.facts(slf, &object, serializer))
-            .collect::<PyResult<_>>()?;
+        let put = PutWish::new(serializer, codec)?;
+        let known = stored.iter().map(|object| {
+            Ok((wish.facts(slf, &object, serializer)?, state.class_elsewhere(&object, &put)?))
+        });
+        let known: Vec<(Facts, Option<String>)> = known.collect::<PyResult<_>>()?;
         // Through the public method, so that a subclass sees the batch.
         let options = match kwargs {
             Some(kwargs) => kwargs.copy()?,
@@ -389,13 +392,14 @@ impl StoreBase {
         }
         let keys = slf.call_method(intern!(py, "put_batch"), (stored,), Some(&options))?;
         let faces: Vec<_> = keys.try_iter()?.collect::<PyResult<_>>()?;
-        let mut keys = faces.iter().zip(facts);
+        let mut keys = faces.iter().zip(known);
         let proxies = PyList::empty(py);
         for object in &objects {
             if is_nonproxiable(object) {
                 proxies.append(object)?;
-            } else if let Some((key, facts)) = keys.next() {
-                let reference = state.reference(state.key(key)?).with_facts(facts.stored_now());
+            } else if let Some((key, (facts, class))) = keys.next() {
+                let mut reference = state.reference(state.key(key)?).with_facts(facts.stored_now());
+                reference.class = class;
                 proxies.append(make(slf, reference, Some(object), &wish)?)?;
             }
         }

@@ -4,7 +4,7 @@ use proxystore::{Facts, Reference};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
+use pyo3::types::{PyBool, PyString};
 
 use super::describe::facts_of;
 use super::{State, StoreBase, StoreFactory, overrides};
@@ -79,10 +79,12 @@ pub(super) fn make<'py>(
     wish: &Wish<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = store.py();
+    let elsewhere = reference.class.as_ref().map(|class| PyString::new(py, class).into_any());
     let factory = StoreFactory::local(store, reference, wish.evict, wish.deserializer)?;
     let target = object.filter(|_| wish.populate_target).cloned();
     // So that a scheduler which asks what this is does not make it resolve.
     let plain = |object: &&Bound<'_, _>| wish.deserializer.is_none() && !proxy::is_proxy(object);
-    let class = object.filter(plain).map(|object| object.get_type().into_any());
+    let class = object.filter(plain);
+    let class = class.map(|object| elsewhere.unwrap_or_else(|| object.get_type().into_any()));
     proxy::new(py, factory.into_any(), class, target)
 }

@@ -18,7 +18,7 @@ use crate::codec::Codec;
 use crate::error::{IntoPython, to_python};
 use crate::keys::Keys;
 use crate::pickle::{self, Decoding, Encoding};
-use crate::{connector, foreign, foreign_key};
+use crate::{connector, foreign, foreign_key, message_pack, value};
 
 /// What `_setup` fills in.
 pub(crate) struct State {
@@ -105,6 +105,20 @@ impl State {
         };
         let own = self.serializer.as_ref().map(|serializer| serializer.bind(py));
         pickle::encode(object, Encoding { serializer: wish.serializer.or(own), codec })
+    }
+
+    /// Name of the class as which an object arrives, if a codec makes it another one than its own.
+    pub(super) fn class_elsewhere(
+        &self,
+        object: &Bound<'_, PyAny>,
+        wish: &PutWish<'_, '_>,
+    ) -> PyResult<Option<String>> {
+        let codec = wish.codec.map_or_else(|| self.codec(object.py()), Ok)?;
+        let is_serialized = wish.codec.is_none() && self.serializer.is_some();
+        if codec == Codec::Any || wish.serializer.is_some() || is_serialized {
+            return Ok(None);
+        }
+        Ok(message_pack::class_read(object)?.as_ref().and_then(value::class_name))
     }
 
     /// A reference to an object of this store.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use proxystore::codec::{self, TableMeta};
 use proxystore::payload::Received;
 use proxystore::view::{LoadOptions, Selection, View};
-use proxystore::{Access, Buffer, Error, ErrorKind};
+use proxystore::{Access, Buffer, Error, ErrorKind, trust};
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -44,10 +44,13 @@ impl ViewBase {
     fn open(&self, py: Python<'_>) -> PyResult<View> {
         let factory = self.factory.get();
         let reference = factory.reference()?;
+        reference.check_complete().py(py)?;
         let store = factory.get_store(py)?;
         let inner = store.get().state()?;
+        trust::sites::check(&reference.store).py(py)?; // the store's own may permit more
         let key = &reference.key;
         if let Some(payload) = &reference.inline {
+            inner.store.permit().py(py)?;
             return View::of(Received::parse(Buffer::copy_of(payload)).py(py)?).py(py);
         }
         if overrides(&store, intern!(py, "get"))? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proxystore::connectors::{self, ConnectorConfig, PutOptions};
 use proxystore::patterns::{Future, FutureOptions};
-use proxystore::store::{StoreFactory, registry};
+use proxystore::store::{SealMode, StoreFactory, registry};
 use proxystore::{Error, ErrorKind, Reference, Result, Store};
 
 use crate::samples::{self, Owner};
@@ -35,6 +35,13 @@ impl Session {
                 let reference = Reference::from_text(text)?;
                 let store = StoreFactory::from_reference(reference.clone()).store()?;
                 Ok(store.exists(&reference.key)?.to_string())
+            }
+            ["facts", text] => {
+                let facts = Reference::from_text(text)?.facts;
+                Ok(format!(
+                    "{:?} {:?} {:?} {:?}",
+                    facts.len, facts.shape, facts.dtype, facts.nbytes
+                ))
             }
             ["future", url, ref options @ ..] => {
                 let Options { evict, timeout, lease, .. } = Options::read(options)?;
@@ -80,23 +87,33 @@ impl Session {
 
 fn make(kind: &str, url: &str, options: &Options) -> Result<String> {
     let sample = samples::find(kind)?;
-    let store = if options.inline { inline_store(url)? } else { Store::open(url)? };
+    let store = match &options.special {
+        Some(way) => special_store(url, way)?,
+        None => Store::open(url)?,
+    };
     let reference = match options.ttl {
         Some(ttl) => sample.put(&store, &PutOptions { ttl: Some(ttl), ..PutOptions::default() }),
         None if options.evict => sample.proxy_evicting(&store),
         None => sample.proxy(&store),
     };
-    reference?.to_text()
+    reference?.to_secret_text()
 }
 
-/// A store of the channel whose small objects travel in their references.
-fn inline_store(url: &str) -> Result<Store> {
-    let name = format!("inline-{url}");
+/// A store of the channel that stores in another way than plainly.
+fn special_store(url: &str, way: &str) -> Result<Store> {
+    let name = format!("{way}-{url}");
     if let Some(store) = registry::get(&name) {
         return Ok(store);
     }
     let connector = connectors::open(&ConnectorConfig::new(url))?;
-    let store = Store::builder(name, connector).inline_bytes(10_000).build();
+    let store = Store::builder(name, connector);
+    let store = match way {
+        "inline" => store.inline_bytes(10_000),
+        "sealed" => store.seal(Some(SealMode::Sealed)),
+        "checked" => store.checksums(true),
+        compression => store.compression(Some(compression.parse()?)),
+    };
+    let store = store.build();
     registry::register(&store)?;
     Ok(store)
 }
@@ -109,7 +126,7 @@ fn done(outcome: Result<()>) -> Result<String> {
 #[derive(Default)]
 struct Options {
     evict: bool,
-    inline: bool,
+    special: Option<String>,
     ttl: Option<Duration>,
     timeout: Option<Duration>,
     lease: Option<Duration>,
@@ -123,7 +140,9 @@ impl Options {
             let time = value.parse().ok().map(Duration::from_millis);
             match (name, time) {
                 ("evict", None) => options.evict = true,
-                ("inline", None) => options.inline = true,
+                ("inline" | "sealed" | "checked" | "zstd" | "lz4", None) => {
+                    options.special = Some(name.to_owned());
+                }
                 ("ttl", Some(_)) => options.ttl = time,
                 ("timeout", Some(_)) => options.timeout = time,
                 ("lease", Some(_)) => options.lease = time,

@@ -6,10 +6,11 @@
 //!
 //! | command | answer |
 //! | --- | --- |
-//! | `make TYPE URL [evict] [inline] [ttl=MS]` | reference of a new object in the channel |
+//! | `make TYPE URL [evict] [inline] [ttl=MS] [sealed] [zstd] [lz4] [checked]` | reference of a new object in the channel |
 //! | `batch TYPE URL COUNT` | references of that many, stored at once |
 //! | `check TYPE REFERENCE` | `same`, or what was found instead; waits for futures |
 //! | `exists REFERENCE` | `true` or `false` |
+//! | `facts REFERENCE` | length, shape, type of elements and bytes, as the reference knows them |
 //! | `future URL [evict] [timeout=MS] [lease=MS]` | reference of a future, held until `drop` |
 //! | `set TYPE REFERENCE`, `fail REFERENCE TEXT`, `cancel REFERENCE` | sets a future made anywhere |
 //! | `own TYPE URL [lease=MS]` | reference of an object whose owner is held until `drop` |

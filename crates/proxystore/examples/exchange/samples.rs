@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
-use proxystore::codec::{Decode, Element, Encode, MessagePack, Order};
+use num_complex::Complex;
+use proxystore::codec::{Bool, Decode, Element, Encode, MessagePack, Order};
 use proxystore::connectors::PutOptions;
 use proxystore::patterns::{Future, OwnedProxy};
 use proxystore::{Proxy, Reference, Result, Store, messagepack};
@@ -194,6 +196,10 @@ fn array(dtype: &str, order: &str, shape: &str) -> Result<Box<dyn Sample>> {
         };
     }
     element!(
+        Bool => |n| Bool::from(n % 2 != 0),
+        f16 => |n| f16::from_f64(n as f64 / 2.0),
+        Complex<f32> => |n| Complex::new(n as f32 / 2.0, -n as f32),
+        Complex<f64> => |n| Complex::new(n as f64 / 2.0, -n as f64),
         i8 => |n| n as i8,
         u8 => |n| n as u8,
         i16 => |n| n as i16,

@@ -123,7 +123,10 @@ pub fn identity() -> Result<&'static Identity> {
             "sign a reference",
             "this process has no signing key",
         )
-        .with_hint(format!("choose one with `set_identity`, or name its file in {SIGNING_KEY}")));
+        .with_hint(format!(
+            "choose one with `seal::set_identity` (Python: `trust.identity`), or name its file in \
+             {SIGNING_KEY}"
+        )));
     };
     let identity = Identity::read(Path::new(&path))?;
     Ok(IDENTITY.get_or_init(|| identity))

@@ -71,20 +71,26 @@ impl StoreFactory {
             _ => registry::get_or_open(&self.reference.store),
         }
     }
-}
 
-impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
-    fn resolve(&self) -> Result<Arc<T>> {
+    /// Checks that this process may read the object, and returns it if it travelled inside the
+    /// reference.
+    pub(crate) fn permitted(&self) -> Result<Option<Received>> {
         self.reference.check_complete()?;
         if self.received {
             trust::producers::check(&self.reference)?;
         }
         trust::sites::check(&self.reference.store)?; // the store's own may permit more
-        if let Some(payload) = &self.reference.inline {
-            // A store of this name may have a policy of its own.
-            let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
-            store.as_ref().map_or(Ok(()), Store::permit)?;
-            let received = Received::parse(Buffer::copy_of(payload))?;
+        let Some(payload) = &self.reference.inline else { return Ok(None) };
+        // A store of this name may have a policy of its own.
+        let store = self.store.clone().or_else(|| registry::get(&self.reference.store.name));
+        store.as_ref().map_or(Ok(()), Store::permit)?;
+        Received::parse(Buffer::copy_of(payload)).map(Some)
+    }
+}
+
+impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
+    fn resolve(&self) -> Result<Arc<T>> {
+        if let Some(received) = self.permitted()? {
             return T::decode(&received).map(Arc::new);
         }
         let store = self.store()?;

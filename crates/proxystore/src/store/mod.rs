@@ -5,6 +5,7 @@ mod config;
 mod export;
 mod factory;
 mod metrics;
+mod payloads;
 mod protection;
 mod reader;
 pub mod registry;
@@ -27,10 +28,10 @@ pub(crate) use waiting::lease_record;
 
 use crate::buffer::Buffer;
 use crate::codec::{Array, ArrayMut, Decode, Element, Encode, Failure};
-use crate::connectors::{Access, Connector, GetOptions, PutOptions, without_credentials};
+use crate::connectors::{Connector, PutOptions, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Key, unique_id};
-use crate::payload::{Framed, Parts, Payload, Received};
+use crate::key::Key;
+use crate::payload::{Framed, Payload};
 use crate::proxy::{Locked, Proxy};
 use crate::reference::Reference;
 use crate::seal::Seal;
@@ -366,115 +367,6 @@ impl Store {
     fn factory_for<T: Encode>(&self, key: Key, object: &T) -> StoreFactory {
         let reference = Reference::new(Arc::clone(self.config()), key);
         StoreFactory::of(self, reference.with_facts(object.facts().stored_now()))
-    }
-
-    // # Payloads, for bridges to other languages
-
-    /// Stores an encoded object.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn put_payload(&self, payload: Payload<'_>, options: &PutOptions) -> Result<Key> {
-        self.put_framed(&payload.frame()?, options)
-    }
-
-    /// Stores a framed payload.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn put_framed(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Key> {
-        let wrapped = self.wrap(framed, options.key.as_ref())?;
-        let parts = wrapped.parts();
-        let put = |connector: &dyn Connector| connector.put(&parts, options);
-        Ok(wrapped.key(self.timed(Operation::Put, parts.len(), put)?))
-    }
-
-    /// A payload as it goes to the channel: with checksums, compressed, sealed, as the store was
-    /// told. `key` is the one it will be stored under, if it was made before.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] for a key that cannot seal what must be sealed,
-    /// [`ErrorKind::Unsupported`] for what this build has not.
-    pub fn wrap<'a>(&self, framed: &'a Framed<'a>, key: Option<&Key>) -> Result<Wrapped<'a>> {
-        let wrapped = self.inner.protection.wrap(framed, key);
-        wrapped.map_err(|error| error.with("store", self.name()))
-    }
-
-    /// A reference to the payload, which is stored unless it is small enough to travel inside (see
-    /// [`StoreBuilder::inline_bytes`]).
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn refer(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Reference> {
-        let config = Arc::clone(self.config());
-        let sealed = self.inner.protection.seal.is_some(); // a text without the secret must tell nothing
-        if framed.len() <= self.inner.inline_bytes && options.key.is_none() && !sealed {
-            let key = Key::new(unique_id()?, 0, framed.len() as u64);
-            let mut reference = Reference::new(config, key);
-            reference.inline = Some(Arc::from(&*framed.parts().to_buffer()));
-            return Ok(reference);
-        }
-        Ok(Reference::new(config, self.put_framed(framed, options)?))
-    }
-
-    /// Copies the stored bytes of an object to a new key; `None` when there is none.
-    ///
-    /// # Errors
-    /// What the channel fails with.
-    pub fn copy(&self, key: &Key) -> Result<Option<Key>> {
-        self.permit()?;
-        let options = GetOptions { access: Access::ReadOnly, ..GetOptions::default() };
-        let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
-        let parts = Parts::from(&*bytes);
-        let put = |connector: &dyn Connector| connector.put(&parts, &PutOptions::default());
-        let copy = self.timed(Operation::Put, parts.len(), put)?;
-        Ok(Some(copy.sealed(key.seal().cloned())))
-    }
-
-    /// Stores many framed payloads at once; all or none.
-    ///
-    /// # Errors
-    /// As [`put`](Self::put).
-    pub fn put_framed_batch(
-        &self,
-        framed: &[Framed<'_>],
-        options: &PutOptions,
-    ) -> Result<Vec<Key>> {
-        let wrapped: Vec<Wrapped<'_>> =
-            framed.iter().map(|framed| self.wrap(framed, None)).collect::<Result<_>>()?;
-        let parts: Vec<Parts<'_>> = wrapped.iter().map(Wrapped::parts).collect();
-        let bytes = parts.iter().map(Parts::len).sum();
-        let put = |connector: &dyn Connector| connector.put_batch(&parts, options);
-        let keys = self.timed(Operation::Put, bytes, put)?;
-        Ok(wrapped.iter().zip(keys).map(|(wrapped, key)| wrapped.key(key)).collect())
-    }
-
-    /// The stored bytes under a key, checked and split into parts.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] when the bytes are damaged, [`ErrorKind::Forbidden`] where the store
-    /// may not be read, else what the channel fails with.
-    pub fn get_payload(&self, key: &Key, access: Access) -> Result<Option<Received>> {
-        self.permit()?;
-        self.fetch(key, access)
-    }
-
-    /// As `get_payload`, wherever this process runs.
-    pub(crate) fn fetch(&self, key: &Key, access: Access) -> Result<Option<Received>> {
-        let options = GetOptions { access, ..GetOptions::default() };
-        let Some(bytes) = self.read(key, &options)? else { return Ok(None) };
-        protection::unwrap(bytes, key.seal()).map(Some).map_err(|error| self.about(error, key))
-    }
-
-    /// Stored bytes, as they are in the channel.
-    fn read(&self, key: &Key, options: &GetOptions) -> Result<Option<Buffer>> {
-        let bytes = self.timed(Operation::Get, 0, |connector| connector.get(key, options))?;
-        match (&bytes, &self.inner.metrics) {
-            (None, _) => self.count(Operation::Missing),
-            (Some(bytes), Some(metrics)) => metrics.add_bytes(Operation::Get, bytes.len()),
-            _ => {}
-        }
-        Ok(bytes)
     }
 
     /// The error for a proxy whose object is not there, with the likely reason.

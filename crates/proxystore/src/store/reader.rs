@@ -183,12 +183,8 @@ impl Source {
         if self.whole.is_some() || self.envelope.is_some() || target.is_empty() {
             return Ok(false);
         }
-        let connector = self.store.connector();
-        match connector.get_into(&self.key, Some(range.clone()), target) {
-            Ok(true) => Ok(true),
-            Ok(false) => Err(self.missing()),
-            Err(error) => Err(self.about(error)),
-        }
+        let found = self.store.read_into(&self.key, range.clone(), target);
+        if found.map_err(|error| self.about(error))? { Ok(true) } else { Err(self.missing()) }
     }
 
     /// Bytes of the object as it is stored.

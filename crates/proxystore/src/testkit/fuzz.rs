@@ -17,7 +17,8 @@ use crate::facts::Facts;
 use crate::key::{Key, check_id};
 use crate::payload::{Head, PRELUDE, Parts, Received};
 use crate::seal::Seal;
-use crate::{Buffer, Reference, Store};
+use crate::view::{LoadOptions, Selection};
+use crate::{Buffer, Reference, Store, View};
 
 /// Something to fuzz.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "payload", run: payload },
     Target { name: "object", run: object },
+    Target { name: "view", run: view },
     Target { name: "reference", run: reference },
     Target { name: "text", run: text },
     Target { name: "meta", run: meta },
@@ -136,6 +138,66 @@ fn object(data: &[u8]) {
         }
         store.evict(&key).expect("it is there");
     }
+}
+
+/// How many bytes of the input choose the parts of an object that are viewed.
+const RECIPE: usize = 13;
+
+/// Parts of what lies in a channel, as the first bytes choose them: they are those of the whole.
+fn view(data: &[u8]) {
+    static STORE: OnceLock<Store> = OnceLock::new();
+    let store = STORE.get_or_init(|| Store::open("memory://fuzz-views").expect("opens"));
+    let Some((recipe, data)) = data.split_at_checked(RECIPE) else { return };
+    let (dimensions, numbers) = (usize::from(recipe[0] % 4), recipe[1..].as_chunks::<4>().0);
+    let selections: Vec<Selection> = numbers[..dimensions].iter().map(selection).collect();
+    for bytes in [data, &mended(data)] {
+        let put = store.connector().put(&Parts::from(bytes), &PutOptions::default());
+        let key = put.expect("memory has room");
+        if let Ok(view) = store.view(&key) {
+            let parts = viewed(&view, &selections);
+            if let Ok(received) = Received::parse(Buffer::copy_of(bytes)) {
+                let here = View::of(received).expect("as in the channel");
+                assert_eq!(parts, viewed(&here, &selections));
+                assert!(view.load_payload(Access::Private, LoadOptions::default()).is_ok());
+            }
+        }
+        store.evict(&key).expect("it is there");
+    }
+}
+
+/// What is wanted along one dimension.
+fn selection(recipe: &[u8; 4]) -> Selection {
+    let [kind, numbers @ ..] = *recipe;
+    let [start, stop, step] = numbers.map(|byte| match byte {
+        127 => i64::MAX,
+        128 => i64::MIN,
+        other => i64::from(other.cast_signed()),
+    });
+    match kind % 5 {
+        0 => Selection::Index(start),
+        1 => Selection::Positions(vec![start, stop, step, start]),
+        2 => Selection::Slice { start: Some(start), stop: None, step },
+        3 => Selection::Slice { start: None, stop: Some(stop), step },
+        _ => Selection::Slice { start: Some(start), stop: Some(stop), step },
+    }
+}
+
+/// The bytes of a selection, of a range and of a row, where they can be had.
+fn viewed(view: &View, selections: &[Selection]) -> [Option<Vec<u8>>; 3] {
+    let selected = view.select(selections, &mut |_| Ok(())).ok().map(|selected| {
+        let bytes = selected.bytes.to_vec();
+        if selected.shape.contains(&0) {
+            assert!(bytes.is_empty());
+        } else {
+            let elements: u64 = selected.shape.iter().product();
+            assert_eq!(bytes.len() as u64 % elements, 0, "{:?}", selected.shape);
+        }
+        bytes
+    });
+    let middle = view.nbytes() / 2;
+    let range = view.bytes(middle..view.nbytes()).ok().map(|bytes| bytes.to_vec());
+    let row = view.array::<u8>().and_then(|array| array.row(0)).ok().map(|row| row.to_vec());
+    [selected, range, row]
 }
 
 /// A reference, by itself and as serde brings it.

@@ -87,7 +87,7 @@ impl Source {
         match self {
             Self::Channel(reader) => reader.read(part, range),
             Self::Here(received) => {
-                let bytes = received.part(part).unwrap_or_else(|| Buffer::zeroed(0));
+                let bytes = received.part(part).ok_or_else(|| outside(&range, 0))?;
                 if range.start > range.end || range.end > bytes.len() as u64 {
                     return Err(outside(&range, bytes.len() as u64));
                 }
@@ -141,11 +141,10 @@ impl StoreFactory {
     /// As [`Store::view`], and [`ErrorKind::Timeout`] or [`ErrorKind::Abandoned`] for a future that
     /// is not set.
     pub fn view(&self) -> Result<View> {
-        let reference = self.reference();
-        if let Some(payload) = &reference.inline {
-            return View::of(Received::parse(Buffer::copy_of(payload))?);
+        if let Some(received) = self.permitted()? {
+            return View::of(received);
         }
-        let store = self.store()?;
+        let (reference, store) = (self.reference(), self.store()?);
         match (store.view(&reference.key), reference.wait) {
             (Err(error), Some(wait)) if error.kind() == ErrorKind::NotFound => {
                 store.wait_for_result(&reference.key, wait)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proxystore::connectors::file::FileConnector;
 use proxystore::patterns::{Future, OwnedProxy};
+use proxystore::store::StoreFactory;
 use proxystore::{Access, ErrorKind, Proxy, Reference, Store, StoreConfig};
 use serde::Serialize;
 
@@ -106,6 +107,20 @@ fn elsewhere(sent: &[u8], variable: &str, value: &str) -> String {
     command.env_remove("PROXYSTORE_SITE").env(variable, value);
     let lines = process::finish(command.spawn().unwrap());
     lines.iter().find_map(|line| line.split("=> ").nth(1)).unwrap().to_owned()
+}
+
+#[test]
+fn views_are_as_strict_as_proxies() {
+    let folder = tempfile::tempdir().unwrap();
+    for inline in [0, 1000] {
+        let store = folder_store("sites-view", &folder, &[NOWHERE], inline);
+        let proxy = store.proxy("x".to_owned()).unwrap();
+        assert_eq!(proxy.view().unwrap_err().kind(), ErrorKind::Forbidden);
+        let sent = Proxy::<String>::from_reference(proxy.reference().unwrap());
+        assert_eq!(sent.view().unwrap_err().kind(), ErrorKind::Forbidden);
+        let factory = StoreFactory::of(&store, proxy.reference().unwrap());
+        assert_eq!(factory.view().unwrap_err().kind(), ErrorKind::Forbidden);
+    }
 }
 
 #[test]

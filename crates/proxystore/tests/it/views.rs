@@ -270,3 +270,19 @@ fn a_loaded_object_is_private() {
     bytes.as_mut().unwrap().fill(9);
     assert_eq!(store.get::<Buffer>(&key).unwrap().unwrap()[..], [1, 2, 3]);
 }
+
+#[test]
+fn what_views_read_is_in_the_metrics() {
+    let connector = Arc::new(MemoryConnector::new("views-metrics").unwrap());
+    let store = Store::builder("views-metrics", connector).metrics(true).build();
+    let key = store.put(&numbered()).unwrap();
+    let view = store.view(&key).unwrap();
+    let gets = || store.metrics().unwrap().totals().find(|total| total.name == "get").unwrap();
+    let before = gets();
+    assert_eq!(view.array::<u32>().unwrap().rows(10..20).unwrap().len(), 1000);
+    assert_eq!((gets().count - before.count, gets().bytes - before.bytes), (1, 4000));
+    store.evict(&key).unwrap();
+    assert_eq!(view.array::<u32>().unwrap().row(0).unwrap_err().kind(), ErrorKind::NotFound);
+    let missing = store.metrics().unwrap().totals().find(|total| total.name == "missing").unwrap();
+    assert_eq!(missing.count, 1);
+}

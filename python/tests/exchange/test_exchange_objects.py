@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars
 import pytest
 from exchange_peer import Rust, RustError
@@ -20,7 +21,7 @@ from exchange_samples import (
 )
 
 from proxystore_rs.exceptions import SerializationError
-from proxystore_rs.proxy import extract, is_resolved
+from proxystore_rs.proxy import Proxy, extract, is_resolved
 from proxystore_rs.store import Store
 from proxystore_rs.store.utils import get_key
 
@@ -65,6 +66,24 @@ def test_integers_of_rust_end_at_64_bits(store: Store[Any]) -> None:
     for number in (2**64, -(2**63) - 1):
         with pytest.raises(SerializationError, match="64 bits"):
             store.put([number], codec="msgpack")
+
+
+def test_facts_of_rust(rust: Rust, store: Store[Any], url: str) -> None:
+    array = rust.make("array:u2:F:2x3x4", url)
+    facts = array.shape, array.dtype, array.nbytes, len(array)
+    assert facts == ((2, 3, 4), np.dtype("u2"), 48, 2)
+    content = rust.make("bytes-large", url)
+    assert len(content) == 3_000_000
+    assert not is_resolved(array)
+    assert not is_resolved(content)
+
+
+def test_facts_of_python(rust: Rust, store: Store[Any]) -> None:
+    proxy = store.proxy(sample("array:u2:F:2x3x4"))
+    facts = 'Some(2) Some([2, 3, 4]) Some("<u2") Some(48)'
+    assert rust.ask("facts", Proxy.to_text(proxy)) == facts
+    proxy = store.proxy(sample("text-large"))
+    assert rust.ask("facts", Proxy.to_text(proxy)).startswith("Some(1000000) None None")
 
 
 def test_another_type_is_an_error_in_rust(rust: Rust, store: Store[Any]) -> None:

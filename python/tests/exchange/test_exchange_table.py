@@ -42,7 +42,7 @@ def test_every_cell_of_the_types_is_a_test(collected: set[str]) -> None:
             for name in names:
                 function = test.replace("test", "test_data_frames") if name in FRAMES else test
                 for channel in CHANNELS:
-                    assert f"test_objects.py::{function}[{channel}-{name}]" in collected
+                    assert f"test_exchange_objects.py::{function}[{channel}-{name}]" in collected
 
 
 def test_every_type_is_in_the_table() -> None:

@@ -11,7 +11,7 @@ import pytest
 from exchange_peer import Rust, RustError, give_away, to_text
 from exchange_samples import check, sample
 
-from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory
+from proxystore_rs.proxy import Proxy, ProxyResolveError, get_factory, resolve
 from proxystore_rs.store import Store
 from proxystore_rs.store.exceptions import ProxyResolveMissingKeyError
 from proxystore_rs.store.ref import borrow, into_owned, mut_borrow, update
@@ -42,7 +42,7 @@ def assert_missing_in_rust(rust: Rust, text: str) -> None:
 
 def assert_missing_in_python(text: str) -> None:
     with pytest.raises(ProxyResolveError) as raised:
-        len(Proxy.from_text(text))
+        resolve(Proxy.from_text(text))
     assert isinstance(raised.value.__cause__, ProxyResolveMissingKeyError)
 
 

@@ -1,26 +1,31 @@
-//! The factory that fetches a target from a store, and how proxies travel by it.
+//! The factory that fetches a target from a store.
+
+mod fetch;
+mod travel;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use proxystore::payload::Received;
 use proxystore::reference::Wait;
-use proxystore::{Buffer, Facts, Key, Reference, StoreConfig, trust};
-use pyo3::exceptions::{PyException, PyTypeError};
+use proxystore::{Facts, Reference, StoreConfig, trust};
+use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 
 use super::pending::Pending;
-use super::state::GetWish;
-use super::{StoreBase, extension, future, overrides, registry};
+use super::{StoreBase, future, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::keys::Keys;
-use crate::{codec, foreign, proxy, value};
+use crate::{codec, foreign, value};
+
+pub(super) use fetch::{get_through, missing};
+use travel::with_class;
+pub(super) use travel::{received, sent_by};
+pub(crate) use travel::{register_with_proxies, restore_factory, restore_proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[pyclass(name = "StoreFactory", module = "proxystore_rs._core", subclass, dict, weakref, frozen)]
@@ -49,37 +54,6 @@ impl State {
             codec::check_reference(py, &self.reference, self.deserializer.is_some())?;
         }
         Ok(())
-    }
-
-    /// That of a reference that arrived.
-    fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
-        // Now, while the reference is as it was signed, and before anything in it is unpickled.
-        let vouched = trust::producers::are_required();
-        if vouched {
-            trust::producers::check(&reference).py(py)?;
-        }
-        if registry::takes_data_only(py, None, &reference)? {
-            codec::check_reference(py, &reference, false)?;
-        }
-        let mut deserializer = None;
-        if let Some(extension) = &reference.extension {
-            let (rest, own) = extension::without(py, extension)?;
-            reference.extension = rest;
-            deserializer = own;
-        }
-        Ok(Self {
-            store: None,
-            evict: AtomicBool::new(reference.evict),
-            reference,
-            deserializer,
-            arrived: true,
-            pending: Mutex::new(None),
-            vouched,
-        })
-    }
-
-    fn decode(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
-        Self::received(py, Reference::decode(bytes).py(py)?)
     }
 
     /// The same, without what is being fetched.
@@ -127,93 +101,6 @@ impl StoreFactory {
         Self::with(py, state)
     }
 
-    /// `called` is for the metrics, which tell calls from calls of `resolve`.
-    fn fetch<'py>(
-        &self,
-        py: Python<'py>,
-        wait: Option<Wait>,
-        called: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let store = self.get_store(py)?;
-        let started = store.get().state()?.metrics.start();
-        let object = self.fetch_from(py, &store, wait)?;
-        if started.is_some() {
-            let name = if wait.is_some() { "factory.polling_resolve" } else { "factory.resolve" };
-            self.note(py, &store, name, started)?;
-            if called {
-                self.note(py, &store, "factory.call", started)?;
-            }
-        }
-        Ok(object)
-    }
-
-    /// Tells the metrics of the store how long something took.
-    fn note(
-        &self,
-        py: Python<'_>,
-        store: &Bound<'_, StoreBase>,
-        name: &str,
-        started: Option<Instant>,
-    ) -> PyResult<()> {
-        let inner = store.get().state()?;
-        if !inner.metrics.is_on() {
-            return Ok(());
-        }
-        let face = inner.key_to_python(py, &self.state()?.reference.key)?;
-        inner.metrics.time(py, name, &face, started)
-    }
-
-    fn fetch_from<'py>(
-        &self,
-        py: Python<'py>,
-        store: &Bound<'py, StoreBase>,
-        wait: Option<Wait>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let state = self.state()?;
-        state.reference.check_complete().py(py)?;
-        let inner = store.get().state()?;
-        trust::sites::check(&state.reference.store).py(py)?; // the store's own may permit more
-        let key = &state.reference.key;
-        let deserializer = state.deserializer.as_ref().map(|deserializer| deserializer.bind(py));
-        if let Some(payload) = &state.reference.inline {
-            inner.store.permit().py(py)?;
-            let received = Received::parse(Buffer::copy_of(payload)).py(py)?;
-            return inner.decode(py, key, &received, deserializer);
-        }
-        let pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut object = match pending.filter(Pending::is_ours) {
-            Some(pending) => {
-                let timeout = wait.and_then(|wait| wait.timeout);
-                let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-                let Some(outcome) = pending.wait(py, deadline)? else {
-                    // It goes on, for whoever asks next.
-                    *state.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
-                    return Err(future::timed_out(store, inner, key));
-                };
-                match outcome {
-                    Ok(Some(received)) => Some(inner.decode(py, key, &received, deserializer)?),
-                    Ok(None) => None,
-                    Err(error) if wait.is_some() => {
-                        return Err(future::failed(store, inner, key, error));
-                    }
-                    Err(error) => return Err(inner.with_readable_key(py, error, key)),
-                }
-            }
-            None => get_through(store, inner, key, deserializer)?,
-        };
-        if let (None, Some(wait)) = (&object, wait) {
-            future::wait(store, inner, key, wait)?;
-            object = get_through(store, inner, key, deserializer)?;
-        }
-        let Some(object) = object else {
-            return Err(missing(store, inner, key));
-        };
-        if state.evict.load(Ordering::Relaxed) {
-            inner.evict(py, key)?;
-        }
-        Ok(object)
-    }
-
     pub(super) fn reference(&self) -> PyResult<&Reference> {
         Ok(&self.state()?.reference)
     }
@@ -231,27 +118,6 @@ impl StoreFactory {
             wait.timeout = Some(seconds(if timeout < 0.0 { 0.0 } else { timeout })?);
         }
         Ok(wait)
-    }
-
-    /// The reference as it travels. `class` names the target's class, if known.
-    fn sent(&self, py: Python<'_>, class: Option<String>) -> PyResult<Reference> {
-        let state = self.state()?;
-        if registry::takes_data_only(py, state.store.as_ref(), &state.reference)? {
-            codec::check_reference(py, &state.reference, state.deserializer.is_some())?;
-        }
-        let mut reference = state.reference.clone();
-        reference.evict = state.evict.load(Ordering::Relaxed);
-        if reference.signature.is_none() {
-            reference.class = class.or(reference.class);
-        }
-        if let Some(deserializer) = &state.deserializer {
-            reference.extension =
-                Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
-        }
-        if let Some(store) = &state.store {
-            store.get().state()?.store.sign(&mut reference).py(py)?; // it was made here
-        }
-        Ok(reference)
     }
 }
 
@@ -452,29 +318,7 @@ impl StoreFactory {
 
     /// Starts fetching in the background; `resolve` waits for it.
     fn resolve_async(&self, py: Python<'_>) -> PyResult<()> {
-        let state = self.state()?;
-        trust::sites::check(&state.reference.store).py(py)?;
-        let store = self.get_store(py)?;
-        let inner = store.get().state()?;
-        let (key, wait) = (state.reference.key.clone(), state.reference.wait);
-        if state.reference.inline.is_some() || inner.store.cache().contains(&key) {
-            return Ok(());
-        }
-        if inner.keys.has_foreign() && wait.is_some() {
-            return Ok(()); // its thread could wait for ever, and the interpreter for the thread
-        }
-        if overrides(&store, intern!(py, "get"))? {
-            return Ok(()); // objects come through a method of the user's, when they are used
-        }
-        let started = Arc::new(Pending::new());
-        let mut pending = state.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        if pending.as_ref().is_some_and(Pending::is_ours) {
-            return Ok(());
-        }
-        let inherited = pending.replace(Arc::clone(&started));
-        drop(pending); // starting a thread may run other threads, which may ask for it
-        drop(inherited);
-        started.start(py, inner, key, wait)
+        self.start_fetching(py)
     }
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -511,139 +355,8 @@ impl StoreFactory {
     }
 }
 
-/// The object under a key, by the store's own `get` if a subclass has one.
-pub(super) fn get_through<'py>(
-    store: &Bound<'py, StoreBase>,
-    inner: &super::State,
-    key: &Key,
-    deserializer: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = store.py();
-    if !overrides(store, intern!(py, "get"))? {
-        return inner.get(py, key, &GetWish { deserializer, ..GetWish::default() });
-    }
-    let absent = inner.connector.bind(py); // an object that no store holds
-    let options = PyDict::new(py);
-    options.set_item(intern!(py, "deserializer"), deserializer)?;
-    options.set_item(intern!(py, "default"), absent)?;
-    let face = inner.key_to_python(py, key)?;
-    let found = store.call_method(intern!(py, "get"), (face,), Some(&options))?;
-    Ok((!found.is(absent)).then_some(found))
-}
-
 /// Seconds to wait and seconds of the producer's lease.
 pub(super) fn wait_of((timeout, lease): (Option<f64>, Option<f64>)) -> PyResult<Wait> {
     let timeout = timeout.map(seconds).transpose()?;
     Ok(Wait { timeout, lease: lease.map(seconds).transpose()? })
-}
-
-/// The error for an object that is not there.
-pub(super) fn missing(store: &Bound<'_, StoreBase>, inner: &super::State, key: &Key) -> PyErr {
-    let py = store.py();
-    let make = || -> PyResult<PyErr> {
-        let class = py
-            .import(intern!(py, "proxystore_rs.store.exceptions"))?
-            .getattr(intern!(py, "ProxyResolveMissingKeyError"))?;
-        let key_face = inner.key_to_python(py, key)?;
-        let name = inner.store.name();
-        let error = class.call1((key_face, store.get_type(), name))?;
-        if !inner.store.connector().capabilities().cross_process {
-            let hint = inner.store.missing(key).hint().unwrap_or_default().to_owned();
-            error.call_method1(intern!(py, "add_note"), (hint,))?;
-        }
-        Ok(PyErr::from_value(error))
-    };
-    make().unwrap_or_else(|error| error)
-}
-
-/// The reference by which a proxy of a factory travels; `None` if that is of a class of the user's.
-pub(super) fn sent_by(
-    factory: &Bound<'_, PyAny>,
-    proxy: &Bound<'_, PyAny>,
-) -> PyResult<Option<Reference>> {
-    let (py, kind) = (factory.py(), factory.get_type());
-    if !kind.is(py.get_type::<StoreFactory>()) && !kind.is(polling(py)?) {
-        return Ok(None);
-    }
-    let class = match proxy::resolved_target(proxy) {
-        Some(target) => value::class_name(&target.get_type()),
-        None => proxy::known_class(proxy).as_ref().and_then(value::class_name),
-    };
-    factory.cast::<StoreFactory>()?.get().sent(py, class).map(Some)
-}
-
-/// Tells the proxy type how proxies of stores are pickled, by reference, and where their facts are.
-pub(crate) fn register_with_proxies(py: Python<'_>) {
-    proxy::register_facts(&py.get_type::<StoreFactory>(), |factory| {
-        let state = factory.cast::<StoreFactory>().ok()?.get().state.get()?;
-        Some(&state.reference.facts)
-    });
-    proxy::register_reducer(&py.get_type::<StoreFactory>(), |py, factory, proxy| {
-        let Some(reference) = sent_by(factory, proxy)? else {
-            return Ok(None); // a class of the user's: it travels as it is
-        };
-        let bytes = reference.encode().py(py)?;
-        let rebuild = RESTORE.import(py, "proxystore_rs._core", "_restore")?;
-        let reduced = (rebuild, (PyBytes::new(py, &bytes),)).into_pyobject(py)?;
-        Ok(Some(reduced.into_any().unbind()))
-    });
-}
-
-static RESTORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static POLLING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-
-/// The class of the factories of futures.
-fn polling(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    POLLING.import(py, "proxystore_rs.store.factory", "PollingStoreFactory")
-}
-
-/// The proxy of a reference. One that cannot be read gives a proxy that says why when it is used: an
-/// error while unpickling would end the process of a pool that was sent it, and with it the pool.
-#[pyfunction(name = "_restore")]
-pub(crate) fn restore_proxy<'py>(py: Python<'py>, reference: &[u8]) -> PyResult<Bound<'py, PyAny>> {
-    let state = match State::decode(py, reference) {
-        Ok(state) => state,
-        Err(error) if error.is_instance_of::<PyException>(py) => {
-            let module = py.import(intern!(py, "proxystore_rs.store.factory"))?;
-            let class = module.getattr(intern!(py, "UnreadableReference"))?;
-            return proxy::new(py, class.call1((PyBytes::new(py, reference),))?, None, None);
-        }
-        Err(error) => return Err(error),
-    };
-    proxy_of(py, state)
-}
-
-/// The proxy of a reference that was read; nothing is opened or fetched.
-pub(super) fn received(py: Python<'_>, reference: Reference) -> PyResult<Bound<'_, PyAny>> {
-    proxy_of(py, State::received(py, reference)?)
-}
-
-fn proxy_of(py: Python<'_>, state: State) -> PyResult<Bound<'_, PyAny>> {
-    let Reference { class, facts, .. } = &state.reference;
-    // An array that a Rust program stored is one of NumPy's here.
-    let class = class.as_deref().or(facts.dtype.is_some().then_some("numpy:ndarray"));
-    let class = class.map(|class| PyString::new(py, class).into_any());
-    let factory = if state.reference.wait.is_some() {
-        with_class(state, polling(py)?)?
-    } else {
-        StoreFactory::with(py, state)?.into_any()
-    };
-    proxy::new(py, factory, class, None)
-}
-
-fn with_class<'py>(state: State, class: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let factory = class.call_method1(intern!(class.py(), "__new__"), (class,))?;
-    let factory = factory.cast_into::<StoreFactory>()?;
-    let _ = factory.get().state.set(state); // new by construction
-    Ok(factory.into_any())
-}
-
-/// The factory of a reference.
-#[pyfunction(name = "_factory")]
-pub(crate) fn restore_factory<'py>(
-    py: Python<'py>,
-    reference: &[u8],
-    class: &Bound<'py, PyType>,
-) -> PyResult<Bound<'py, PyAny>> {
-    with_class(State::decode(py, reference)?, class.as_any())
 }
