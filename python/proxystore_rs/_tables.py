@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
-from proxystore_rs.exceptions import SerializationError
+from proxystore_rs.exceptions import SerializationError, UntrustedError
 
-__all__ = ["decode", "encode"]
+__all__ = ["decode", "encode", "open_stream"]
 
 Encoded: TypeAlias = tuple[str, int, list[str], list[list[Any]]]
 """Kind, number of rows, names of the columns, and of each part the pieces that it consists of."""
@@ -50,6 +50,10 @@ class _Pieces:
         pass
 
 
+_EXTENSION = b"ARROW:extension:name"
+"""Key in the metadata of fields whose values stand for those of another type."""
+
+
 def encode(obj: Any, neutral: bool) -> Encoded | None:
     """Return a table as Arrow streams; `None` for what is no table, or better pickled.
 
@@ -70,6 +74,8 @@ def encode(obj: Any, neutral: bool) -> Encoded | None:
         if not neutral and not _comes_back(arrow, obj, kind, table):
             return None
         schema = table.schema
+        if neutral and _EXTENSION in schema.serialize().to_pybytes():
+            raise TypeError("it has extension types, which other languages need not know")
         parts = [_write(arrow, schema, ())]
         parts += map(partial(_write_column, arrow), schema, table.columns)
         return kind, table.num_rows, schema.names, parts
@@ -130,13 +136,14 @@ def _write(arrow: Any, schema: Any, batches: Iterable[Any]) -> list[Any]:
     return sink.pieces
 
 
-def decode(kind: str, rows: int, parts: list[Any]) -> Any:
+def decode(kind: str, rows: int, parts: list[Any], data_only: bool) -> Any:
     """Return the table that was stored, on the memory it was stored in.
 
     Args:
         kind: What it was.
         rows: Its number of rows.
         parts: The streams.
+        data_only: Whether their writer may be anybody.
     """
     libraries = ["pyarrow", kind] if kind in {"pandas", "polars"} else ["pyarrow"]
     try:
@@ -148,14 +155,14 @@ def decode(kind: str, rows: int, parts: list[Any]) -> Any:
             f"it is a table, and reading it takes {names}, of which one cannot be imported "
             f"({error}). Install {names} where tables are used."
         ) from error
-    first, *others = (arrow.ipc.open_stream(arrow.py_buffer(part)) for part in parts)
+    first, *others = (open_stream(arrow, part, data_only) for part in parts)
     schema, columns = first.schema, [stream.read_all().column(0) for stream in others]
     if schema.names:
         table = arrow.Table.from_arrays(columns, schema=schema)
     else:
         table = arrow.table({"": arrow.nulls(rows)}, metadata=schema.metadata).select([])
-    # Of sizes alone, which takes no time: a writer that can be trusted is needed for the rest.
-    table.validate()
+    # Of sizes alone, which takes no time, if the writer can be trusted with the rest.
+    table.validate(full=data_only)
     if table.num_rows != rows:
         raise ValueError(f"its columns have {table.num_rows} rows instead of {rows}")
     match kind:
@@ -167,6 +174,25 @@ def decode(kind: str, rows: int, parts: list[Any]) -> Any:
             return table.to_pandas()
         case _:
             return table
+
+
+def open_stream(arrow: Any, part: Any, data_only: bool) -> Any:
+    """Return a reader of a stream; of one that may be anybody's, only if no code of types runs.
+
+    Raises:
+        UntrustedError: There is an extension type, and `data_only`.
+    """
+    memory = arrow.py_buffer(part)
+    if data_only:
+        # Types are made with the schema, in Python if they are registered there.
+        schema = arrow.ipc.read_message(memory)
+        if _EXTENSION in schema.metadata.to_pybytes():
+            raise UntrustedError(
+                "failed to decode table: it has extension types, whose code would read what the "
+                "writer chose, and codec='data' is set. Store the columns as the plain types that "
+                "lie under them"
+            )
+    return arrow.ipc.open_stream(memory)
 
 
 def _batch(arrow: Any, table: Any) -> Any:

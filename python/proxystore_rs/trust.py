@@ -25,12 +25,12 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import sys
 from collections.abc import Iterable
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
 from proxystore_rs.exceptions import StoreConfigError, UntrustedError
+from proxystore_rs.utils._loaded import loaded
 from proxystore_rs.warnings import UntrustedImportWarning
 
 __all__ = [
@@ -212,21 +212,13 @@ def _key_class(module: str, name: str) -> Any:
     Nothing of it is called, so that it need not be registered where its module is imported already.
     """
     path = f"{module}.{name}"
-    found = _registered.get(path) or _loaded(module, name)
+    found = _registered.get(path) or loaded(module, name)
     if isinstance(found, type) and issubclass(found, tuple):
         return found
     _decide(path, module, "the key in a reference")
     found = import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    return found
-
-
-def _loaded(module: str, name: str) -> Any:
-    """Return what has this name in a module that is imported, without running code of it."""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
     return found
 
 

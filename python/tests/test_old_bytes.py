@@ -13,19 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from proxystore_rs.connectors.file import FileKey
 from proxystore_rs.connectors.local import LocalConnector
+from proxystore_rs.connectors.memory import MemoryConnector
 from proxystore_rs.connectors.multi import MultiKey
 from proxystore_rs.connectors.redis import RedisKey
 from proxystore_rs.connectors.shm import SharedMemoryKey
 from proxystore_rs.exceptions import FutureCancelledError, FutureFailedError
-from proxystore_rs.proxy import Proxy, get_factory, is_resolved
+from proxystore_rs.proxy import Proxy, facts, get_factory, is_resolved
 from proxystore_rs.store import Store
+from proxystore_rs.store.keys import SealedKey
 
 CORPUS = Path(__file__).parents[2] / "crates/proxystore/tests/it/corpus"
 MANIFEST = CORPUS / "manifest.txt"
+SECRET = bytes([7] * 32)
+"""What opens the sealed objects."""
 
 
 def manifest() -> dict[str, str]:
@@ -70,8 +75,14 @@ def describe(value: Any, meaning: str) -> str:
             order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
             elements = value.tobytes(order="A").hex()
             return f"array {value.dtype.str} {list(value.shape)} {order} {elements}"
+        case str() if len(value) > 100:
+            coded = value.encode()
+            return f"text of {len(coded)} bytes, of sum {sum(coded)}"
         case str():
             return f"text {value}"
+        case pa.Table():
+            names = ", ".join(value.column_names)
+            return f"table of pyarrow, {value.num_rows} rows of {names}"
         case bytes():
             return f"bytes {value.hex()}"
     return f"value {plain(value)}"
@@ -94,6 +105,37 @@ def test_payloads_are_read_as_they_were_meant(path: str) -> None:
         assert describe(store.get(key), meaning) == meaning
 
 
+OBJECTS = sorted(path for path in manifest() if path.startswith("object/"))
+
+
+@pytest.mark.parametrize("path", OBJECTS)
+def test_protected_objects_are_read_as_they_were_meant(path: str) -> None:
+    meaning = manifest()[path]
+    connector = LocalConnector()
+    with Store(f"old-{path}", connector) as store:
+        key: Any = connector.put((CORPUS / path).read_bytes())
+        if "sealed" in path:
+            key = SealedKey(key, SECRET)
+        assert describe(store.get(key), meaning) == meaning
+        assert describe(store.view(key).load(), meaning) == meaning
+
+
+def test_tables_are_read_by_column() -> None:
+    connector = LocalConnector()
+    with Store("old-columns", connector) as store:
+        key = connector.put((CORPUS / "payload/v1-python-table.bin").read_bytes())
+        assert store.get(key).equals(payloads()["table"])
+        assert store.view(key)["label"].to_pylist() == ["a", None, "c"]
+
+
+def test_facts_are_told_as_they_were() -> None:
+    proxy: Any = Proxy.from_text((CORPUS / "text/v1-python-facts.txt").read_text())
+    assert facts(proxy)[:5] == ("numpy.ndarray", 2, (2, 3), "<f8", 48)
+    assert referred(proxy) == manifest()["text/v1-python-facts.txt"]
+    assert proxy.shape == (2, 3)
+    assert not is_resolved(proxy)
+
+
 REFERENCES = sorted(path for path in manifest() if path.startswith("text/"))
 
 
@@ -106,6 +148,17 @@ def test_references_are_read_and_written_as_they_were(path: str) -> None:
     assert not is_resolved(proxy)
     assert proxy.to_text(secret=True) == text
     assert "store=demo, key=" in repr(get_factory(proxy))
+
+
+def referred(proxy: Any) -> str:
+    """Describe the reference of an array of 2 by 3, as the Rust tests do."""
+    key, told = get_factory(proxy).key, facts(proxy)
+    assert told.created is not None
+    created = round(told.created.timestamp() * 1000)
+    return (
+        f"store demo at memory://demo, key {key.id}@{key.generation} {key.size}, class numpy:ndarray, "
+        f'facts Some(2) Some([2, 3]) Some("<f8") Some(48) Some({created}) Some("{told.origin}")'
+    )
 
 
 def travelled(value: Any) -> str:
@@ -139,7 +192,15 @@ def payloads() -> dict[str, Any]:
         "array-strided": np.arange(6, dtype="<i4").reshape(2, 3).T,
         "bytes": b"from Python",
         "str": "from Python",
+        "table": pa.table({"x": [1, 2, 3], "label": ["a", None, "c"]}),
     }
+
+
+def text() -> tuple[bytes, str]:
+    """A reference with facts, and what it says."""
+    with Store("demo", MemoryConnector("demo")) as store:
+        proxy: Any = store.proxy(np.ones((2, 3)))
+        return proxy.to_text(secret=True).encode(), referred(proxy)
 
 
 def pickles() -> dict[str, Any]:
@@ -174,6 +235,7 @@ def main() -> None:
         codec, parts = content[10], int.from_bytes(content[20:24], "little")
         meaning = f"Python pickle in {parts} parts" if codec == 16 else ""
         add(f"payload/v1-python-{name}.bin", content, describe(value, meaning or "value"))
+    add("text/v1-python-facts.txt", *text())
     for name, value in pickles().items():
         add(f"pickle/v1-{name}.pickle", pickle.dumps(value, 5), travelled(value))
     store.close()

@@ -54,6 +54,13 @@ pub(crate) fn raise(py: Python<'_>, class: &str, message: &str) -> PyErr {
     }
 }
 
+/// Whether an exception says that something is not to be believed.
+pub(crate) fn is_untrusted(error: &PyErr, py: Python<'_>) -> bool {
+    py.import("proxystore_rs.exceptions")
+        .and_then(|module| module.getattr("UntrustedError"))
+        .is_ok_and(|class| error.matches(py, class).unwrap_or(false))
+}
+
 /// Wraps an exception so that it passes through the library unchanged.
 pub(crate) fn from_python(operation: &'static str, raised: PyErr) -> Error {
     Error::new(ErrorKind::Io, operation, raised.to_string()).with_source(raised)

@@ -65,6 +65,16 @@ impl Keys {
         sealed_key(py)?.call1((own, secret, digest))
     }
 
+    /// The connector's own key, for exceptions: they travel and are kept, and nobody means to hand
+    /// the object over with them.
+    pub(crate) fn face_without_seal<'py>(
+        &self,
+        py: Python<'py>,
+        key: &Key,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.own_face_of(py, key)
+    }
+
     fn own_key_of(&self, key: &Bound<'_, PyAny>) -> PyResult<Key> {
         match self {
             Self::Foreign => foreign_key::from_python(key, 0),

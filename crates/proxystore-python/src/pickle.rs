@@ -235,7 +235,7 @@ fn decode_as_stored<'py>(
             let text = std::str::from_utf8(&text).map_err(|_| corrupt("the text is not UTF-8"))?;
             Ok(PyString::new(py, text).into_any())
         }
-        codec::TABLE => table::decode(py, received, writable),
+        codec::TABLE => table::decode(py, received, writable, how.codec == Codec::Data),
         codec::ARRAY => array::decode(py, received.meta(), part(0)?, writable),
         codec::MESSAGE_PACK => message_pack::decode(py, &part(0)?, received.meta(), how),
         codec::PICKLE if how.codec == Codec::Data => Err(refusal(

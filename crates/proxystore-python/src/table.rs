@@ -7,7 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
 
 use crate::buffer::{PyStoredBytes, View};
-use crate::error::to_python;
+use crate::error::{is_untrusted, to_python};
 use crate::pickle::{Encoded, Memory, undecodable};
 
 const MODULE: &str = "proxystore_rs._tables";
@@ -42,14 +42,16 @@ pub(crate) fn decode<'py>(
     py: Python<'py>,
     received: &Received,
     writable: bool,
+    data_only: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let meta = TableMeta::read(received.meta()).map_err(|error| to_python(py, error))?;
     let parts = PyList::empty(py);
     for part in (0..received.part_count()).filter_map(|index| received.part(index)) {
         parts.append(Bound::new(py, PyStoredBytes::new(part, writable))?)?;
     }
-    DECODE
-        .import(py, MODULE, "decode")?
-        .call1((meta.kind, meta.rows, parts))
-        .map_err(|error| undecodable(py, "table", error))
+    DECODE.import(py, MODULE, "decode")?.call1((meta.kind, meta.rows, parts, data_only)).map_err(
+        |error| {
+            if is_untrusted(&error, py) { error } else { undecodable(py, "table", error) }
+        },
+    )
 }

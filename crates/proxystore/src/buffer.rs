@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// Alignment of every buffer made here, and of the parts of a payload.
 pub const ALIGNMENT: usize = 64;
 
@@ -38,8 +40,24 @@ unsafe impl Sync for Buffer {}
 impl Buffer {
     /// `len` zero bytes, aligned to [`ALIGNMENT`] and private to the caller.
     pub fn zeroed(len: usize) -> Self {
-        let heap = Heap::zeroed(len);
-        let start = heap.start;
+        Self::of_heap(Heap::zeroed(len).unwrap_or_else(|| handle_alloc_error(Heap::layout(len))))
+    }
+
+    /// As [`zeroed`](Self::zeroed), for a length that somebody else wrote down.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] when there is not so much memory.
+    pub fn try_zeroed(len: u64) -> Result<Self> {
+        let heap = usize::try_from(len).ok().filter(|len| isize::try_from(*len).is_ok());
+        heap.and_then(Heap::zeroed).map(Self::of_heap).ok_or_else(|| {
+            Error::new(ErrorKind::Io, "make room for an object", "there is not so much memory")
+                .with("bytes", len)
+                .with_hint("read parts of it by a view, or do not believe whoever stored it")
+        })
+    }
+
+    fn of_heap(heap: Heap) -> Self {
+        let (start, len) = (heap.start, heap.len);
         // SAFETY: the allocation is `len` bytes long and lives as long as its owner.
         unsafe { Self::from_owner(start, len, true, Arc::new(heap)) }
     }
@@ -169,16 +187,14 @@ impl Heap {
         Layout::from_size_align(len.max(1), ALIGNMENT).expect("a length within isize")
     }
 
-    fn zeroed(len: usize) -> Self {
-        let layout = Self::layout(len);
+    fn zeroed(len: usize) -> Option<Self> {
         let start = if len >= PAGES_FROM {
             anonymous_pages(len)
         } else {
             // SAFETY: the layout is not empty.
-            NonNull::new(unsafe { alloc_zeroed(layout) })
+            NonNull::new(unsafe { alloc_zeroed(Self::layout(len)) })
         };
-        let Some(start) = start else { handle_alloc_error(layout) };
-        Self { start, len }
+        Some(Self { start: start?, len })
     }
 }
 

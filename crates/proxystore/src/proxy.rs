@@ -11,6 +11,8 @@ use once_cell::sync::OnceCell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::Facts;
 use crate::reference::Reference;
+use crate::store::StoreFactory;
+use crate::view::View;
 
 /// Produces the target of a proxy.
 ///
@@ -26,6 +28,14 @@ pub trait Factory<T>: Send + Sync + 'static {
     fn reference(&self) -> Result<Reference> {
         Err(Error::new(ErrorKind::Unsupported, "send a proxy", "its factory is a local function")
             .with_hint("make the proxy with Store::proxy, whose reference can travel"))
+    }
+
+    /// A view of the stored object.
+    ///
+    /// # Errors
+    /// As [`StoreFactory::view`]; [`ErrorKind::Unsupported`] for a factory without reference.
+    fn view(&self) -> Result<View> {
+        StoreFactory::from_reference(self.reference()?).view()
     }
 }
 
@@ -141,6 +151,10 @@ impl<T: 'static> Proxy<T> {
     /// process alone. Facts stay what they were when the object was stored.
     pub fn facts(&self) -> Facts {
         self.reference().map(|reference| reference.facts).unwrap_or_default()
+    }
+
+    pub(crate) fn factory(&self) -> &dyn Factory<T> {
+        &*self.shared.factory
     }
 
     /// The reference by which the proxy travels.

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from proxystore_rs.exceptions import SerializationError, UntrustedError
+from proxystore_rs.utils._loaded import loaded
 
 _ROOT = "obj"
 _LISTS: tuple[Any, ...] = (
@@ -42,11 +43,12 @@ def named(name: str, value: Any, data_only: bool) -> Any:
     cls = _loaded(name)
     if cls is None:
         return value
-    if data_only and hasattr(cls, "__del__"):
+    if data_only and (active := _with_del(cls)):
         raise UntrustedError(
-            f"the object is stored as an instance of {name}, which has a __del__: what the writer "
-            "chose to be in it would be cleaned up here, and codec='data' is set. Ask for the "
-            "class by get(key, type=...) if you trust whoever can write to the channel",
+            f"the object is stored as an instance of {name}, and {active.__qualname__} has a "
+            "__del__: what the writer chose to be in it would be cleaned up here, and codec='data' "
+            "is set. Ask for the class by get(key, type=...) if you trust whoever can write to the "
+            "channel",
         )
     return _instance(cls, value, _ROOT)
 
@@ -74,11 +76,24 @@ was stored
 def _loaded(name: str) -> type[Any] | None:
     """Return the dataclass or named tuple of this name, if it is there already."""
     module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        # Not by getattr, which asks modules and metaclasses, and those may import.
-        found = getattr(found, "__dict__", {}).get(part)
+    found = loaded(module, path)
     return found if isinstance(found, type) and _has_fields(found) else None
+
+
+def _with_del(cls: type[Any]) -> type[Any] | None:
+    """Return a class with `__del__` among this one and those of its fields, if there is one."""
+    seen: set[Any] = set()
+    rest: list[Any] = [cls]
+    while rest:
+        wanted = rest.pop()
+        rest += typing.get_args(wanted)
+        origin = typing.get_origin(wanted) or wanted
+        if isinstance(origin, type) and _has_fields(origin) and origin not in seen:
+            seen.add(origin)
+            if hasattr(origin, "__del__"):
+                return origin
+            rest += [field.wanted for field in _fields(cast("Any", origin)).values()]
+    return None
 
 
 def _has_fields(cls: type[Any]) -> bool:
@@ -86,7 +101,7 @@ def _has_fields(cls: type[Any]) -> bool:
 
 
 def _is_named_tuple(cls: type[Any]) -> bool:
-    return issubclass(cls, tuple) and hasattr(cls, "_fields")
+    return issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_field_defaults")
 
 
 def _made(wanted: Any, value: Any, at: str) -> Any:

@@ -6,20 +6,21 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from proxystore_rs._tables import _pyarrow
+from proxystore_rs._tables import _pyarrow, open_stream
 from proxystore_rs.exceptions import SerializationError
 
 __all__ = ["read_columns"]
 
 
-def labels_of(schema: Any) -> list[Any]:
+def labels_of(schema: Any, *, data_only: bool) -> list[Any]:
     """Return the names of the columns of a data frame of pandas, which need not be texts.
 
     Args:
         schema: The part that holds the schema; the columns come before those of the index.
+        data_only: Whether the writer of the table may be anybody.
     """
     arrow, _ = _libraries("pandas")
-    stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
+    stored = open_stream(arrow, schema, data_only).schema
     return list(stored.empty_table().to_pandas().columns)
 
 
@@ -31,6 +32,7 @@ def read_columns(
     places: dict[Any, int],
     *,
     alone: bool,
+    data_only: bool,
 ) -> Any:
     """Return columns in the form of the library whose table was stored.
 
@@ -42,17 +44,20 @@ def read_columns(
         labels: Which columns.
         places: Where each of them is.
         alone: Whether the one column is wanted, and not a table of it.
+        data_only: Whether the writer of the table may be anybody.
     """
     kind, rows = table
     arrow, other = _libraries(kind)
 
     def column(place: int) -> Any:
-        return arrow.ipc.open_stream(arrow.py_buffer(read(1 + place))).read_all().column(0)
+        found = open_stream(arrow, read(1 + place), data_only).read_all().column(0)
+        found.validate(full=data_only)
+        return found
 
     if alone and kind != "pandas":
         found = column(places[labels[0]])
         return other.from_arrow(found).alias(labels[0]) if kind == "polars" else found
-    stored = arrow.ipc.open_stream(arrow.py_buffer(schema)).schema
+    stored = open_stream(arrow, schema, data_only).schema
     wanted = [places[label] for label in labels]
     if kind == "pandas":
         # Its index is made of columns, too.

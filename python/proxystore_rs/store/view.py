@@ -248,7 +248,7 @@ class View(ViewBase):
         if self._pandas_labels is None:
             from proxystore_rs.store._columns import labels_of
 
-            self._pandas_labels = labels_of(self._stored_schema())
+            self._pandas_labels = labels_of(self._stored_schema(), data_only=self._takes_data_only)
         return self._pandas_labels
 
     def _stored_schema(self) -> Any:
@@ -274,7 +274,15 @@ class View(ViewBase):
                 raise KeyError(label)
         schema = None if alone and kind != "pandas" else self._stored_schema()
         wanted = {label: places[label] for label in labels}
-        return read_columns(self._part, schema, (kind, rows), labels, wanted, alone=alone)
+        return read_columns(
+            self._part,
+            schema,
+            (kind, rows),
+            labels,
+            wanted,
+            alone=alone,
+            data_only=self._takes_data_only,
+        )
 
 
 def _is_basic(item: Any) -> bool:

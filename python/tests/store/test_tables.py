@@ -142,7 +142,7 @@ def _neutral(frame: Any) -> Any:
     kind, rows, names, parts = encoded
     streams = [b"".join(map(bytes, pieces)) for pieces in parts]
     assert len(streams) == 1 + len(names)
-    return _tables.decode(kind, rows, streams)
+    return _tables.decode(kind, rows, streams, True)
 
 
 def test_pandas_frames_have_a_neutral_form() -> None:
@@ -330,7 +330,7 @@ def test_damaged_tables_are_errors() -> None:
     kind, rows, _, parts = encoded
     schema, column = (b"".join(map(bytes, pieces)) for pieces in parts)
     with pytest.raises(ValueError, match="2 rows instead of 3"):
-        _tables.decode(kind, rows + 1, [schema, column])
+        _tables.decode(kind, rows + 1, [schema, column], False)
     for damaged in ([schema, column[:-40]], [schema], [schema, schema], [column[:10], column]):
         with pytest.raises((pa.ArrowException, OSError, ValueError)):
-            _tables.decode(kind, rows, damaged)
+            _tables.decode(kind, rows, damaged, False)

@@ -82,6 +82,11 @@ pub(super) unsafe fn attribute(object: *mut PyObject, name: &[u8]) -> Option<*mu
 
 /// A `numpy.dtype`, if the program has imported `NumPy`.
 unsafe fn dtype_of(py: Python<'_>, text: &str) -> Option<*mut PyObject> {
+    // Type strings as NumPy writes them; it reads much more than these, and some of it is large.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "<>|=[]".contains(c);
+    if text.len() > 32 || !text.chars().all(plain) {
+        return None;
+    }
     let class = python::loaded_class(PyString::intern(py, "numpy:dtype").as_ptr());
     let class = Bound::from_owned_ptr_or_opt(py, class)?;
     class.call1((text,)).ok().map(Bound::into_ptr)

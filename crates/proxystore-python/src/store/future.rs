@@ -54,7 +54,7 @@ pub(super) fn timed_out(store: &Bound<'_, StoreBase>, inner: &State, key: &Key) 
     let py = store.py();
     let make = || -> PyResult<PyErr> {
         let class = py.import("proxystore_rs.exceptions")?.getattr("FutureTimeoutError")?;
-        let key = inner.key_to_python(py, key)?;
+        let key = inner.keys.face_without_seal(py, key)?;
         let error = class.call1((key, store.get_type(), inner.store.name()))?;
         Ok(PyErr::from_value(error))
     };

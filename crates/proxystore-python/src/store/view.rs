@@ -19,6 +19,7 @@ use super::factory::{get_through, missing};
 use super::state::PutWish;
 use super::{State, StoreBase, StoreFactory, future, overrides};
 use crate::buffer::PyStoredBytes;
+use crate::codec::Codec;
 use crate::error::{IntoPython, from_python};
 use crate::pickle::{self, Decoding};
 use crate::{array, proxy};
@@ -29,6 +30,8 @@ pub(crate) struct ViewBase {
     factory: Py<StoreFactory>,
     /// Has the target, perhaps, when the channel has the object no more.
     proxy: Option<Py<PyAny>>,
+    /// That of the store which was asked for the view: the proxy's own may be less strict.
+    codec: Codec,
     opened: OnceLock<View>,
 }
 
@@ -80,7 +83,7 @@ impl ViewBase {
         if reader.head().codec() == codec::FAILURE
             && let Some(failure) = py.detach(|| inner.store.failure(key)).py(py)?
         {
-            return Err(future::raised(py, &failure, inner.codec(py)?));
+            return Err(future::raised(py, &failure, inner.codec(py)?.max(self.codec)));
         }
         View::of_reader(reader).py(py)
     }
@@ -123,6 +126,10 @@ impl ViewBase {
     #[new]
     fn new(store: Option<&Bound<'_, StoreBase>>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
         let opened = OnceLock::new();
+        let codec = match store {
+            Some(store) => store.get().state()?.codec(source.py())?,
+            None => Codec::Any,
+        };
         if let Some(factory) = proxy::factory_of(source) {
             let Ok(factory) = factory.cast_into::<StoreFactory>() else {
                 return Err(PyTypeError::new_err(
@@ -131,7 +138,7 @@ impl ViewBase {
                 ));
             };
             let proxy = Some(source.clone().unbind());
-            return Ok(Self { factory: factory.unbind(), proxy, opened });
+            return Ok(Self { factory: factory.unbind(), proxy, codec, opened });
         }
         let Some(store) = store.filter(|_| !proxy::is_proxy(source)) else {
             let kind = source.get_type().name()?;
@@ -140,7 +147,7 @@ impl ViewBase {
         let state = store.get().state()?;
         let reference = state.reference(state.key(source)?);
         let factory = StoreFactory::local(store, reference, false, None)?.unbind();
-        Ok(Self { factory, proxy: None, opened })
+        Ok(Self { factory, proxy: None, codec, opened })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -169,6 +176,13 @@ impl ViewBase {
             codec::TABLE => "table",
             other => codec::name(other),
         })
+    }
+
+    /// Whether the writer of the object may be anybody.
+    #[getter]
+    fn _takes_data_only(&self, py: Python<'_>) -> PyResult<bool> {
+        let store = self.factory.get().get_store(py)?;
+        Ok(store.get().state()?.codec(py)?.max(self.codec) == Codec::Data)
     }
 
     /// Bytes of the object, without what describes it.
@@ -222,7 +236,7 @@ impl ViewBase {
     fn _part(&self, py: Python<'_>, part: usize) -> PyResult<PyStoredBytes> {
         let view = self.view(py)?;
         let len = view.head().parts().get(part).map_or(0, |place| place.end - place.start);
-        let mut bytes = Buffer::zeroed(usize::try_from(len)?);
+        let mut bytes = Buffer::try_zeroed(len).py(py)?;
         let target = bytes.as_mut().unwrap_or_default(); // the sole holder of writable memory
         py.detach(|| view.read_into(part, 0..len, target, &mut notice_signals))
             .map_err(|error| self.failed(py, error))?;
@@ -265,9 +279,12 @@ impl ViewBase {
         let store = factory.get_store(py)?;
         let deserializer = factory.deserializer(py)?;
         let state = store.get().state()?;
+        let own_codec = state.codec(py)?;
+        let codec = own_codec.max(self.codec);
         let deserializer = deserializer.as_ref().or(state.deserializer.as_ref());
+        // Those of another store may have come in a reference.
+        let deserializer = deserializer.filter(|_| codec == own_codec || codec < Codec::Data);
         let deserializer = deserializer.map(|function| function.bind(py));
-        let codec = state.codec(py)?;
         let how = Decoding { access: Access::Private, deserializer, codec, class: None };
         pickle::decode(py, &received, how)
     }

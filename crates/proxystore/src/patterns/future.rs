@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::codec::{Decode, Encode, FAILURE, Failure};
 use crate::connectors::{Access, PutOptions};
@@ -222,7 +222,7 @@ impl<T: 'static> Future<T> {
         if let (Some(wait), Some(timeout)) = (&mut reference.wait, timeout) {
             wait.timeout = Some(timeout);
         }
-        self.factory.with_reference(reference).resolve()
+        self.factory.derived(reference)?.resolve()
     }
 
     /// Whether consumers notice the death of this future's producer.
@@ -252,7 +252,7 @@ impl<T> fmt::Debug for Future<T> {
 
 impl<T> Serialize for Future<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.reference.serialize(to)
+        self.factory.sent(self.reference.clone()).map_err(ser::Error::custom)?.serialize(to)
     }
 }
 

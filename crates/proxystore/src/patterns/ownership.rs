@@ -59,6 +59,8 @@ use crate::store::{Store, StoreConfig, StoreFactory};
 pub struct OwnedProxy<T: 'static> {
     proxy: Proxy<T>,
     guard: Arc<Guard>,
+    /// Whether another process made the object, so that this one does not sign it.
+    adopted: bool,
 }
 
 /// Evicts the object when the owner and all it was lent to are gone.
@@ -130,7 +132,7 @@ impl Store {
         T: Encode + Decode + Send + Sync + 'static,
     {
         let key = self.put_with(&object, &PutOptions { ttl, ..PutOptions::default() })?;
-        OwnedProxy::new(self, self.config(), &key, Some(Arc::new(object)), ttl)
+        OwnedProxy::new(self, self.config(), &key, Some(Arc::new(object)), false, ttl)
     }
 }
 
@@ -140,17 +142,19 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
         config: &Arc<StoreConfig>,
         key: &Key,
         target: Option<Arc<T>>,
+        adopted: bool,
         ttl: Option<Duration>,
     ) -> Result<Self> {
         // Whichever generation is current: an exclusive borrower elsewhere may have written one.
         let key = key.to_latest();
         let reference = Reference::new(Arc::clone(config), key);
-        let factory = StoreFactory::of(store, reference.clone());
+        let made_here = StoreFactory::of(store, reference.clone());
+        let factory = if adopted { made_here.made_elsewhere() } else { made_here };
         let proxy = match target {
             Some(target) => Proxy::with_target(factory, target),
             None => Proxy::new(factory),
         };
-        Ok(Self { proxy, guard: Guard::new(store, reference, ttl)? })
+        Ok(Self { proxy, guard: Guard::new(store, reference, ttl)?, adopted })
     }
 
     /// Takes responsibility for the object of a reference, such as a task's result on arrival.
@@ -162,7 +166,7 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
     /// What opening the store fails with.
     pub fn adopt(reference: &Reference, ttl: Option<Duration>) -> Result<Self> {
         let store = StoreFactory::from_reference(reference.clone()).store()?;
-        Self::new(&store, &reference.store, &reference.key, None, ttl) // its policy stays
+        Self::new(&store, &reference.store, &reference.key, None, true, ttl) // its policy stays
     }
 
     /// Gives the responsibility away: whoever [`adopt`](Self::adopt)s the reference is the owner.
@@ -173,7 +177,7 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
     pub fn into_reference(self) -> Result<Reference> {
         self.check_not_lent("give an owned proxy away")?;
         self.guard.armed.store(false, Ordering::Relaxed);
-        Ok(self.guard.reference.clone())
+        self.proxy.reference()
     }
 
     /// The key of the object, of whichever generation is current.
@@ -212,7 +216,7 @@ impl<T: Decode + Send + Sync + 'static> OwnedProxy<T> {
     pub fn try_clone(&self) -> Result<Self> {
         let store = &self.guard.store;
         let key = store.copy(self.key())?.ok_or_else(|| store.missing(self.key()))?;
-        Self::new(store, store.config(), &key, None, self.guard.ttl())
+        Self::new(store, store.config(), &key, None, self.adopted, self.guard.ttl())
     }
 
     /// The store.
@@ -341,7 +345,7 @@ impl<T: 'static> Deref for LentProxy<T> {
 
 impl<T: 'static> Serialize for LentProxy<T> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.guard.reference.serialize(to)
+        self.proxy.serialize(to)
     }
 }
 

@@ -267,8 +267,7 @@ impl Envelope {
     /// [`ErrorKind::Tampered`] for sealed chunks that were altered, [`ErrorKind::Corrupt`] for damage.
     pub(crate) fn open(&self, chunks: &Range<u64>, stored: &[u8]) -> Result<(u64, Buffer)> {
         let span = self.grid.span(chunks);
-        // lossless: bytes that are about to be in memory
-        let mut buffer = Buffer::zeroed((span.end - span.start) as usize);
+        let mut buffer = Buffer::try_zeroed(span.end - span.start)?;
         let mut target = buffer.as_mut().unwrap_or_default(); // new, so it is ours alone
         let base = self.stored(chunks).start;
         for index in chunks.clone() {

@@ -66,6 +66,8 @@ pub struct Reference {
     pub signature: Option<Signature>,
     /// Secrets that it was written without.
     pub left_out: LeftOut,
+    /// Fields of a later version, as they came: they travel on, and are signed with the others.
+    pub unknown: Vec<u8>,
 }
 
 impl fmt::Debug for Reference {
@@ -83,6 +85,7 @@ impl fmt::Debug for Reference {
             .field("facts", &self.facts)
             .field("signature", &self.signature)
             .field("left_out", &self.left_out)
+            .field("unknown", &format_args!("{} bytes", self.unknown.len()))
             .finish()
     }
 }
@@ -127,6 +130,7 @@ impl Reference {
             facts: Facts::default(),
             signature: None,
             left_out: LeftOut::default(),
+            unknown: Vec::new(),
         }
     }
 
@@ -206,6 +210,7 @@ impl Reference {
         if self.left_out != LeftOut::default() {
             number(&mut out, LEFT_OUT, self.left_out.bits());
         }
+        out.extend_from_slice(&self.unknown);
         if let Some(Signature { producer, bytes }) = &self.signature {
             field(&mut out, SIGNATURE, &[producer.as_slice(), bytes].concat());
         }
@@ -232,9 +237,14 @@ impl Reference {
         let (mut options, mut settings) = (BTreeMap::new(), BTreeMap::new());
         let (mut facts, mut secret, mut digest) = (Facts::default(), None, None);
         let (mut signature, mut left_out) = (None, LeftOut::default());
+        let (mut unknown, mut seen) = (Vec::new(), [false; 256]);
         while let Some((&tag, after)) = rest.split_first() {
+            let field = rest;
             let (value, after) = take_value(after)?;
             rest = after;
+            if std::mem::replace(&mut seen[usize::from(tag)], true) {
+                return Err(corrupt("a field comes twice"));
+            }
             match tag {
                 STORE => name = Some(text(value)?),
                 CHANNEL => url = Some(text(value)?),
@@ -257,13 +267,18 @@ impl Reference {
                     signature = Some(Signature { producer, bytes });
                 }
                 LEFT_OUT => left_out = LeftOut::decode(value)?,
-                unknown if unknown & CRITICAL != 0 => return Err(newer("field", unknown)),
-                _ => {} // a newer version's field that older readers may ignore
+                critical if critical & CRITICAL != 0 => return Err(newer("field", critical)),
+                // A newer version's field that older readers may ignore.
+                _ => unknown.extend_from_slice(&field[..field.len() - rest.len()]),
             }
         }
         let (Some(name), Some(id)) = (name, id) else {
             return Err(corrupt("it names no store or no key"));
         };
+        if inline.is_some() && secret.is_some() || digest.is_some() && secret.is_none() {
+            // Nobody writes these, and who believed one half would not look at the other.
+            return Err(corrupt("its secret belongs to nothing"));
+        }
         let url = url.unwrap_or_else(|| name.clone());
         Ok(Self {
             store: Arc::new(StoreConfig {
@@ -281,6 +296,7 @@ impl Reference {
             facts,
             signature,
             left_out,
+            unknown,
         })
     }
 }
@@ -472,7 +488,8 @@ mod tests {
     fn unknown_fields_are_skipped_unless_critical() {
         let mut bytes = sample().encode().unwrap();
         bytes.extend_from_slice(b"\x7e\x02hi");
-        assert_eq!(Reference::decode(&bytes).unwrap(), sample());
+        let unknown = b"\x7e\x02hi".to_vec();
+        assert_eq!(Reference::decode(&bytes).unwrap(), Reference { unknown, ..sample() });
         bytes.extend_from_slice(b"\xfe\x00");
         assert_eq!(Reference::decode(&bytes).unwrap_err().kind(), ErrorKind::Incompatible);
     }
@@ -538,10 +555,11 @@ mod tests {
                 timeout: timeout.map(Duration::from_millis),
                 lease: lease.map(Duration::from_millis),
             });
-            let inline = inline.map(Arc::from);
+            let inline = inline.filter(|_| key.seal().is_none()).map(Arc::from);
             let left_out = LeftOut { secret, credentials };
             let reference = Reference {
                 store, key, evict, class, extension, wait, inline, facts, signature, left_out,
+                unknown: vec![0x7e, 1, 7],
             };
             let read = Reference::decode(&reference.encode().unwrap()).unwrap();
             prop_assert_eq!(read.key.size(), reference.key.size());

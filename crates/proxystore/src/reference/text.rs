@@ -3,6 +3,7 @@
 use data_encoding::BASE64URL_NOPAD;
 
 use super::{Reference, corrupt, whole_varint};
+use crate::connectors::without_credentials;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What every text starts with; the number is the version of the text, not of what it holds.
@@ -101,9 +102,10 @@ impl Reference {
             self.left_out.secret = true;
         }
         let connector = self.store.connector.without_credentials();
-        if connector != self.store.connector {
+        let name = without_credentials(&self.store.name);
+        if connector != self.store.connector || name != self.store.name {
             let mut store = (*self.store).clone();
-            store.connector = connector;
+            (store.name, store.connector) = (name.into_owned(), connector);
             self.store = store.into();
             self.left_out.credentials = true;
         }

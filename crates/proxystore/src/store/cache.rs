@@ -8,6 +8,7 @@ use lru::LruCache;
 
 use crate::fork::PerProcess;
 use crate::key::Key;
+use crate::seal::Seal;
 
 /// How much a cache may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,14 @@ impl Default for CacheLimits {
     }
 }
 
-type Object = Arc<dyn Any + Send + Sync>;
+/// A cached object.
+struct Entry {
+    object: Arc<dyn Any + Send + Sync>,
+    bytes: usize,
+    /// That of the key by which it was read. Whoever sends references without it, or with another,
+    /// could have the object of anybody taken for the sealed one.
+    seal: Option<Seal>,
+}
 
 /// Keeps the objects used last; the oldest go first when a limit is reached.
 ///
@@ -36,7 +44,7 @@ pub struct Cache {
 }
 
 struct State {
-    objects: LruCache<Key, (Object, usize)>,
+    objects: LruCache<Key, Entry>,
     bytes: usize,
 }
 
@@ -56,7 +64,10 @@ impl Cache {
         if self.limits.entries == 0 {
             return None;
         }
-        let object = Arc::clone(&self.state().objects.get(key)?.0);
+        let mut state = self.state();
+        let entry = state.objects.get(key).filter(|entry| entry.seal.as_ref() == key.seal())?;
+        let object = Arc::clone(&entry.object);
+        drop(state);
         object.downcast().ok()
     }
 
@@ -67,16 +78,17 @@ impl Cache {
         }
         let mut dropped = Vec::new(); // objects are dropped without the lock
         let mut state = self.state();
-        if let Some((_, (old, size))) = state.objects.push(key, (object, bytes)) {
-            state.bytes -= size;
+        let seal = key.seal().cloned();
+        if let Some((_, old)) = state.objects.push(key, Entry { object, bytes, seal }) {
+            state.bytes -= old.bytes;
             dropped.push(old);
         }
         state.bytes += bytes;
         while state.objects.len() > self.limits.entries || state.bytes > self.limits.bytes {
-            let Some((_, (old, size))) = state.objects.pop_lru() else {
+            let Some((_, old)) = state.objects.pop_lru() else {
                 break;
             };
-            state.bytes -= size;
+            state.bytes -= old.bytes;
             dropped.push(old);
         }
         drop(state);
@@ -85,7 +97,8 @@ impl Cache {
 
     /// Whether there is an object under the key; does not mark it as used.
     pub fn contains(&self, key: &Key) -> bool {
-        self.limits.entries != 0 && self.state().objects.contains(key)
+        self.limits.entries != 0
+            && self.state().objects.peek(key).is_some_and(|e| e.seal.as_ref() == key.seal())
     }
 
     /// Drops the object under a key; of a key without generation, the objects of all.
@@ -96,9 +109,9 @@ impl Cache {
         let mut removed = Vec::new(); // objects are dropped without the lock
         let mut state = self.state();
         let mut remove = |state: &mut State, key: &Key| {
-            if let Some((object, size)) = state.objects.pop(key) {
-                state.bytes -= size;
-                removed.push(object);
+            if let Some(old) = state.objects.pop(key) {
+                state.bytes -= old.bytes;
+                removed.push(old);
             }
         };
         if key.generation() == 0 {
@@ -180,6 +193,21 @@ mod tests {
         assert_eq!(cache.usage(), CacheLimits { entries: 3, bytes: 30 });
         cache.remove(&Key::latest("a"));
         assert_eq!(cache.usage(), CacheLimits { entries: 1, bytes: 10 });
+    }
+
+    #[test]
+    fn what_another_seal_opened_is_not_found() {
+        let cache = Cache::new(CacheLimits::default());
+        let sealed = |secret| key("a").sealed(Some(Seal::new([secret; 32], None)));
+        let pinned = key("a").sealed(Some(Seal::new([1; 32], Some([2; 32]))));
+        cache.insert(key("a"), Arc::new("planted".to_owned()), 1);
+        assert!(cache.get::<String>(&sealed(1)).is_none() && !cache.contains(&sealed(1)));
+        cache.insert(sealed(1), Arc::new("genuine".to_owned()), 1);
+        assert_eq!(cache.get::<String>(&sealed(1)).unwrap().as_str(), "genuine");
+        for other in [key("a"), sealed(2), pinned] {
+            assert!(cache.get::<String>(&other).is_none() && !cache.contains(&other));
+        }
+        assert_eq!(cache.usage(), CacheLimits { entries: 1, bytes: 1 });
     }
 
     #[test]

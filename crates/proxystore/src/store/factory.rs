@@ -13,6 +13,7 @@ use crate::proxy::{Factory, Proxy};
 use crate::reference::Reference;
 use crate::store::{Store, registry};
 use crate::trust;
+use crate::view::View;
 
 /// Fetches an object from a store, which it finds or opens by its reference.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct StoreFactory {
     store: Option<Store>,
     /// Whether the reference was sent here, so that who made it may matter.
     received: bool,
+    /// Whether this process vouches for the object, so that it signs what it sends of it.
+    signs: bool,
 }
 
 impl StoreFactory {
@@ -32,17 +35,40 @@ impl StoreFactory {
 
     /// A factory for what a reference that this process made names, to a store at hand.
     pub fn of(store: &Store, reference: Reference) -> Self {
-        Self { reference, store: Some(store.clone()), received: false }
+        Self { reference, store: Some(store.clone()), received: false, signs: true }
     }
 
     /// A factory for what a reference that was sent names.
     pub fn from_reference(reference: Reference) -> Self {
-        Self { reference, store: None, received: true }
+        Self { reference, store: None, received: true, signs: false }
     }
 
     /// The same for a changed reference to the same object.
     pub(crate) fn with_reference(&self, reference: Reference) -> Self {
-        Self { reference, store: self.store.clone(), received: self.received }
+        Self { reference, store: self.store.clone(), ..*self }
+    }
+
+    /// A factory for a reference that this process derives from the present one, which is checked:
+    /// who made that one has not signed the other.
+    pub(crate) fn derived(&self, reference: Reference) -> Result<Self> {
+        if self.received {
+            trust::producers::check(&self.reference)?;
+        }
+        Ok(Self { reference, store: self.store.clone(), received: false, signs: false })
+    }
+
+    /// The same for an object that another process made.
+    #[must_use]
+    pub(crate) fn made_elsewhere(self) -> Self {
+        Self { signs: false, ..self }
+    }
+
+    /// A reference to the object as it is sent: signed, if it was made here.
+    pub(crate) fn sent(&self, mut reference: Reference) -> Result<Reference> {
+        if let Some(store) = self.store.as_ref().filter(|_| self.signs) {
+            store.sign(&mut reference)?;
+        }
+        Ok(reference)
     }
 
     /// Evicts the object when it is resolved.
@@ -108,11 +134,11 @@ impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
     }
 
     fn reference(&self) -> Result<Reference> {
-        let mut reference = self.reference.clone();
-        if let Some(store) = &self.store {
-            store.sign(&mut reference)?; // it was made here
-        }
-        Ok(reference)
+        self.sent(self.reference.clone())
+    }
+
+    fn view(&self) -> Result<View> {
+        Self::view(self)
     }
 }
 

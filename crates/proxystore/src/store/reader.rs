@@ -39,6 +39,10 @@ impl Store {
         let Some(source) = Source::open(self, key)? else { return Ok(None) };
         let Some(start) = source.start()? else { return Ok(None) };
         let head = Head::parse(&start).map_err(|error| self.about(error, key))?;
+        if source.len().is_some_and(|len| len != head.len()) {
+            let cause = "its head speaks of another length than the object has";
+            return Err(self.about(Error::new(ErrorKind::Corrupt, "read a payload", cause), key));
+        }
         Ok(Some(ObjectReader { source, head }))
     }
 }
@@ -159,6 +163,15 @@ impl Source {
             return Ok(Some(start));
         }
         self.read(0..len.min(envelope.len()))
+    }
+
+    /// Length in bytes of the payload; `None` where only its head tells, and the channel notices
+    /// when that lies.
+    fn len(&self) -> Option<u64> {
+        match (&self.whole, &self.envelope) {
+            (Some(whole), _) => Some(whole.len() as u64),
+            (None, envelope) => envelope.as_ref().map(Envelope::len),
+        }
     }
 
     /// Bytes of the payload; `None` when the object is there no more.

@@ -149,7 +149,7 @@ fn view(data: &[u8]) {
     let store = STORE.get_or_init(|| Store::open("memory://fuzz-views").expect("opens"));
     let Some((recipe, data)) = data.split_at_checked(RECIPE) else { return };
     let (dimensions, numbers) = (usize::from(recipe[0] % 4), recipe[1..].as_chunks::<4>().0);
-    let selections: Vec<Selection> = numbers[..dimensions].iter().map(selection).collect();
+    let selections: Vec<Selection> = numbers[..dimensions].iter().copied().map(selection).collect();
     for bytes in [data, &mended(data)] {
         let put = store.connector().put(&Parts::from(bytes), &PutOptions::default());
         let key = put.expect("memory has room");
@@ -166,8 +166,8 @@ fn view(data: &[u8]) {
 }
 
 /// What is wanted along one dimension.
-fn selection(recipe: &[u8; 4]) -> Selection {
-    let [kind, numbers @ ..] = *recipe;
+fn selection(recipe: [u8; 4]) -> Selection {
+    let [kind, numbers @ ..] = recipe;
     let [start, stop, step] = numbers.map(|byte| match byte {
         127 => i64::MAX,
         128 => i64::MIN,

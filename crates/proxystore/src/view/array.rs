@@ -117,7 +117,7 @@ impl View {
             self.about(misuse("the result is too large")).with("shape", format_args!("{counts:?}"))
         })?;
         self.source.check_end(0, len)?;
-        let mut result = Buffer::zeroed(len as usize);
+        let mut result = Buffer::try_zeroed(len)?;
         if len == 0 {
             return Ok(result);
         }

@@ -65,7 +65,7 @@ impl Piece<'_> {
 pub(super) fn load(source: &Source, access: Access, options: LoadOptions<'_>) -> Result<Received> {
     let head = source.head();
     source.check_end(head.parts().len().saturating_sub(1), head.len())?;
-    let mut bytes = Buffer::zeroed(head.len() as usize);
+    let mut bytes = Buffer::try_zeroed(head.len())?;
     let total = head.parts().iter().map(|part| part.end - part.start).sum();
     let target = bytes.as_mut().unwrap_or_default(); // the sole holder of writable memory
     let pieces = cut(target, head.parts(), options.part_bytes.max(1));

@@ -139,7 +139,8 @@ impl StoreFactory {
     ///
     /// # Errors
     /// As [`Store::view`], and [`ErrorKind::Timeout`] or [`ErrorKind::Abandoned`] for a future that
-    /// is not set.
+    /// is not set; [`ErrorKind::Untrusted`] or [`ErrorKind::Forbidden`] where the object may not be
+    /// resolved.
     pub fn view(&self) -> Result<View> {
         if let Some(received) = self.permitted()? {
             return View::of(received);
@@ -156,13 +157,12 @@ impl StoreFactory {
 }
 
 impl<T: 'static> Proxy<T> {
-    /// A view of the stored object; the proxy is not resolved. A store that is not registered is opened
-    /// from its configuration; to use one at hand, see [`StoreFactory::of`].
+    /// A view of the stored object; the proxy is not resolved.
     ///
     /// # Errors
     /// As [`StoreFactory::view`]; [`ErrorKind::Unsupported`] for the proxy of a local function.
     pub fn view(&self) -> Result<View> {
-        StoreFactory::from_reference(self.reference()?).view()
+        self.factory().view()
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
 mod arrays;
+mod attacks;
 mod conformance;
 mod facts;
 mod file;

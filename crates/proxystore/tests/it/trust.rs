@@ -166,6 +166,11 @@ fn role_requires_producers() {
     assert_eq!(future.result(None).unwrap().as_str(), "x", "what it made itself was not sent");
     assert_eq!(resolved(&small), Err(ErrorKind::Untrusted));
     assert_eq!(resolved(&large), Err(ErrorKind::Untrusted));
+    assert_eq!(store.proxy("x".to_owned()).unwrap().view().unwrap().load::<String>().unwrap(), "x");
+    for sent in [&small, &large, &sent_future] {
+        let received: Proxy<String> = rmp_serde::from_slice(sent).unwrap();
+        assert_eq!(received.view().unwrap_err().kind(), ErrorKind::Untrusted);
+    }
     let received: Future<String> = rmp_serde::from_slice(&sent_future).unwrap();
     assert_eq!(received.result(None).unwrap_err().kind(), ErrorKind::Untrusted);
     let of_received = received.proxy().resolve().map(drop);
@@ -205,6 +210,13 @@ fn role_believes_one_producer() {
     let sent = bytes_of(&store.proxy("x".to_owned()).unwrap());
     proxystore::trust::require_producers(Some(vec![producer]));
     assert_eq!(resolved(&sent), Ok("x".to_owned()));
+    let view = rmp_serde::from_slice::<Proxy<String>>(&sent).unwrap().view().unwrap();
+    assert_eq!(view.load::<String>().unwrap(), "x");
+    let future: Future<String> = store.future().unwrap();
+    future.set_result(&"x".to_owned()).unwrap();
+    let received: Future<String> = rmp_serde::from_slice(&bytes_of(&future)).unwrap();
+    let timeout = Some(std::time::Duration::from_mins(1));
+    assert_eq!(received.result(timeout).unwrap().as_str(), "x", "who waits longer alters nothing");
 
     let mut forged = reference_in(&sent);
     let mut config = StoreConfig::clone(&forged.store);

@@ -160,7 +160,7 @@ pub(in crate::store) fn missing(store: &Bound<'_, StoreBase>, inner: &State, key
         let class = py
             .import(intern!(py, "proxystore_rs.store.exceptions"))?
             .getattr(intern!(py, "ProxyResolveMissingKeyError"))?;
-        let key_face = inner.key_to_python(py, key)?;
+        let key_face = inner.keys.face_without_seal(py, key)?;
         let name = inner.store.name();
         let error = class.call1((key_face, store.get_type(), name))?;
         if !inner.store.connector().capabilities().cross_process {

@@ -36,7 +36,10 @@ pub(crate) struct StoreFactory {
 struct State {
     /// The store at hand, if it made this factory in this process.
     store: Option<Py<StoreBase>>,
+    /// As it came, if it arrived: a signature is of its bytes.
     reference: Reference,
+    /// The pickled settings of the store among the reference's extension.
+    extension: Option<Vec<u8>>,
     /// Separate from the reference: taking ownership turns it off.
     evict: AtomicBool,
     deserializer: Option<Py<PyAny>>,
@@ -61,6 +64,7 @@ impl State {
         Self {
             store: self.store.as_ref().map(|store| store.clone_ref(py)),
             reference: self.reference.clone(),
+            extension: self.extension.clone(),
             evict: AtomicBool::new(self.evict.load(Ordering::Relaxed)),
             deserializer: self.deserializer.as_ref().map(|function| function.clone_ref(py)),
             arrived: self.arrived,
@@ -91,6 +95,7 @@ impl StoreFactory {
         reference.extension.clone_from(&store.get().state()?.extension);
         let state = State {
             store: Some(store.clone().unbind()),
+            extension: reference.extension.clone(),
             reference,
             evict: AtomicBool::new(evict),
             deserializer: deserializer.map(|deserializer| deserializer.clone().unbind()),
@@ -163,11 +168,12 @@ impl StoreFactory {
         let key = Keys::of_channel(py, &channel)?.key_of(key)?;
         let config = StoreConfig { name, connector: channel, settings };
         let mut reference = Reference::new(config, key);
-        reference.extension = extension;
+        reference.extension.clone_from(&extension);
         reference.wait = wait.map(wait_of).transpose()?;
         let state = State {
             store: None,
             reference,
+            extension,
             evict: AtomicBool::new(evict),
             deserializer,
             arrived: false,
@@ -204,7 +210,7 @@ impl StoreFactory {
         self.state()?.check_arrived(py)?;
         let reference = &self.state()?.reference;
         let parts =
-            registry::config_to_python(py, &reference.store, reference.extension.as_deref())?;
+            registry::config_to_python(py, &reference.store, self.state()?.extension.as_deref())?;
         let module = py.import(intern!(py, "proxystore_rs.store.config"))?;
         module.getattr("StoreConfig")?.call_method1(intern!(py, "_from_native"), parts)
     }
@@ -249,7 +255,7 @@ impl StoreFactory {
         {
             return Ok(store.bind(py).clone());
         }
-        registry::get_or_open(py, &state.reference.store, state.reference.extension.as_deref())
+        registry::get_or_open(py, &state.reference.store, state.extension.as_deref())
     }
 
     /// Fetches the object, and evicts it if that was asked for.
@@ -283,6 +289,7 @@ impl StoreFactory {
         let mut state = self.state()?.clone_ref(py);
         state.reference.key = state.reference.key.to_latest();
         state.reference.facts = Facts::default(); // of the present generation
+        state.reference.signature = None; // of the reference as it was
         state.evict = AtomicBool::new(false);
         Self::with(py, state)
     }

@@ -17,7 +17,7 @@ use crate::{codec, proxy, value};
 
 impl State {
     /// That of a reference that arrived.
-    fn received(py: Python<'_>, mut reference: Reference) -> PyResult<Self> {
+    fn received(py: Python<'_>, reference: Reference) -> PyResult<Self> {
         // Now, while the reference is as it was signed, and before anything in it is unpickled.
         let vouched = trust::producers::are_required();
         if vouched {
@@ -26,16 +26,15 @@ impl State {
         if registry::takes_data_only(py, None, &reference)? {
             codec::check_reference(py, &reference, false)?;
         }
-        let mut deserializer = None;
-        if let Some(extension) = &reference.extension {
-            let (rest, own) = extension::without(py, extension)?;
-            reference.extension = rest;
-            deserializer = own;
-        }
+        let (extension, deserializer) = match &reference.extension {
+            Some(extension) => extension::without(py, extension)?,
+            None => (None, None),
+        };
         Ok(Self {
             store: None,
             evict: AtomicBool::new(reference.evict),
             reference,
+            extension,
             deserializer,
             arrived: true,
             pending: Mutex::new(None),
@@ -58,11 +57,20 @@ impl StoreFactory {
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
         if reference.signature.is_none() {
-            reference.class = reference.class.or(class); // where it arrives, that may be another
+            // What came without goes on without: that it is an array, its facts say.
+            let implied = state.arrived && reference.facts.dtype.is_some();
+            // The one noted is that of what arrives, which a codec may make another.
+            reference.class = reference.class.or(class.filter(|_| !implied));
+        }
+        if state.arrived {
+            return Ok(reference); // whoever made it has signed it, or nobody has
+        }
+        if state.arrived {
+            return Ok(reference); // whoever made it has signed it, or nobody has
         }
         if let Some(deserializer) = &state.deserializer {
             reference.extension =
-                Some(extension::with(py, reference.extension.as_deref(), deserializer)?);
+                Some(extension::with(py, state.extension.as_deref(), deserializer)?);
         }
         if let Some(store) = &state.store {
             store.get().state()?.store.sign(&mut reference).py(py)?; // it was made here

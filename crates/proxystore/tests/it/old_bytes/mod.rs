@@ -77,6 +77,11 @@ fn described(received: &Received) -> String {
             let cancelled = if failure.cancelled { "cancelled" } else { "failed" };
             format!("{cancelled} {}: {}", failure.type_name, failure.message)
         }
+        codec::TABLE => {
+            let meta = codec::TableMeta::read(received.meta()).unwrap();
+            assert_eq!(received.part_count(), meta.columns.len() + 1);
+            format!("table of {}, {} rows of {}", meta.kind, meta.rows, meta.columns.join(", "))
+        }
         // Only Python reads these. In other languages they have to be refused with the reason.
         number => {
             let error = String::decode(received).unwrap_err().to_string();
