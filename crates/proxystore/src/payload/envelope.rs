@@ -282,25 +282,41 @@ impl Envelope {
     }
 
     fn open_chunk(&self, index: u64, stored: &[u8], target: &mut [u8]) -> Result<()> {
-        if let Some(digests) = &self.digests {
-            let expected = digests.chunks_exact(DIGEST).nth(index as usize); // lossless: a chunk
-            if expected != Some(&sha256(stored)[..]) {
-                return Err(tampered("a chunk is not the one that its producer made"));
-            }
-        }
+        self.check_digest(index, stored)?;
         let Some(cipher) = &self.cipher else {
             return self.decompress(stored, target);
         };
         let (text, tag) = stored.split_at(stored.len() - TAG);
-        let mut bytes = [0; TAG];
-        bytes.copy_from_slice(tag);
         if text.len() == target.len() {
             target.copy_from_slice(text);
-            return cipher.open(index, target, bytes);
+            return cipher.open(index, target, 0, tag);
         }
         let mut opened = text.to_vec();
-        cipher.open(index, &mut opened, bytes)?;
+        cipher.open(index, &mut opened, 0, tag)?;
         self.decompress(&opened, target)
+    }
+
+    /// Opens all chunks of a whole envelope in its own memory, at the start of which the payload is
+    /// then; of no use for compressed ones.
+    fn open_in_place(&self, cipher: &Cipher, envelope: &mut [u8]) -> Result<()> {
+        for index in 0..self.grid.count() {
+            // lossless: within memory
+            let (from, end) = (self.start(index) as usize, self.start(index + 1) as usize);
+            let to = self.grid.chunk(index).start as usize;
+            self.check_digest(index, &envelope[from..end])?;
+            let (chunk, tag) = envelope[to..end].split_at_mut(end - TAG - to);
+            cipher.open(index, chunk, from - to, tag)?;
+        }
+        Ok(())
+    }
+
+    fn check_digest(&self, index: u64, stored: &[u8]) -> Result<()> {
+        let Some(digests) = &self.digests else { return Ok(()) };
+        let expected = digests.chunks_exact(DIGEST).nth(index as usize); // lossless: a chunk
+        if expected != Some(&sha256(stored)[..]) {
+            return Err(tampered("a chunk is not the one that its producer made"));
+        }
+        Ok(())
     }
 
     fn decompress(&self, chunk: &[u8], target: &mut [u8]) -> Result<()> {
@@ -319,8 +335,8 @@ impl Envelope {
     ///
     /// # Errors
     /// As [`parse`](Self::parse) and [`open`](Self::open).
-    pub(crate) fn open_all(bytes: &[u8], seal: Option<&Seal>) -> Result<Buffer> {
-        let envelope = Self::parse(bytes, seal)?;
+    pub(crate) fn open_all(mut bytes: Buffer, seal: Option<&Seal>) -> Result<Buffer> {
+        let envelope = Self::parse(&bytes, seal)?;
         if envelope.stored_len() != bytes.len() as u64 {
             let cause = "the object is cut short or has bytes appended";
             return Err(match seal {
@@ -329,6 +345,12 @@ impl Envelope {
             }
             .with("received bytes", bytes.len())
             .with("expected bytes", envelope.stored_len()));
+        }
+        if let (None, Some(cipher)) = (envelope.compression, &envelope.cipher)
+            && let Some(target) = bytes.as_mut()
+        {
+            envelope.open_in_place(cipher, target)?;
+            return Ok(bytes.slice(0..envelope.len() as usize)); // lossless: within memory
         }
         let all = 0..envelope.grid.count();
         let stored = envelope.stored(&all);
@@ -367,8 +389,28 @@ mod tests {
         assert_eq!(buffer.len(), 128 + framed.len() + TAG);
         assert_eq!(buffer[96..128], sha256(&buffer[128..]));
         assert_eq!(digest, Some(sha256(&buffer[..128])));
-        let opened = Envelope::open_all(&buffer, Some(&seal)).unwrap();
+        let opened = Envelope::open_all(buffer, Some(&seal)).unwrap();
         assert_eq!(opened[..], framed.parts().to_buffer()[..]);
+    }
+
+    #[test]
+    fn envelopes_open_in_their_own_memory_or_beside_it() {
+        let bytes: Vec<u8> = (0_u32..200_000).flat_map(u32::to_le_bytes).collect();
+        let seal = Seal::new([1; 32], None);
+        for digest in [false, true] {
+            let how = Wrapping { seal: Some(&seal), digest, ..Wrapping::default() };
+            let (envelope, _) = enclose(&Parts::from(&bytes[..]), how).unwrap();
+            let shared = envelope.clone(); // while there are two, nobody writes
+            assert_eq!(Envelope::open_all(envelope, Some(&seal)).unwrap()[..], bytes);
+            let place = shared.as_ptr().cast_const();
+            let mut altered = Buffer::copy_of(&shared);
+            let opened = Envelope::open_all(shared, Some(&seal)).unwrap();
+            assert_eq!(opened[..], bytes);
+            assert_eq!(opened.as_ptr().cast_const(), place);
+            altered.as_mut().unwrap()[600_000] ^= 1;
+            let error = Envelope::open_all(altered, Some(&seal)).unwrap_err();
+            assert_eq!(error.kind(), crate::error::ErrorKind::Tampered);
+        }
     }
 
     // As other libraries compute it from the description of the format.

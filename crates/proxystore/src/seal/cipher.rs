@@ -53,16 +53,25 @@ impl Cipher {
         Ok(bytes)
     }
 
-    /// Decrypts a chunk in place.
+    /// Decrypts what lies in `bytes` from `start` on, and puts it at their start.
     ///
     /// # Errors
     /// [`ErrorKind::Tampered`] when it is not what was encrypted with this key at this place.
-    pub(crate) fn open(&self, index: u64, chunk: &mut [u8], tag: [u8; TAG]) -> Result<()> {
-        let (nonce, tag) = (self.nonce(index), Tag::from(tag));
-        match self.key.open_in_place_separate_tag(nonce, Aad::empty(), tag, chunk, 0..) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(super::tampered("it was altered, or sealed for another key")),
+    pub(crate) fn open(
+        &self,
+        index: u64,
+        bytes: &mut [u8],
+        start: usize,
+        tag: &[u8],
+    ) -> Result<()> {
+        let opened = Tag::try_from(tag).ok().is_some_and(|tag| {
+            let nonce = self.nonce(index);
+            self.key.open_in_place_separate_tag(nonce, Aad::empty(), tag, bytes, start..).is_ok()
+        });
+        if opened {
+            return Ok(());
         }
+        Err(super::tampered("it was altered, or sealed for another key"))
     }
 }
 

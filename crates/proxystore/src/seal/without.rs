@@ -37,7 +37,13 @@ impl Cipher {
         match *self {}
     }
 
-    pub(crate) fn open(&self, _index: u64, _chunk: &mut [u8], _tag: [u8; TAG]) -> Result<()> {
+    pub(crate) fn open(
+        &self,
+        _index: u64,
+        _bytes: &mut [u8],
+        _start: usize,
+        _tag: &[u8],
+    ) -> Result<()> {
         match *self {}
     }
 }

@@ -111,7 +111,7 @@ impl Wrapped<'_> {
 /// The payload in stored bytes.
 pub(super) fn unwrap(bytes: Buffer, seal: Option<&Seal>) -> Result<Received> {
     if is_envelope(&bytes) {
-        return Received::parse(Envelope::open_all(&bytes, seal)?);
+        return Received::parse(Envelope::open_all(bytes, seal)?);
     }
     match seal {
         None => Received::parse(bytes),
