@@ -88,13 +88,21 @@ pub(crate) fn refusal(py: Python<'_>, what: &str, remedy: &str) -> PyErr {
     )
 }
 
-/// Refuses a reference that holds pickles, on its way in or out.
+/// Refuses a reference that holds pickles, on its way in or out, where `data_only` says so; it is
+/// asked only if there are any.
 pub(crate) fn check_reference(
     py: Python<'_>,
     reference: &Reference,
     has_deserializer: bool,
+    data_only: impl FnOnce() -> PyResult<bool>,
 ) -> PyResult<()> {
-    if reference.extension.is_some() || has_deserializer {
+    let has_functions = reference.extension.is_some() || has_deserializer;
+    let has_key = is_pickled(&reference.key);
+    let has_config = reference.store.connector.options.iter().any(holds_pickle);
+    if !(has_functions || has_key || has_config) || !data_only()? {
+        return Ok(());
+    }
+    if has_functions {
         return Err(refusal(
             py,
             "the reference carries a pickled serializer or deserializer",
@@ -103,14 +111,11 @@ pub(crate) fn check_reference(
         ));
     }
     check_config(py, &reference.store)?;
-    if is_pickled(&reference.key) {
-        return Err(refusal(
-            py,
-            "the reference has a pickled key",
-            "Let the connector's keys be named tuples of strings, integers and None",
-        ));
-    }
-    Ok(())
+    Err(refusal(
+        py,
+        "the reference has a pickled key",
+        "Let the connector's keys be named tuples of strings, integers and None",
+    ))
 }
 
 /// Refuses the configuration of a connector that is a pickle.

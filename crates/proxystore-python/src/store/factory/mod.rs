@@ -51,12 +51,15 @@ struct State {
 }
 
 impl State {
-    /// Refuses to go on with pickles that arrived in a reference, where only data is taken.
+    /// Refuses pickles in the reference, where only data is taken.
+    fn check_pickles(&self, py: Python<'_>) -> PyResult<()> {
+        let data_only = || registry::takes_data_only(py, self.store.as_ref(), &self.reference);
+        codec::check_reference(py, &self.reference, self.deserializer.is_some(), data_only)
+    }
+
+    /// The same for a reference that arrived.
     fn check_arrived(&self, py: Python<'_>) -> PyResult<()> {
-        if self.arrived && registry::takes_data_only(py, self.store.as_ref(), &self.reference)? {
-            codec::check_reference(py, &self.reference, self.deserializer.is_some())?;
-        }
-        Ok(())
+        if self.arrived { self.check_pickles(py) } else { Ok(()) }
     }
 
     /// The same, without what is being fetched.

@@ -23,9 +23,8 @@ impl State {
         if vouched {
             trust::producers::check(&reference).py(py)?;
         }
-        if registry::takes_data_only(py, None, &reference)? {
-            codec::check_reference(py, &reference, false)?;
-        }
+        let data_only = || registry::takes_data_only(py, None, &reference);
+        codec::check_reference(py, &reference, false, data_only)?;
         let (extension, deserializer) = match &reference.extension {
             Some(extension) => extension::without(py, extension)?,
             None => (None, None),
@@ -51,9 +50,7 @@ impl StoreFactory {
     /// The reference as it travels. `class` names the target's class, if known.
     pub(super) fn sent(&self, py: Python<'_>, class: Option<String>) -> PyResult<Reference> {
         let state = self.state()?;
-        if registry::takes_data_only(py, state.store.as_ref(), &state.reference)? {
-            codec::check_reference(py, &state.reference, state.deserializer.is_some())?;
-        }
+        state.check_pickles(py)?;
         let mut reference = state.reference.clone();
         reference.evict = state.evict.load(Ordering::Relaxed);
         if reference.signature.is_none() {
