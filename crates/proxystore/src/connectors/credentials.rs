@@ -21,7 +21,8 @@ const PASSWORD: &str = "password";
 pub fn without_credentials(url: &str) -> Cow<'_, str> {
     let ends = |c| c == '/' || (c == ';' && url.starts_with("multi:"));
     if !url.contains("://")
-        && let (Some((scheme, _)), Some((_, place))) = (url.split_once(':'), url.rsplit_once('@'))
+        && let Some((scheme, rest)) = url.split_once(':')
+        && let Some((_, place)) = rest.rsplit_once('@')
     {
         return format!("{scheme}:{place}").into(); // misspelt, as in "redis:/user:word@host"
     }
@@ -88,6 +89,12 @@ mod tests {
             assert!(!shown.contains(secret), "{shown}");
         }
         assert!(shown.contains("redis://host") && shown.contains("ttl"), "{shown}");
+    }
+
+    #[test]
+    fn a_misspelt_url_hides_what_may_be_secret() {
+        assert_eq!(without_credentials("redis:/user:word@host"), "redis:host");
+        assert_eq!(without_credentials("a@b:c"), "a@b:c");
     }
 
     #[test]
