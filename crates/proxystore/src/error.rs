@@ -147,6 +147,11 @@ impl Error {
         self.0.operation
     }
 
+    /// What went wrong, without operation, details and remedy.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// Named details, in the order they were added.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(name, value)| (*name, value.as_str()))

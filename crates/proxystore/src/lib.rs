@@ -76,6 +76,8 @@ pub mod store;
 pub mod testkit;
 pub mod trust;
 pub mod view;
+#[cfg(feature = "endpoint")]
+pub mod wire;
 
 pub use buffer::Buffer;
 pub use connectors::{Access, Capabilities, Connector, ConnectorConfig};

@@ -36,6 +36,8 @@
 //!     A channel that has no times to live says so with an error of kind `Unsupported`.
 
 mod credentials;
+#[cfg(feature = "endpoint")]
+pub mod endpoint;
 mod expiry;
 pub mod file;
 pub mod memory;

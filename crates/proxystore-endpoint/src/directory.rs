@@ -1,0 +1,179 @@
+//! The files of an endpoint, in a directory that only its user enters.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `config.toml` | what it is told; see [`Config`](crate::config::Config) |
+//! | `identity` | its secret key, which is who it is |
+//! | `token` | the secret it shares with its clients |
+//! | `address.toml` | how it is reached; see [`Card`] |
+//! | `daemon.pid` | the process, and a lock that says whether it lives |
+//! | `log.txt` | what happened |
+//! | `socket` | for clients on this host |
+//! | `objects/` | objects on disk |
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE32_NOPAD_NOCASE;
+use iroh::SecretKey;
+use proxystore::connectors::endpoint::home::{CARD, Card, TOKEN, read_token};
+use proxystore::wire::EndpointId;
+use proxystore::wire::greeting::Token;
+use proxystore::{Error, ErrorKind, Result};
+
+use crate::config::Config;
+
+const CREATE: &str = "configure an endpoint";
+const READ: &str = "read an endpoint's files";
+
+/// The directory of one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// The directory at a path, which need not exist.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// `config.toml`.
+    pub fn config_file(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// `identity`.
+    pub fn identity_file(&self) -> PathBuf {
+        self.0.join("identity")
+    }
+
+    /// `daemon.pid`.
+    pub fn pid_file(&self) -> PathBuf {
+        self.0.join("daemon.pid")
+    }
+
+    /// `log.txt`.
+    pub fn log_file(&self) -> PathBuf {
+        self.0.join("log.txt")
+    }
+
+    /// `socket`.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+
+    /// Makes the directory with a new identity and token, and `config` as its text.
+    ///
+    /// # Errors
+    /// When there is an endpoint already, and when the files cannot be written.
+    pub fn create(&self, name: &str, config: &str) -> Result<Card> {
+        if self.config_file().exists() {
+            return Err(Error::new(ErrorKind::Config, CREATE, "there is one of this name")
+                .with("directory", self.0.display())
+                .with_hint(
+                    "choose another name, or remove it first: `proxystore endpoint remove`",
+                ));
+        }
+        let failed = |error| Error::io(CREATE, error).with("directory", self.0.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
+        let secret = SecretKey::generate();
+        let text = BASE32_NOPAD_NOCASE.encode(&secret.to_bytes()).to_ascii_lowercase();
+        write_private(&self.identity_file(), &text).map_err(failed)?;
+        write_private(&self.0.join(TOKEN), &Token::random()?.reveal()).map_err(failed)?;
+        write_private(&self.config_file(), config).map_err(failed)?;
+        let id = EndpointId::from_bytes(*secret.public().as_bytes());
+        let card = Card {
+            name: name.to_owned(),
+            id: id.to_string(),
+            uuid: id.uuid(),
+            host: None,
+            socket: None,
+            tcp: None,
+            relay: None,
+            web: None,
+        };
+        self.write_card(&card)?;
+        Ok(card)
+    }
+
+    /// What the endpoint is told.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or says something that has no meaning.
+    pub fn config(&self) -> Result<Config> {
+        let path = self.config_file();
+        let text = fs::read_to_string(&path)
+            .map_err(|error| Error::io(READ, error).with("file", path.display()))?;
+        toml::from_str(&text).map_err(|source| {
+            Error::new(ErrorKind::Config, READ, source.to_string().trim().to_owned())
+                .with("file", path.display())
+                .with_hint(
+                    "correct the line, or compare with `proxystore endpoint configure --help`",
+                )
+        })
+    }
+
+    /// Its secret key.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none.
+    pub fn identity(&self) -> Result<SecretKey> {
+        let path = self.identity_file();
+        let text = fs::read_to_string(&path)
+            .map_err(|error| Error::io(READ, error).with("file", path.display()))?;
+        let raw = BASE32_NOPAD_NOCASE.decode(text.trim().as_bytes()).ok();
+        let raw: Option<[u8; 32]> = raw.and_then(|raw| raw.try_into().ok());
+        raw.map(|raw| SecretKey::from_bytes(&raw)).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, READ, "the secret key is damaged")
+                .with("file", path.display())
+                .with_hint(
+                    "restore the file, or configure the endpoint anew: it will have another id",
+                )
+        })
+    }
+
+    /// The secret it shares with its clients.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none.
+    pub fn token(&self) -> Result<Token> {
+        read_token(&self.0)
+    }
+
+    /// How it is reached; `None` when there is no endpoint here.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn card(&self) -> Result<Option<Card>> {
+        Card::read(&self.0)
+    }
+
+    /// Says how it is reached from now on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_card(&self, card: &Card) -> Result<()> {
+        const WRITE: &str = "write an endpoint's address";
+        let text = toml::to_string(card).map_err(|source| {
+            Error::new(ErrorKind::Config, WRITE, "it has no form").with_source(source)
+        })?;
+        write_private(&self.0.join(CARD), &text)
+            .map_err(|error| Error::io(WRITE, error).with("directory", self.0.display()))
+    }
+}
+
+/// Replaces a file that only its user reads, in one step.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let _ = fs::remove_file(&temporary); // of one who was killed while writing it
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}

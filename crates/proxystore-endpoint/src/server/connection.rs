@@ -1,0 +1,272 @@
+//! One client: the greeting, then requests and answers in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proxystore::wire::greeting::{CHALLENGE, Challenge, HELLO, Hello, PROOF, Role, Token};
+use proxystore::wire::{Answer, Fault, FrameHead, Request, Welcome, encode_answer};
+use proxystore::{Error, ErrorKind, Result};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+use crate::body::Body;
+use crate::frames::{Incoming, WHOLE, request_of, send_reply, write};
+use crate::service::{Asker, Reply, Service};
+
+/// How many requests of one client may be under way at once; it may send more, which wait.
+const AT_ONCE: usize = 32;
+/// Answers that are ready are sent together, up to about this many bytes.
+const TOGETHER: usize = 256 << 10;
+
+/// Who is let in, and what they are told.
+#[derive(Debug)]
+pub struct Door {
+    /// The secret that clients prove to know.
+    pub token: Token,
+    /// What they are told first.
+    pub welcome: Welcome,
+    /// How long they may be silent in the middle of something.
+    pub patience: Duration,
+    /// As many as there may be at once.
+    pub places: Semaphore,
+    /// As many long bodies as may be on their way at once, so that their pieces do not fill the memory.
+    pub transfers: Semaphore,
+}
+
+/// Attends to a client until it leaves or the daemon stops.
+pub async fn attend<R, W>(
+    read: R,
+    mut write: W,
+    same_host: bool,
+    service: Arc<Service>,
+    door: Arc<Door>,
+) where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    let Ok(_place) = door.places.try_acquire() else {
+        service.counters.refused_clients.add(1);
+        info!("refused a client: there are too many");
+        return;
+    };
+    let mut incoming = Incoming::new(read, door.patience);
+    // The whole of it, so that nobody keeps a place by sending a byte now and then.
+    let greeted =
+        timeout(door.patience, greet(&mut incoming, &mut write, same_host, &service, &door)).await;
+    let refused = match greeted {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("it did not greet in time".into()),
+    };
+    if let Some(reason) = refused {
+        service.counters.refused_clients.add(1);
+        info!(reason, "refused a client");
+        return;
+    }
+    service.counters.clients.add(1);
+    let client = Client {
+        incoming,
+        write,
+        service: Arc::clone(&service),
+        door: Arc::clone(&door),
+        pending: VecDeque::new(),
+        out: Vec::new(),
+    };
+    if let Err(error) = client.serve().await {
+        debug!(%error, "a client left");
+    }
+    service.counters.clients.sub(1);
+}
+
+/// Both sides prove that they know the token.
+async fn greet<R, W>(
+    incoming: &mut Incoming<R>,
+    stream: &mut W,
+    same_host: bool,
+    service: &Service,
+    door: &Door,
+) -> Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let hello = Hello::decode(&incoming.array::<HELLO>().await?)?;
+    let challenge = Challenge::to(&hello, service.id)?;
+    let encoded: [u8; CHALLENGE] = challenge.encode();
+    write(stream, &encoded, door.patience).await?;
+    let proof = incoming.array::<PROOF>().await?;
+    let known = door.token.accepts(&proof, Role::Client, &hello, &challenge);
+    let (proof, answer) = if known {
+        let mut welcome = door.welcome.clone();
+        if !same_host {
+            welcome.shared = None;
+        }
+        (door.token.proof(Role::Daemon, &hello, &challenge), Answer::Welcome(welcome))
+    } else {
+        ([0; PROOF], Answer::Failed(Fault::of(&wrong_token(service))))
+    };
+    let mut out = proof.to_vec();
+    encode_answer(&mut out, 0, &answer, 0, false)?;
+    write(stream, &out, door.patience).await?;
+    if known { Ok(()) } else { Err(wrong_token(service)) }
+}
+
+fn wrong_token(service: &Service) -> Error {
+    Error::new(ErrorKind::Permission, "greet", "the client does not know the endpoint's token")
+        .with("endpoint", &service.name)
+        .with_hint("give it the file `token` of the endpoint's directory")
+}
+
+/// A client that was let in.
+struct Client<R, W> {
+    incoming: Incoming<R>,
+    write: W,
+    service: Arc<Service>,
+    door: Arc<Door>,
+    /// Answers that are due, in order.
+    pending: VecDeque<(u32, Due)>,
+    /// Answers that were not sent yet.
+    out: Vec<u8>,
+}
+
+enum Due {
+    Ready(Reply),
+    Coming(JoinHandle<Reply>),
+}
+
+impl<R, W> Client<R, W>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
+    async fn serve(mut self) -> Result<()> {
+        loop {
+            // Ready answers wait for each other while more requests are there already.
+            if !self.incoming.has_frame() || self.out.len() > TOGETHER {
+                self.flush().await?;
+            }
+            let first_is_coming = matches!(self.pending.front(), Some((_, Due::Coming(_))));
+            let stop = self.service.stop.clone();
+            tokio::select! {
+                biased;
+                () = settle(&mut self.pending), if first_is_coming => self.drain().await?,
+                frame = self.incoming.frame(), if self.pending.len() < AT_ONCE => {
+                    let Some((frame, head)) = frame? else { return self.finish().await };
+                    self.take(frame, &head).await?;
+                    self.drain().await?;
+                }
+                () = stop.cancelled(), if !self.incoming.has_more() => return self.finish().await,
+            }
+        }
+    }
+
+    /// Begins what a frame asks.
+    async fn take(&mut self, frame: FrameHead, head: &Bytes) -> Result<()> {
+        let number = frame.number;
+        let request = request_of(&frame, head);
+        if frame.body > WHOLE || frame.in_pieces {
+            let reply = self.take_long(frame, request).await?;
+            self.pending.push_back((number, Due::Ready(reply)));
+            return Ok(());
+        }
+        let body = self.incoming.whole(frame.body).await?;
+        self.service.counters.bytes_in.add(frame.body);
+        let due = match request {
+            Err(error) => Due::Ready(Answer::Failed(Fault::of(&error)).into()),
+            Ok(request) if self.takes_time(&request) => {
+                let service = Arc::clone(&self.service);
+                let answer =
+                    async move { service.answer(Asker::Client, request, body.into()).await };
+                Due::Coming(tokio::spawn(answer))
+            }
+            Ok(request) => {
+                Due::Ready(self.service.answer(Asker::Client, request, body.into()).await)
+            }
+        };
+        self.pending.push_back((number, due));
+        Ok(())
+    }
+
+    /// Whether later requests should not wait until this one is answered.
+    fn takes_time(&self, request: &Request) -> bool {
+        matches!(request, Request::Wait(..))
+            || request.endpoint().is_some_and(|id| *id != self.service.id)
+    }
+
+    /// Passes a long body on while it comes.
+    async fn take_long(&mut self, frame: FrameHead, request: Result<Request>) -> Result<Reply> {
+        // What is ready is not kept from a client that sends for long.
+        self.flush().await?;
+        let _transfer = self.door.transfers.acquire().await;
+        let (sender, body) = Body::coming(frame.body);
+        self.service.counters.bytes_in.add(frame.body);
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                drop(body);
+                self.incoming.feed(&frame, sender).await?;
+                return Ok(Answer::Failed(Fault::of(&error)).into());
+            }
+        };
+        let answer = self.service.answer(Asker::Client, request, body);
+        let (fed, reply) = tokio::join!(self.incoming.feed(&frame, sender), answer);
+        fed?;
+        Ok(reply)
+    }
+
+    /// Writes the answers that are ready, up to the first that is not.
+    async fn drain(&mut self) -> Result<()> {
+        while let Some((_, Due::Ready(_))) = self.pending.front() {
+            let Some((number, Due::Ready(reply))) = self.pending.pop_front() else { break };
+            self.service.counters.bytes_out.add(reply.body.len());
+            if reply.body.is_held() && reply.body.len() <= WHOLE {
+                let Reply { answer, body: mut pieces } = reply;
+                encode_answer(&mut self.out, number, &answer, pieces.len(), false)?;
+                while let Some(piece) = pieces.next().await {
+                    self.out.extend_from_slice(&piece?);
+                }
+            } else {
+                self.flush().await?;
+                let _transfer = self.door.transfers.acquire().await;
+                send_reply(&mut self.write, number, reply, self.door.patience).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if !self.out.is_empty() {
+            write(&mut self.write, &self.out, self.door.patience).await?;
+            self.out.clear();
+            self.out.shrink_to(TOGETHER);
+        }
+        Ok(())
+    }
+
+    /// Answers what is under way, and lets the client go.
+    async fn finish(mut self) -> Result<()> {
+        while !self.pending.is_empty() {
+            settle(&mut self.pending).await;
+            self.drain().await?;
+        }
+        self.flush().await
+    }
+}
+
+/// Waits until the first answer that is due is ready.
+async fn settle(pending: &mut VecDeque<(u32, Due)>) {
+    let Some((_, due)) = pending.front_mut() else { return };
+    if let Due::Coming(task) = due {
+        let reply = task.await.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::Io, "answer a request", "the endpoint failed at it")
+                .with_hint("its log says why");
+            Answer::Failed(Fault::of(&error)).into()
+        });
+        *due = Due::Ready(reply);
+    }
+}

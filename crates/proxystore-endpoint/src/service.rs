@@ -1,0 +1,207 @@
+//! Answers one request, whoever asks: a client of this site, or a peer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proxystore::wire::{Answer, EndpointId, Fault, Name, Pong, Request, Stat};
+use proxystore::{Error, ErrorKind, Key, Result};
+use tokio_util::sync::CancellationToken;
+
+use crate::body::Body;
+use crate::config::Access;
+use crate::status::{Counters, Status};
+use crate::storage::{Storage, Wanted};
+
+/// The longest anybody waits in one request; who wants to wait longer asks again.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// A client of this site, who may do everything.
+    Client,
+    /// A peer, who may do what it was allowed, with the objects of this endpoint.
+    Peer(Access),
+}
+
+/// What to answer: the head, and the bytes that go with it.
+#[derive(Debug)]
+pub struct Reply {
+    /// The head.
+    pub answer: Answer,
+    /// The bytes.
+    pub body: Body,
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self { answer, body: Body::empty() }
+    }
+}
+
+/// What answers requests.
+#[derive(Debug)]
+pub struct Service {
+    /// Who this endpoint is.
+    pub id: EndpointId,
+    /// What it is called on this site.
+    pub name: String,
+    /// Its objects.
+    pub storage: Arc<Storage>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+    /// Cancelled when it is to stop.
+    pub stop: CancellationToken,
+    /// Since when it runs.
+    pub started: Instant,
+}
+
+impl Service {
+    /// Answers a request; errors become answers. `body` is what came with the request.
+    pub async fn answer(&self, asker: Asker, request: Request, body: Body) -> Reply {
+        self.counters.requests.add(1);
+        match self.try_answer(asker, request, body).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.counters.failures.add(1);
+                Answer::Failed(Fault::of(&error)).into()
+            }
+        }
+    }
+
+    async fn try_answer(&self, asker: Asker, request: Request, body: Body) -> Result<Reply> {
+        admit(asker, &request)?;
+        match request.endpoint() {
+            Some(endpoint) if *endpoint != self.id => self.ask_peer(asker, request, body).await,
+            _ => self.answer_here(request, body).await,
+        }
+    }
+
+    async fn ask_peer(&self, asker: Asker, request: Request, body: Body) -> Result<Reply> {
+        let _ = (asker, body);
+        let endpoint = request.endpoint().map(EndpointId::short).unwrap_or_default();
+        Err(Error::new(ErrorKind::Unsupported, "ask a peer", "this endpoint has no peers")
+            .with("peer", endpoint)
+            .with_hint("enable [peers] in its config.toml"))
+    }
+
+    async fn answer_here(&self, request: Request, body: Body) -> Result<Reply> {
+        Ok(match request {
+            Request::Put { name: Name { id, generation, .. }, ttl, shared } => {
+                let ttl = ttl.map(Duration::from_millis);
+                match shared {
+                    None => self.storage.put(&id, generation, ttl, body).await?,
+                    Some(shared) => {
+                        let key = Key::new(shared.id, shared.generation, shared.size);
+                        self.storage.put_shared(&id, generation, ttl, key).await?;
+                    }
+                }
+                Answer::Done.into()
+            }
+            Request::Get { name: Name { id, generation, .. }, range, shared } => {
+                match self.storage.get(&id, generation, &Wanted { range, shared }).await? {
+                    None => Answer::Absent.into(),
+                    Some(found) => Reply {
+                        answer: Answer::Object { stat: found.stat, shared: found.shared },
+                        body: found.body,
+                    },
+                }
+            }
+            Request::Stat { name: Name { id, generation, .. }, hash } => {
+                stated(self.storage.stat(&id, generation, hash).await?)
+            }
+            Request::Evict(Name { id, generation, .. }) => {
+                self.storage.evict(&id, generation).await?;
+                Answer::Done.into()
+            }
+            Request::Expire(Name { id, generation, .. }, ttl) => {
+                self.storage.expire(&id, generation, ttl.map(Duration::from_millis)).await?;
+                Answer::Done.into()
+            }
+            Request::Wait(Name { id, generation, .. }, time) => {
+                let time = Duration::from_millis(time).min(LONGEST_WAIT);
+                let deadline = tokio::time::Instant::now() + time;
+                tokio::select! {
+                    found = self.storage.wait(&id, generation, deadline) => stated(found?),
+                    () = self.stop.cancelled() => return Err(stopping()),
+                }
+            }
+            Request::Clear { prefix, .. } => {
+                self.storage.clear(&prefix).await?;
+                Answer::Done.into()
+            }
+            Request::Hint(..) => Answer::Done.into(),
+            Request::Ping(_) => {
+                Answer::Pong(Pong { path: "local".into(), ..Pong::default() }).into()
+            }
+            Request::Status => {
+                let json = serde_json::to_vec(&self.status()).map_err(|source| {
+                    Error::new(ErrorKind::Encode, "tell the status", "it has no form")
+                        .with_source(source)
+                })?;
+                let stat = Stat { size: json.len() as u64, ..Stat::default() };
+                Reply {
+                    answer: Answer::Object { stat, shared: None },
+                    body: Bytes::from(json).into(),
+                }
+            }
+            Request::Stop => {
+                self.stop.cancel();
+                Answer::Done.into()
+            }
+        })
+    }
+
+    /// The whole picture.
+    pub fn status(&self) -> Status {
+        let counters = &self.counters;
+        Status {
+            name: self.name.clone(),
+            id: self.id.to_string(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime: self.started.elapsed().as_secs(),
+            storage: self.storage.usage(),
+            clients: counters.clients.get(),
+            refused_clients: counters.refused_clients.get(),
+            requests: counters.requests.get(),
+            failures: counters.failures.get(),
+            bytes_in: counters.bytes_in.get(),
+            bytes_out: counters.bytes_out.get(),
+            peer_bytes_in: counters.peer_bytes_in.get(),
+            peer_bytes_out: counters.peer_bytes_out.get(),
+            refused_peers: counters.refused_peers.get(),
+            relay: None,
+            peers: Vec::new(),
+        }
+    }
+}
+
+fn stated(stat: Option<Stat>) -> Reply {
+    stat.map_or(Answer::Absent, Answer::Stat).into()
+}
+
+fn stopping() -> Error {
+    Error::new(ErrorKind::Closed, "wait for object", "the endpoint is stopping")
+        .with_hint("wait again when it has started again")
+}
+
+/// Refuses what a peer may not ask.
+fn admit(asker: Asker, request: &Request) -> Result<()> {
+    let Asker::Peer(access) = asker else { return Ok(()) };
+    let refused = match request {
+        Request::Hint(..) | Request::Status | Request::Stop => {
+            "only its own clients may ask an endpoint that"
+        }
+        Request::Put { shared: Some(_), .. } => "a peer has no shared memory here",
+        Request::Put { .. } | Request::Evict(_) | Request::Expire(..) | Request::Clear { .. }
+            if access == Access::Read =>
+        {
+            "this peer may only read"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Permission, "answer a peer", refused)
+        .with_hint("`proxystore endpoint trust` there says what a peer may do"))
+}
