@@ -34,6 +34,9 @@ async fn what_a_client_put_there_is_the_endpoints() {
     for _ in 0..2 {
         storage.put_shared("a", 5, None, key.clone()).await.unwrap(); // the second time is a retry
     }
+    let again = hand_over(&client, &bytes);
+    storage.put_shared("a", 5, None, again.clone()).await.unwrap();
+    assert!(!client.exists(&again).unwrap(), "one of them is enough");
     let usage = storage.usage();
     assert!((MIB..MIB + 4 * KIB).contains(&usage.memory), "{usage:?}");
     let error = storage.put_shared("b", 5, None, key.clone()).await.unwrap_err();
