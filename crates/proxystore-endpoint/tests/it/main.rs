@@ -1,0 +1,6 @@
+//! The integration tests of endpoints: one binary, one module per topic.
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
+
+mod exposition;
+mod running;
+mod web;
