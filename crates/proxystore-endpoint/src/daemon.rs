@@ -17,6 +17,7 @@ use tracing::info;
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::peer::{Bounds, Peers};
 use crate::server::{Door, Listeners, serve};
 use crate::service::Service;
 use crate::status::Counters;
@@ -40,11 +41,18 @@ pub async fn run(
     let _lock = Lock::take(directory)?;
     let secret = directory.identity()?;
     let id = EndpointId::from_bytes(*secret.public().as_bytes());
+    let counters = Arc::new(Counters::default());
+    let peers = if config.peers.enabled {
+        Some(Peers::start(secret, &config, Arc::clone(&counters), Bounds::default()).await?)
+    } else {
+        None
+    };
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
         storage: Arc::new(Storage::default()),
-        counters: Arc::new(Counters::default()),
+        peers: peers.clone(),
+        counters,
         stop: stop.clone(),
         started: Instant::now(),
     });
@@ -75,7 +83,12 @@ pub async fn run(
     directory.write_card(&card)?;
     info!(name = config.name, %id, "the endpoint runs");
     ready(&card);
+    let serving = peers.clone().map(|peers| tokio::spawn(peers.serve(Arc::clone(&service))));
     serve(listeners, Arc::clone(&service), Arc::new(door)).await;
+    if let (Some(peers), Some(serving)) = (peers, serving) {
+        peers.shutdown().await;
+        let _ = serving.await; // it says nothing
+    }
     service.storage.close().await?;
     directory.write_card(&Card { host: None, socket: None, tcp: None, web: None, ..card })?;
     info!("the endpoint stopped");

@@ -5,6 +5,7 @@
 //! - [`daemon`]: starts everything and stops it again.
 //! - [`service`]: answers one request, whoever asks, here or by a peer.
 //! - [`storage`]: objects in bounded memory, on disk when it is full, and over restarts on request.
+//! - [`peer`]: other endpoints.
 //! - [`server`]: clients, over a Unix socket and TCP.
 //! - [`body`]: the bytes of an object on their way; [`frames`]: how they go over sockets and streams.
 
@@ -13,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod directory;
 pub mod frames;
+pub mod peer;
 pub mod server;
 pub mod service;
 pub mod status;
