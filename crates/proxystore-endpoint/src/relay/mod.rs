@@ -16,11 +16,10 @@ mod page;
 pub mod pin;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use iroh_relay::server::{ClientRateLimit, Metrics, QuicConfig, Server, ServerConfig};
+use iroh_relay::server::{Metrics, QuicConfig, Server, ServerConfig};
 use proxystore::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -76,7 +75,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     let tls = certificate.server_config()?;
     let front =
-        Front::new(&gate, TlsAcceptor::from(Arc::new(tls.clone())), rate(&config), &metrics);
+        Front::new(&gate, TlsAcceptor::from(Arc::new(tls.clone())), &config.limits, &metrics);
     let address = SocketAddr::new(config.host, config.port);
     let listener =
         TcpListener::bind(address).await.map_err(|error| bind_failed(error, address, "port"))?;
@@ -159,11 +158,6 @@ fn bind_failed(error: std::io::Error, address: SocketAddr, setting: &str) -> Err
         _ => format!("check `host` and `{setting}`"),
     };
     Error::io(START, error).with("address", address).with_hint(hint)
-}
-
-fn rate(config: &Config) -> Option<ClientRateLimit> {
-    let rate = u32::try_from(config.limits.rate).unwrap_or(u32::MAX);
-    NonZeroU32::new(rate).map(ClientRateLimit::new)
 }
 
 fn info(

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 const ALPN: &[u8] = b"relay-test";
 const TOKEN: &str = "of-the-tests";
 /// A bound against hanging, long enough for any machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A relay that runs until it is stopped.
 struct Running {
@@ -333,6 +333,35 @@ async fn an_address_has_so_many_connections_and_gets_them_back() {
     let one = endpoint(&url, &fingerprint, Some(TOKEN)).await;
     online(&one).await;
     one.close().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_to_be_relayed_and_stays_silent_is_cut() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut config = config(home.path());
+    config.limits.patience = 1;
+    let relay = Running::start(config).await;
+    let certificate = pin::trusted(&relay.url(), &relay.info.fingerprint).await.expect("its own");
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).expect("a root");
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = "localhost".try_into().expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls));
+    let mut stream = connector.connect(name, connect(&relay).await).await.expect("TLS");
+    let request = "GET /relay HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\
+                   sec-websocket-protocol: iroh-relay-v2\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("asked");
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
+    let _ = end.expect("it is cut"); // without a farewell, which TLS calls an error
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer));
     relay.stop().await;
 }
 
