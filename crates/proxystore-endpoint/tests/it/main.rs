@@ -1,3 +1,7 @@
-//! Tests of the daemon and the relay as others see them.
+//! The integration tests of endpoints: one binary, one module per topic.
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
 
+mod exposition;
 mod relay;
+mod running;
+mod web;
