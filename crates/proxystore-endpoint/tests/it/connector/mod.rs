@@ -1,0 +1,3 @@
+//! The connector of the library against real daemons.
+
+mod conformance;

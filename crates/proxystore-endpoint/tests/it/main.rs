@@ -1,0 +1,4 @@
+//! Endpoints from outside: real daemons, and their clients.
+
+mod connector;
+mod site;
