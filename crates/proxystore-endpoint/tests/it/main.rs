@@ -1,4 +1,10 @@
-//! Endpoints from outside: real daemons, and their clients.
+//! The integration tests of endpoints: one binary, one module per topic.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
 mod connector;
-mod site;
+mod exposition;
+mod peers;
+mod relay;
+mod running;
+mod sites;
+mod web;

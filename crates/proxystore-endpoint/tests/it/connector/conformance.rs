@@ -7,7 +7,7 @@ use proxystore::connectors::endpoint::EndpointConnector;
 use proxystore::connectors::{Connector, ConnectorConfig};
 use proxystore::testkit::{Counting, Fixture, wrapped};
 
-use crate::site::{Over, Site};
+use super::site::{Over, Site};
 
 impl Fixture for Site {
     fn open(&self) -> Box<dyn Connector> {
