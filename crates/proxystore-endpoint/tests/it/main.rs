@@ -7,4 +7,5 @@ mod peers;
 mod relay;
 mod running;
 mod sites;
+mod storage;
 mod web;
