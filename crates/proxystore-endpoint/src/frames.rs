@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use proxystore::wire::{
     Answer, FRAME_HEAD, Fault, FrameHead, PIECE_HEAD, PieceHead, Request, decode_answer,
     decode_request, encode_answer, encode_request,
@@ -54,13 +54,39 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     pub async fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         self.fill(N).await?;
         let mut out = [0; N];
-        out.copy_from_slice(&self.buffer.split_to(N));
+        out.copy_from_slice(&self.buffer[..N]);
+        self.buffer.advance(N);
         Ok(out)
     }
 
     /// The next frame: its fixed part and its head; `None` when the other side is done. Waits for its
     /// first byte as long as it takes.
     pub async fn frame(&mut self) -> Result<Option<(FrameHead, Bytes)>> {
+        let Some(frame) = self.next().await? else { return Ok(None) };
+        let head = Bytes::copy_from_slice(self.head(&frame));
+        self.skip(&frame);
+        Ok(Some((frame, head)))
+    }
+
+    /// The next frame and its request, as [`frame`](Self::frame); a request that cannot be read is an error of
+    /// its own, after which the next one is found.
+    pub async fn request(&mut self) -> Result<Option<(FrameHead, Result<Request>)>> {
+        let Some(frame) = self.next().await? else { return Ok(None) };
+        let request = decode_request(&frame, self.head(&frame));
+        self.skip(&frame);
+        Ok(Some((frame, request)))
+    }
+
+    /// The next frame and its answer.
+    pub async fn answer(&mut self) -> Result<Option<(FrameHead, Answer)>> {
+        let Some(frame) = self.next().await? else { return Ok(None) };
+        let answer = decode_answer(&frame, self.head(&frame))?;
+        self.skip(&frame);
+        Ok(Some((frame, answer)))
+    }
+
+    /// Reads until fixed part and head of a frame are in the buffer.
+    async fn next(&mut self) -> Result<Option<FrameHead>> {
         if self.buffer.is_empty() {
             self.buffer.reserve(BUFFER);
             let read = self.stream.read_buf(&mut self.buffer).await;
@@ -71,17 +97,26 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         self.fill(FRAME_HEAD).await?;
         let Some(fixed) = self.buffer.first_chunk() else { return Err(ended()) };
         let frame = FrameHead::decode(fixed)?;
-        let len = FRAME_HEAD + usize::from(frame.head);
-        self.fill(len).await?;
-        let mut bytes = self.buffer.split_to(len).freeze();
-        Ok(Some((frame, bytes.split_off(FRAME_HEAD))))
+        self.fill(FRAME_HEAD + usize::from(frame.head)).await?;
+        Ok(Some(frame))
+    }
+
+    fn head(&self, frame: &FrameHead) -> &[u8] {
+        &self.buffer[FRAME_HEAD..FRAME_HEAD + usize::from(frame.head)]
+    }
+
+    fn skip(&mut self, frame: &FrameHead) {
+        self.buffer.advance(FRAME_HEAD + usize::from(frame.head));
     }
 
     /// The body of a frame that is at most [`WHOLE`] bytes long and does not come in pieces.
     pub async fn whole(&mut self, len: u64) -> Result<Bytes> {
         debug_assert!(len <= WHOLE, "longer bodies come in pieces");
         self.fill(len as usize).await?;
-        Ok(self.buffer.split_to(len as usize).freeze())
+        // Copied: what is stored must not keep the whole buffer.
+        let body = Bytes::copy_from_slice(&self.buffer[..len as usize]);
+        self.buffer.advance(len as usize);
+        Ok(body)
     }
 
     /// Passes the body of a frame on. When its receiver is gone, the rest is read all the same, so that the
@@ -117,7 +152,9 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         let most = run.min(PIECE as u64) as usize;
         if !self.buffer.is_empty() {
             let len = most.min(self.buffer.len());
-            return Ok(Bytes::copy_from_slice(&self.buffer.split_to(len)));
+            let piece = Bytes::copy_from_slice(&self.buffer[..len]);
+            self.buffer.advance(len);
+            return Ok(piece);
         }
         let mut piece = BytesMut::with_capacity(most);
         while piece.len() < most {
@@ -135,8 +172,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
 
     /// The fault that follows where a body broke off.
     async fn fault(&mut self) -> Result<Error> {
-        let (frame, head) = self.frame().await?.ok_or_else(ended)?;
-        match decode_answer(&frame, &head)? {
+        match self.answer().await?.ok_or_else(ended)?.1 {
             Answer::Failed(fault) => Ok(fault.into_error("transfer an object")),
             _ => Err(Error::new(ErrorKind::Corrupt, RECEIVE, "a body broke off without a reason")),
         }
@@ -163,14 +199,6 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
 
 fn ended() -> Error {
     Error::new(ErrorKind::Io, RECEIVE, "the connection ended in the middle of it")
-}
-
-/// The request of a frame.
-///
-/// # Errors
-/// When it is none.
-pub fn request_of(frame: &FrameHead, head: &[u8]) -> Result<Request> {
-    decode_request(frame, head)
 }
 
 /// Sends a request with its body.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use proxystore::wire::greeting::{CHALLENGE, Challenge, HELLO, Hello, PROOF, Role, Token};
 use proxystore::wire::{Answer, Fault, FrameHead, Request, Welcome, encode_answer};
 use proxystore::{Error, ErrorKind, Result};
@@ -15,7 +14,7 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use crate::body::Body;
-use crate::frames::{Incoming, WHOLE, request_of, send_reply, write};
+use crate::frames::{Incoming, WHOLE, send_reply, write};
 use crate::service::{Asker, Reply, Service};
 
 /// How many requests of one client may be under way at once; it may send more, which wait.
@@ -155,9 +154,9 @@ where
             tokio::select! {
                 biased;
                 () = settle(&mut self.pending), if first_is_coming => self.drain().await?,
-                frame = self.incoming.frame(), if self.pending.len() < AT_ONCE => {
-                    let Some((frame, head)) = frame? else { return self.finish().await };
-                    self.take(frame, &head).await?;
+                next = self.incoming.request(), if self.pending.len() < AT_ONCE => {
+                    let Some((frame, request)) = next? else { return self.finish().await };
+                    self.take(frame, request).await?;
                     self.drain().await?;
                 }
                 () = stop.cancelled(), if !self.incoming.has_more() => return self.finish().await,
@@ -166,9 +165,8 @@ where
     }
 
     /// Begins what a frame asks.
-    async fn take(&mut self, frame: FrameHead, head: &Bytes) -> Result<()> {
+    async fn take(&mut self, frame: FrameHead, request: Result<Request>) -> Result<()> {
         let number = frame.number;
-        let request = request_of(&frame, head);
         if frame.body > WHOLE || frame.in_pieces {
             let reply = self.take_long(frame, request).await?;
             self.pending.push_back((number, Due::Ready(reply)));
