@@ -60,7 +60,7 @@ table ip router {
   set blocked { type inet_proto; }
   set cut { type ifname; }
   chain lossy { }
-  chain enter { type filter hook prerouting priority -300; iifname @cut drop; jump lossy; }
+  chain enter { type filter hook prerouting priority -300; iifname @cut drop; iifname "site*" jump lossy; }
   chain leave { type filter hook postrouting priority 0; oifname @cut drop; }
   chain between { type filter hook forward priority 0; meta l4proto @blocked drop; }
 }
@@ -173,7 +173,7 @@ class NatLab:
         """Lose so many of a thousand packets that come to the public network, at random."""
         self._rules("public", "flush chain ip router lossy")
         if per_thousand:
-            rule = f"add rule ip router lossy numgen random mod 1000 < {per_thousand} drop"
+            rule = f"add rule ip router lossy numgen random mod 1000 <= {per_thousand - 1} drop"
             self._rules("public", rule)
 
     def leaks(self) -> int:
