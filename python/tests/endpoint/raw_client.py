@@ -49,19 +49,16 @@ class RawClient:
         card = tomllib.loads((directory / "address.toml").read_text())
         self.endpoint = unbase32(card["id"])
         self._token = unbase32((directory / "token").read_text())
-        if tcp:
-            host, _, port = card["tcp"].rpartition(":")
-            self.socket = socket.create_connection((host, int(port)), PATIENCE)
-        else:
-            self.socket = socket.socket(socket.AF_UNIX)
+        self.socket = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
+        try:
             self.socket.settimeout(PATIENCE)
-            self.socket.connect(str(directory / "socket"))
-        if greet:
-            try:
+            host, _, port = card.get("tcp", ":0").rpartition(":")
+            self.socket.connect((host, int(port)) if tcp else str(directory / "socket"))
+            if greet:
                 self.greet()
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
