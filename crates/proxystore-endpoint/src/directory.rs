@@ -82,6 +82,11 @@ impl Directory {
         self.0.join("socket")
     }
 
+    /// `objects`.
+    pub fn objects(&self) -> PathBuf {
+        self.0.join("objects")
+    }
+
     /// Makes the directory with a new identity and token, and `config` as its text.
     ///
     /// # Errors
