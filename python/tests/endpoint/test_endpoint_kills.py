@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from daemons import PATIENCE, Endpoint
-from raw_client import DONE, FAILED, OBJECT
+from raw_client import DONE, EVICT, FAILED, OBJECT
 
 WRITERS = 6
 FULL = 7
@@ -52,8 +53,8 @@ def test_what_was_acknowledged_is_there_however_often_the_daemon_is_killed(
         def stored() -> int:
             return sum(len(record(file)) for file in files)
 
-        for _ in range(4):
-            wanted = stored() + 60
+        for _ in range(6):
+            wanted = stored() + 50
             endpoint.daemon.wait_until(lambda wanted=wanted: stored() >= wanted, "too few objects")
             endpoint.restart()
     with endpoint.raw() as reader:
@@ -89,12 +90,13 @@ def test_a_full_disk_is_said_and_harms_nothing(
     endpoint.configure(storage=disk)
     endpoint.start()
     stored: dict[str, bytes] = {}
+    names = (f"fill.{number}" for number in itertools.count())
     with endpoint.raw() as client:
 
         def fill() -> None:
             """Store megabytes until there is no more room."""
-            for _ in range(40):
-                name, body = f"fill.{len(stored)}", random.randbytes(1_000_000)
+            for name in itertools.islice(names, 40):
+                body = random.randbytes(1_000_000)
                 answer = client.put(name, body)
                 if answer.kind == FAILED:
                     kind, message, _ = answer.head
@@ -111,7 +113,7 @@ def test_a_full_disk_is_said_and_harms_nothing(
             assert client.get(name).body == body
         # What was begun and failed takes no room, and freed room is used again.
         for name in list(stored)[:5]:
-            client.ask(4, [client.name(name, 0)])
+            client.ask(EVICT, [client.name(name, 0)])
             del stored[name]
         before = len(stored)
         fill()
