@@ -38,10 +38,14 @@ pub async fn run(
     let _lock = Lock::take(directory)?;
     let secret = directory.identity()?;
     let id = EndpointId::from_bytes(*secret.public().as_bytes());
+    let session = format!("endpoint-{}", id.short());
+    let storage =
+        Storage::open(&config.storage, &directory.objects(), Some(session.as_str())).await?;
+    let shared = storage.session().map(|session| format!("shm://{session}"));
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
-        storage: Arc::new(Storage::default()),
+        storage: Arc::new(storage),
         counters: Arc::new(Counters::default()),
         stop: stop.clone(),
         started: Instant::now(),
@@ -66,7 +70,7 @@ pub async fn run(
         welcome: Welcome {
             name: config.name.clone(),
             relay: card.relay.clone(),
-            shared: None,
+            shared,
             shared_from: config.storage.shared_from,
             max_object: config.storage.max_object,
         },
