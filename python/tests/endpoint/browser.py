@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,19 +43,20 @@ class Browser:
             self._process = subprocess.Popen(
                 [need_chromium(), *options], stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
+        self._end = ExitStack()
+        self._end.callback(self._process.wait)
+        self._end.callback(self._process.kill)
         self._numbers = itertools.count(1)
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
         """What it told unasked."""
         try:
             port, path = self._wait_for_port(folder / "DevToolsActivePort")
-            self._socket = connect(
-                f"ws://127.0.0.1:{port}{path}",
-                open_timeout=PATIENCE,
-                max_size=None,
-                compression=None,
-                proxy=None,
+            address = f"ws://127.0.0.1:{port}{path}"
+            connection = connect(
+                address, open_timeout=PATIENCE, max_size=None, compression=None, proxy=None
             )
+            self._socket = self._end.enter_context(connection)
             (target,) = (
                 target
                 for target in self.tell("Target.getTargets")["targetInfos"]
@@ -65,17 +67,14 @@ class Browser:
             for domain in ("Page", "Runtime", "Network", "Log"):
                 self.tell(f"{domain}.enable")
         except BaseException:
-            self._process.kill()
-            self._process.wait()
+            self._end.close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._socket.close()
-        self._process.kill()
-        self._process.wait()
+        self._end.close()
 
     def _wait_for_port(self, file: Path) -> tuple[str, str]:
         end = time.monotonic() + PATIENCE
