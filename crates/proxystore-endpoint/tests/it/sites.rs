@@ -42,6 +42,13 @@ impl Identity {
     }
 }
 
+/// Storage that needs no disk.
+pub(crate) async fn in_memory() -> Arc<Storage> {
+    let settings = proxystore_endpoint::config::Storage { disk: 0, ..Default::default() };
+    let unused = tempfile::tempdir().unwrap();
+    Arc::new(Storage::open(&settings, unused.path(), None).await.unwrap())
+}
+
 /// An endpoint that runs.
 pub(crate) struct Site {
     pub(crate) id: EndpointId,
@@ -52,7 +59,7 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start(identity: &Identity, config: &Config) -> Self {
-        Self::with(identity, config, Arc::new(Storage::default()), BOUNDS).await
+        Self::with(identity, config, in_memory().await, BOUNDS).await
     }
 
     pub(crate) async fn with(

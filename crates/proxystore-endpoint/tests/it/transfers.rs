@@ -9,9 +9,8 @@ use proxystore::wire::{Answer, Request};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::config::{Access, Config};
 use proxystore_endpoint::peer::Bounds;
-use proxystore_endpoint::storage::Storage;
 
-use crate::sites::{BOUNDS, Identity, Site, admitting, bytes, collect, free_port, pair};
+use crate::sites::{BOUNDS, Identity, Site, admitting, bytes, collect, free_port, in_memory, pair};
 
 const MB: usize = 1_000_000;
 
@@ -29,7 +28,7 @@ async fn a_peer_that_comes_back_in_the_middle_is_asked_for_the_rest() {
     let (a, b) = (Identity::new(), Identity::new());
     let mut config = admitting([(&b, Access::Full, None)]);
     config.peers.port = free_port();
-    let storage = Arc::new(Storage::default());
+    let storage = in_memory().await;
     let far = Site::with(&a, &config, Arc::clone(&storage), BOUNDS).await;
     let near = Site::start(&b, &admitting([(&a, Access::Full, Some(far.port()))])).await;
     let object = bytes(30 * MB);
@@ -57,7 +56,7 @@ fn a_peer_that_dies_in_the_middle_is_an_error_in_bounded_time() {
         let config = admitting([(&a, Access::Full, Some(far.port()))]);
         let second = Duration::from_secs(1);
         let bounds = Bounds { dial: second * 2, resume: second * 3, ..BOUNDS };
-        let near = Site::with(&b, &config, Arc::new(Storage::default()), bounds).await;
+        let near = Site::with(&b, &config, in_memory().await, bounds).await;
         let (name, len) = (far.name("x", 1), 30 * MB);
         near.put(&name, bytes(len)).await;
         let mut body = slowly(&near, &name, len).await;
@@ -173,7 +172,7 @@ async fn a_wait_outlives_its_connection() {
     let (a, b) = (Identity::new(), Identity::new());
     let mut config = admitting([(&b, Access::Full, None)]);
     config.peers.port = free_port();
-    let storage = Arc::new(Storage::default());
+    let storage = in_memory().await;
     let far = Site::with(&a, &config, Arc::clone(&storage), BOUNDS).await;
     let near = Site::start(&b, &admitting([(&a, Access::Full, Some(far.port()))])).await;
     let name = far.name("x", 1);
