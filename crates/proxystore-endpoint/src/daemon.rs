@@ -1,22 +1,19 @@
 //! Starts an endpoint, and stops it again.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxystore::connectors::endpoint::home::Card;
 use proxystore::wire::{EndpointId, Welcome};
 use proxystore::{Error, ErrorKind, Result};
-use rustix::fs::FlockOperation;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::lock::{Lock, host_name};
 use crate::server::{Door, Listeners, serve};
 use crate::service::Service;
 use crate::status::Counters;
@@ -98,45 +95,4 @@ fn tcp_address(config: &Config) -> Result<Option<SocketAddr>> {
     let mut found =
         (host.as_str(), port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
     found.next().map(Some).ok_or_else(|| failed("it has no address".into()))
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The right to run an endpoint: a lock on its file of the process, which dies with the process.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Lock {
-    fn take(directory: &Directory) -> Result<Self> {
-        let path = directory.pid_file();
-        let failed = |error| Error::io(START, error).with("file", path.display());
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder); // for the message alone
-            return Err(Error::new(ErrorKind::Config, START, "it runs already")
-                .with("process", holder.trim().replace('\n', " on "))
-                .with("directory", directory.path().display())
-                .with_hint("stop it first: `proxystore endpoint stop`"));
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        writeln!(file, "{}\n{}", std::process::id(), host_name()).map_err(failed)?;
-        Ok(Self(file))
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = self.0.set_len(0); // nobody runs: the lock would say so too
-    }
 }

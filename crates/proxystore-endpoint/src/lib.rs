@@ -1,7 +1,7 @@
 //! The daemon of a site: keeps objects for the clients there, and exchanges them with its peers, the
 //! daemons of other sites, also where both are behind NATs.
 //!
-//! - [`config`]: what an endpoint is told in its file; [`directory`]: the files it has.
+//! - [`config`]: what an endpoint is told in its file; [`directory`]: the files it has; [`lock`]: who runs it.
 //! - [`daemon`]: starts everything and stops it again.
 //! - [`service`]: answers one request, whoever asks, here or by a peer.
 //! - [`storage`]: objects in bounded memory, on disk when it is full, and over restarts on request.
@@ -13,6 +13,7 @@ pub mod config;
 pub mod daemon;
 pub mod directory;
 pub mod frames;
+pub mod lock;
 pub mod server;
 pub mod service;
 pub mod status;
