@@ -59,6 +59,7 @@ def configure_endpoint(
     persist_data: bool = False,
     port: int | None = None,
     proxystore_dir: str | None = None,
+    relay_auth: bool = True,
     relay_server: str | None = None,
     relay_fingerprint: str | None = None,
 ) -> int:
@@ -72,28 +73,21 @@ def configure_endpoint(
         persist_data: Objects are there after a restart.
         port: The TCP port for these clients; None for any free one.
         proxystore_dir: The directory below which the endpoint is made.
+        relay_auth: Has no effect: a relay is shown the `token` of section `[relay]`.
         relay_server: URL of the relay where it meets its peers; None for no relay.
         relay_fingerprint: SHA-256 of the relay's certificate, which is then believed whoever
             signed it.
     """
-    arguments = ["configure", name]
+    arguments = ["configure", name, "--streams", str(peer_channels)]
     if host:
         arguments += ["--host", host]
         arguments += ["--port", str(port)] if port else []
     if persist_data:
         arguments.append("--persist")
     if relay_server:
-        arguments += ["--relay", relay_server]
+        arguments += ["--relay", relay_server.replace("wss://", "https://", 1)]
         arguments += ["--relay-fingerprint", relay_fingerprint] if relay_fingerprint else []
-    status = _logged(arguments, proxystore_dir)
-    found = _cards.called(name, proxystore_dir)
-    if status == 0 and found is not None and peer_channels != 4:
-        from proxystore_rs.endpoint.config import read_config, write_config
-
-        config = read_config(found[0])
-        config.relay = config.relay.model_copy(update={"peer_channels": peer_channels})
-        write_config(config, found[0])
-    return status
+    return _logged(arguments, proxystore_dir)
 
 
 def get_status(name: str, proxystore_dir: str | None = None) -> EndpointStatus:

@@ -40,7 +40,7 @@ DIFFERENCES = {
     "proxystore.connectors.endpoint.EndpointConnector.close": "clear, as the other connectors have it",
     "proxystore.connectors.endpoint.EndpointKey": _KEY,
     "proxystore.endpoint.commands.configure_endpoint": (
-        f"{_NATIVE}relays ask for a token, not for Globus; four channels by default"
+        f"{_NATIVE}they fetch large objects by four channels by default"
     ),
     "proxystore.endpoint.commands.start_endpoint": f"{_NATIVE}config.toml says what is logged",
     "proxystore.endpoint.config.EndpointRelayAuthConfig": f"{_NATIVE}relays ask for a token",
