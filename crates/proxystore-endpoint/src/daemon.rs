@@ -18,6 +18,7 @@ use crate::server::{Door, Listeners, serve};
 use crate::service::Service;
 use crate::status::Counters;
 use crate::storage::Storage;
+use crate::web::{Site, Web};
 
 const START: &str = "start an endpoint";
 
@@ -37,15 +38,23 @@ pub async fn run(
     let _lock = Lock::take(directory)?;
     let secret = directory.identity()?;
     let id = EndpointId::from_bytes(*secret.public().as_bytes());
+    let session = format!("endpoint-{}", id.short());
+    let storage =
+        Storage::open(&config.storage, &directory.objects(), Some(session.as_str())).await?;
+    let shared = storage.session().map(|session| format!("shm://{session}"));
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
-        storage: Arc::new(Storage::default()),
+        storage: Arc::new(storage),
         counters: Arc::new(Counters::default()),
         stop: stop.clone(),
         started: Instant::now(),
     });
     let listeners = Listeners::open(&directory.socket(), tcp_address(&config)?).await?;
+    let web = match config.web.address {
+        Some(address) => Some(Web::open(address).await?),
+        None => None,
+    };
     let card = Card {
         name: config.name.clone(),
         id: id.to_string(),
@@ -54,14 +63,14 @@ pub async fn run(
         socket: Some(directory.socket()),
         tcp: listeners.tcp_address().map(|address| address.to_string()),
         relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
-        web: None,
+        web: web.as_ref().map(|web| web.address().to_string()),
     };
     let door = Door {
         token: directory.token()?,
         welcome: Welcome {
             name: config.name.clone(),
             relay: card.relay.clone(),
-            shared: None,
+            shared,
             shared_from: config.storage.shared_from,
             max_object: config.storage.max_object,
         },
@@ -72,8 +81,18 @@ pub async fn run(
     directory.write_card(&card)?;
     info!(name = config.name, %id, "the endpoint runs");
     ready(&card);
+    let web_ends = CancellationToken::new();
+    let web = web.map(|web| {
+        let site = Site { service: Arc::clone(&service), names: [host_name()].into() };
+        tokio::spawn(web.serve(site, web_ends.clone()))
+    });
     serve(listeners, Arc::clone(&service), Arc::new(door)).await;
-    service.storage.close().await?;
+    let closed = service.storage.close().await;
+    web_ends.cancel(); // it says until now that the endpoint is stopping
+    if let Some(web) = web {
+        let _ = web.await; // a panic in it is in the log
+    }
+    closed?;
     directory.write_card(&Card { host: None, socket: None, tcp: None, web: None, ..card })?;
     info!("the endpoint stopped");
     Ok(())

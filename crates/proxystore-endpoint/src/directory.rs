@@ -82,6 +82,11 @@ impl Directory {
         self.0.join("socket")
     }
 
+    /// `objects`.
+    pub fn objects(&self) -> PathBuf {
+        self.0.join("objects")
+    }
+
     /// Makes the directory with a new identity and token, and `config` as its text.
     ///
     /// # Errors
@@ -184,7 +189,7 @@ impl Directory {
 }
 
 /// Replaces a file that only its user reads, in one step.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary); // of one who was killed while writing it
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;

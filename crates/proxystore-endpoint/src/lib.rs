@@ -6,6 +6,8 @@
 //! - [`service`]: answers one request, whoever asks, here or by a peer.
 //! - [`storage`]: objects in bounded memory, on disk when it is full, and over restarts on request.
 //! - [`server`]: clients, over a Unix socket and TCP.
+//! - [`relay`]: where endpoints meet that cannot reach each other.
+//! - [`status`]: what it tells of itself, to the command and over HTTP by [`web`]; [`latency`]: how long requests take.
 //! - [`body`]: the bytes of an object on their way; [`frames`]: how they go over sockets and streams.
 
 pub mod body;
@@ -13,8 +15,11 @@ pub mod config;
 pub mod daemon;
 pub mod directory;
 pub mod frames;
+pub mod latency;
 pub mod lock;
+pub mod relay;
 pub mod server;
 pub mod service;
 pub mod status;
 pub mod storage;
+pub mod web;

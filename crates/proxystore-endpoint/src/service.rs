@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::config::Access;
+use crate::latency::Kind;
 use crate::status::{Counters, Status};
 use crate::storage::{Storage, Wanted};
 
@@ -60,8 +61,11 @@ pub struct Service {
 impl Service {
     /// Answers a request; errors become answers. `body` is what came with the request.
     pub async fn answer(&self, asker: Asker, request: Request, body: Body) -> Reply {
+        let (kind, begun) = (Kind::of(&request), Instant::now());
+        let result = self.try_answer(asker, request, body).await;
         self.counters.requests.add(1);
-        match self.try_answer(asker, request, body).await {
+        self.counters.latencies.record(kind, begun.elapsed());
+        match result {
             Ok(reply) => reply,
             Err(error) => {
                 self.counters.failures.add(1);
