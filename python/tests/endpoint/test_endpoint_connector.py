@@ -6,7 +6,6 @@ import pickle
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from endpoint_daemon import Endpoint
@@ -23,13 +22,6 @@ from proxystore_rs.exceptions import (
     StoreClosedError,
 )
 from proxystore_rs.store.config import ConnectorConfig
-
-
-@pytest.fixture
-def site(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    """An endpoint that runs, at the home of this process."""
-    monkeypatch.setenv("PROXYSTORE_HOME", str(endpoint.home))
-    return endpoint
 
 
 def test_an_endpoint_goes_by_name_uuid_and_id(site: Endpoint) -> None:
