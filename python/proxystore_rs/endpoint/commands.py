@@ -12,11 +12,12 @@ import logging
 import os
 
 from proxystore_rs.endpoint import _cards
-from proxystore_rs.endpoint._binary import run
+from proxystore_rs.endpoint._binary import binary, run
 from proxystore_rs.endpoint.config import ENDPOINT_CONFIG_FILE
 
 __all__ = [
     "EndpointStatus",
+    "binary",
     "configure_endpoint",
     "get_status",
     "list_endpoints",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0
 """Seconds; longer than a daemon takes to start or stop, on a busy machine too."""
 
