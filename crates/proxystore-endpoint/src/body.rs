@@ -66,6 +66,14 @@ impl Body {
         matches!(self.pieces, Pieces::Held(_))
     }
 
+    /// The same bytes once more, where they are in memory.
+    pub fn again(&self) -> Option<Self> {
+        match &self.pieces {
+            Pieces::Held(pieces) => Some(Self::held(pieces.clone())),
+            Pieces::Coming(_) => None,
+        }
+    }
+
     /// The next piece; `None` after the last.
     pub async fn next(&mut self) -> Option<Result<Bytes>> {
         if self.left == 0 {

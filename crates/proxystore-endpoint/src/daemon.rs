@@ -14,6 +14,7 @@ use tracing::info;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::lock::{Lock, host_name};
+use crate::peer::{Bounds, Peers};
 use crate::server::{Door, Listeners, serve};
 use crate::service::Service;
 use crate::status::Counters;
@@ -38,15 +39,22 @@ pub async fn run(
     let _lock = Lock::take(directory)?;
     let secret = directory.identity()?;
     let id = EndpointId::from_bytes(*secret.public().as_bytes());
+    let counters = Arc::new(Counters::default());
     let session = format!("endpoint-{}", id.short());
     let storage =
         Storage::open(&config.storage, &directory.objects(), Some(session.as_str())).await?;
     let shared = storage.session().map(|session| format!("shm://{session}"));
+    let peers = if config.peers.enabled {
+        Some(Peers::start(secret, &config, Arc::clone(&counters), Bounds::default()).await?)
+    } else {
+        None
+    };
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
         storage: Arc::new(storage),
-        counters: Arc::new(Counters::default()),
+        peers: peers.clone(),
+        counters,
         stop: stop.clone(),
         started: Instant::now(),
     });
@@ -81,12 +89,17 @@ pub async fn run(
     directory.write_card(&card)?;
     info!(name = config.name, %id, "the endpoint runs");
     ready(&card);
+    let serving = peers.clone().map(|peers| tokio::spawn(peers.serve(Arc::clone(&service))));
     let web_ends = CancellationToken::new();
     let web = web.map(|web| {
         let site = Site { service: Arc::clone(&service), names: [host_name()].into() };
         tokio::spawn(web.serve(site, web_ends.clone()))
     });
     serve(listeners, Arc::clone(&service), Arc::new(door)).await;
+    if let (Some(peers), Some(serving)) = (peers, serving) {
+        peers.shutdown().await;
+        let _ = serving.await; // it says nothing
+    }
     let closed = service.storage.close().await;
     web_ends.cancel(); // it says until now that the endpoint is stopping
     if let Some(web) = web {

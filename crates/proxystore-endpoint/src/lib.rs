@@ -5,6 +5,7 @@
 //! - [`daemon`]: starts everything and stops it again.
 //! - [`service`]: answers one request, whoever asks, here or by a peer.
 //! - [`storage`]: objects in bounded memory, on disk when it is full, and over restarts on request.
+//! - [`peer`]: other endpoints.
 //! - [`server`]: clients, over a Unix socket and TCP.
 //! - [`relay`]: where endpoints meet that cannot reach each other.
 //! - [`status`]: what it tells of itself, to the command and over HTTP by [`web`]; [`latency`]: how long requests take.
@@ -17,6 +18,7 @@ pub mod directory;
 pub mod frames;
 pub mod latency;
 pub mod lock;
+pub mod peer;
 pub mod relay;
 pub mod server;
 pub mod service;

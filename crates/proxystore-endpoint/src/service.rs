@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::Body;
 use crate::config::Access;
 use crate::latency::Kind;
+use crate::peer::Peers;
 use crate::status::{Counters, Status};
 use crate::storage::{Storage, Wanted};
 
@@ -50,6 +51,8 @@ pub struct Service {
     pub name: String,
     /// Its objects.
     pub storage: Arc<Storage>,
+    /// Other endpoints, if it has to do with any.
+    pub peers: Option<Arc<Peers>>,
     /// What it counts.
     pub counters: Arc<Counters>,
     /// Cancelled when it is to stop.
@@ -83,11 +86,22 @@ impl Service {
     }
 
     async fn ask_peer(&self, asker: Asker, request: Request, body: Body) -> Result<Reply> {
-        let _ = (asker, body);
-        let endpoint = request.endpoint().map(EndpointId::short).unwrap_or_default();
-        Err(Error::new(ErrorKind::Unsupported, "ask a peer", "this endpoint has no peers")
-            .with("peer", endpoint)
-            .with_hint("enable [peers] in its config.toml"))
+        if matches!(asker, Asker::Peer(_)) {
+            return Err(Error::new(
+                ErrorKind::Permission,
+                "answer a peer",
+                "the object is not here",
+            )
+            .with("asked", self.id)
+            .with_hint("ask the endpoint that keeps it: peers do not pass requests on"));
+        }
+        match &self.peers {
+            Some(peers) => peers.answer(request, body).await,
+            None => {
+                Err(Error::new(ErrorKind::Unsupported, "ask a peer", "this endpoint has no peers")
+                    .with_hint("set `enabled` in section [peers] of its config.toml"))
+            }
+        }
     }
 
     async fn answer_here(&self, request: Request, body: Body) -> Result<Reply> {
@@ -135,7 +149,12 @@ impl Service {
                 self.storage.clear(&prefix).await?;
                 Answer::Done.into()
             }
-            Request::Hint(..) => Answer::Done.into(),
+            Request::Hint(endpoint, relay) => {
+                if let Some(peers) = &self.peers {
+                    peers.hint(endpoint, &relay)?;
+                }
+                Answer::Done.into()
+            }
             Request::Ping(_) => {
                 Answer::Pong(Pong { path: "local".into(), ..Pong::default() }).into()
             }
@@ -160,6 +179,7 @@ impl Service {
     /// The whole picture.
     pub fn status(&self) -> Status {
         let counters = &self.counters;
+        let (relay, peers) = self.peers.as_ref().map(|peers| peers.status()).unwrap_or_default();
         Status {
             name: self.name.clone(),
             id: self.id.to_string(),
@@ -176,8 +196,8 @@ impl Service {
             peer_bytes_in: counters.peer_bytes_in.get(),
             peer_bytes_out: counters.peer_bytes_out.get(),
             refused_peers: counters.refused_peers.get(),
-            relay: None,
-            peers: Vec::new(),
+            relay,
+            peers,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The integration tests of endpoints: one binary, one module per topic.
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer to a surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
 mod exposition;
+mod peers;
 mod relay;
 mod running;
+mod sites;
 mod web;

@@ -1,0 +1,97 @@
+//! Where endpoints are reached.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use iroh::{EndpointAddr, PublicKey, RelayUrl, TransportAddr};
+use proxystore::wire::EndpointId;
+use proxystore::{Error, ErrorKind, Result};
+
+use crate::config::Config;
+
+/// How many hints of clients are remembered.
+const HINTS: usize = 4096;
+
+/// Addresses and relays of endpoints, from the configuration and from clients.
+#[derive(Debug)]
+pub(super) struct Book {
+    own_relay: Option<RelayUrl>,
+    configured: HashMap<EndpointId, (Option<RelayUrl>, Vec<String>)>,
+    hints: Mutex<HashMap<EndpointId, RelayUrl>>,
+}
+
+impl Book {
+    /// As the configuration says.
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let mut configured = HashMap::new();
+        for peer in &config.peers.allow {
+            let id = peer.id.parse::<EndpointId>()?;
+            configured.insert(id, (relay_url(&peer.relay)?, peer.addresses.clone()));
+        }
+        Ok(Self { own_relay: relay_url(&config.relay.url)?, configured, hints: Mutex::default() })
+    }
+
+    /// Remembers by which relay an endpoint may be reached. Clients know it from keys.
+    pub(super) fn hint(&self, peer: EndpointId, relay: &str) -> Result<()> {
+        let Some(relay) = relay_url(relay)? else { return Ok(()) };
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        if hints.len() >= HINTS && !hints.contains_key(&peer) {
+            hints.clear(); // who still needs one gives it again
+        }
+        hints.insert(peer, relay);
+        Ok(())
+    }
+
+    /// All ways to an endpoint that are known. Names of hosts are looked up.
+    pub(super) async fn ways(&self, peer: &EndpointId) -> Result<EndpointAddr> {
+        let key = PublicKey::from_bytes(peer.as_bytes()).map_err(|source| {
+            Error::new(ErrorKind::Config, "reach a peer", "its id is no public key")
+                .with("peer", peer)
+                .with_source(source)
+        })?;
+        let mut addresses: Vec<TransportAddr> = Vec::new();
+        let mut relay = None;
+        if let Some((configured, hosts)) = self.configured.get(peer) {
+            relay.clone_from(configured);
+            for host in hosts {
+                addresses.extend(lookup(host).await.into_iter().map(TransportAddr::Ip));
+            }
+        }
+        let hinted =
+            || self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned();
+        let relay = relay.or_else(hinted).or_else(|| self.own_relay.clone());
+        addresses.extend(relay.map(TransportAddr::Relay));
+        if addresses.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "reach a peer", "no way to it is known")
+                .with("peer", peer)
+                .with_hint(
+                    "set `url` in section [relay], or `relay` or `addresses` of this peer in [[peers.allow]]",
+                ));
+        }
+        Ok(EndpointAddr::from_parts(key, addresses))
+    }
+}
+
+async fn lookup(host: &str) -> Vec<SocketAddr> {
+    match tokio::net::lookup_host(host).await {
+        Ok(found) => found.collect(),
+        Err(error) => {
+            tracing::warn!(host, %error, "an address of a peer cannot be found");
+            Vec::new()
+        }
+    }
+}
+
+/// The relay of a text; `None` for an empty one.
+pub(super) fn relay_url(text: &str) -> Result<Option<RelayUrl>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|source| {
+        Error::new(ErrorKind::Config, "reach a relay", "its URL is none")
+            .with("url", format_args!("{text:?}"))
+            .with_source(source)
+            .with_hint("write https://HOST:PORT")
+    })
+}

@@ -1,0 +1,148 @@
+//! Other endpoints: who is admitted, how they are reached, and what is asked of them.
+//!
+//! - `network`, `certificate`: QUIC and the relay. `book`: where endpoints are. `admission`: who is a peer.
+//! - `dial`, `link`: connections, and requests over them. `serve`: the other direction.
+//! - `ask`: what clients of this site want of a peer, kind by kind.
+//! - `status`: how it all looks.
+
+mod admission;
+mod ask;
+mod book;
+mod certificate;
+mod dial;
+mod link;
+mod network;
+mod serve;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use iroh::{Endpoint, SecretKey};
+use proxystore::Result;
+use proxystore::wire::EndpointId;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::status::Counters;
+use admission::{Admission, code};
+use book::Book;
+use dial::Slots;
+use link::Link;
+use status::Paths;
+
+/// How many may connect at once without having said who they are.
+const STRANGERS: usize = 64;
+/// How many long bodies may go to peers, or come from them, at once.
+const TRANSFERS: usize = 128;
+
+/// How long things take at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// To reach a peer, and to greet it.
+    pub dial: Duration,
+    /// For a peer to answer, and to go on in the middle of something.
+    pub patience: Duration,
+    /// For a peer to come back in the middle of an object.
+    pub resume: Duration,
+    /// For a connection to be of no use before it is closed.
+    pub idle: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(10),
+            patience: Duration::from_secs(30),
+            resume: Duration::from_secs(30),
+            idle: Duration::from_mins(5),
+        }
+    }
+}
+
+/// The exchange with other endpoints.
+#[derive(Debug)]
+pub struct Peers {
+    id: EndpointId,
+    network: Endpoint,
+    relay: Option<String>,
+    admission: Admission,
+    book: Book,
+    slots: Slots,
+    paths: Paths,
+    bounds: Bounds,
+    counters: Arc<Counters>,
+    strangers: Arc<Semaphore>,
+    transfers: Semaphore,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Connections that were made here, for who serves them.
+    dialled: mpsc::Sender<Arc<Link>>,
+    dialled_here: Mutex<Option<mpsc::Receiver<Arc<Link>>>>,
+}
+
+impl Peers {
+    /// Opens the network. Peers can be asked from now on; they are answered by [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// When the configuration makes no sense, and when the port cannot be had.
+    pub async fn start(
+        secret: SecretKey,
+        config: &Config,
+        counters: Arc<Counters>,
+        bounds: Bounds,
+    ) -> Result<Arc<Self>> {
+        let id = EndpointId::from_bytes(*secret.public().as_bytes());
+        let admission = Admission::new(&config.peers)?;
+        let book = Book::new(config)?;
+        let (dialled, dialled_here) = mpsc::channel(16);
+        Ok(Arc::new(Self {
+            id,
+            network: network::open(secret, config).await?,
+            relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
+            admission,
+            book,
+            slots: Slots::default(),
+            paths: Paths::default(),
+            bounds,
+            counters,
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            transfers: Semaphore::new(TRANSFERS),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            dialled,
+            dialled_here: Mutex::new(Some(dialled_here)),
+        }))
+    }
+
+    /// Where this endpoint is reached without a relay, as far as this host knows.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.network.bound_sockets()
+    }
+
+    /// Remembers by which relay an endpoint may be reached.
+    ///
+    /// # Errors
+    /// When that is no URL.
+    pub fn hint(&self, peer: EndpointId, relay: &str) -> Result<()> {
+        self.book.hint(peer, relay)
+    }
+
+    /// Lets go of all peers, within a few seconds.
+    pub async fn shutdown(&self) {
+        const GOODBYE: Duration = Duration::from_secs(3);
+        self.stop.cancel();
+        for (_, slot) in self.slots.all() {
+            if let Some(link) = slot.link() {
+                link.close(code::STOPPING, "the endpoint is stopping");
+            }
+        }
+        let _ = timeout(GOODBYE, self.network.close()).await; // those who did not hear it notice in seconds
+        self.tasks.close();
+        let _ = timeout(GOODBYE, self.tasks.wait()).await;
+    }
+}
