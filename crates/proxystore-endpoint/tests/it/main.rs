@@ -6,4 +6,5 @@ mod peers;
 mod relay;
 mod running;
 mod sites;
+mod storage;
 mod web;
