@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
 mod exposition;
+mod hostile;
 mod peers;
 mod relay;
 mod running;
 mod sites;
 mod storage;
 mod web;
+mod transfers;
