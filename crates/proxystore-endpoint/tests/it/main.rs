@@ -1,6 +1,7 @@
 //! The integration tests of endpoints: one binary, one module per topic.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
+mod connector;
 mod exposition;
 mod hostile;
 mod peers;
