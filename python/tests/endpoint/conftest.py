@@ -36,3 +36,10 @@ def make_endpoint(endpoint_binary: Path, tmp_path: Path) -> Iterator[Callable[..
 def endpoint(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
     """An endpoint that runs."""
     return make_endpoint()
+
+
+@pytest.fixture
+def site(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """An endpoint that runs, at the home of this process."""
+    monkeypatch.setenv("PROXYSTORE_HOME", str(endpoint.home))
+    return endpoint

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from raw_client import RawClient
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0
 """Seconds; longer than a daemon takes to start or stop, on a busy machine too."""
 
