@@ -1,9 +1,13 @@
 //! The integration tests of endpoints: one binary, one module per topic.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
+mod connector;
 mod exposition;
+mod hostile;
 mod peers;
 mod relay;
 mod running;
 mod sites;
+mod storage;
 mod web;
+mod transfers;
