@@ -126,13 +126,10 @@ fn run(directory: &Directory, ready: impl FnOnce()) -> Result<ExitCode> {
         }
     });
     runtime.shutdown_background();
-    match done {
-        Some(done) => done.map(|()| ExitCode::SUCCESS),
-        None => {
-            warn!("stopped at once");
-            Ok(ExitCode::FAILURE)
-        }
+    if done.is_none() {
+        warn!("stopped at once");
     }
+    done.map_or(Ok(ExitCode::FAILURE), |done| done.map(|()| ExitCode::SUCCESS))
 }
 
 /// Stops at the first signal; is done at the second.

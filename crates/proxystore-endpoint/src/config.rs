@@ -217,7 +217,7 @@ mod address {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| {
+        text.parse().map(Some).map_err(|_not_an_address| {
             D::Error::custom(format!(
                 "{text:?} is no address; write \"127.0.0.1:8080\", or \"\" for none"
             ))

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from endpoint_daemon import Endpoint, build
+from daemons import Endpoint, program
 
 
 @pytest.fixture(scope="session")
 def endpoint_binary() -> Path:
     """The command `proxystore` of this repository."""
-    return build()
+    return program()
 
 
 @pytest.fixture
-def make_endpoint(endpoint_binary: Path, tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
-    """A function `(name, *options of configure)` that starts endpoints of one home."""
+def make_endpoint(
+    endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Endpoint]]:
+    """A function `(name, **sections of config.toml)` that starts endpoints, each in a home of its own."""
     made: list[Endpoint] = []
-    home = tmp_path / "home"
-    home.mkdir()
 
-    def make(name: str = "site-a", *options: str) -> Endpoint:
-        made.append(Endpoint(endpoint_binary, home, name, *options))
-        made[-1].start()
-        return made[-1]
+    def make(name: str = "site-a", **sections: Any) -> Endpoint:
+        made.append(Endpoint(tmp_path_factory.mktemp("home"), name, **sections))
+        return made[-1].start()
 
     yield make
     for endpoint in made:
