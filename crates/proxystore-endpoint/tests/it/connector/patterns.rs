@@ -71,7 +71,9 @@ fn views_read_no_more_than_they_show() {
         let before = counts().bytes_got;
         let row = view.array::<u32>().unwrap().row(7).unwrap();
         assert_eq!(row[..3], [7000, 7001, 7002]);
-        assert!(counts().bytes_got - before < 100_000);
+        // A chunk of the four megabytes, with its checksum.
+        let read = counts().bytes_got - before;
+        assert!(read < 2_000_000, "{read}");
         store.close(true).unwrap();
     }
 }
