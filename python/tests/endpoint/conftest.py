@@ -20,11 +20,14 @@ def endpoint_binary() -> Path:
 def make_endpoint(
     endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Endpoint]]:
-    """A function `(name, **sections of config.toml)` that starts endpoints, each in a home of its own."""
+    """A function `(name, **sections of config.toml)` that starts endpoints.
+
+    Each has a home of its own, unless `home` says where it is.
+    """
     made: list[Endpoint] = []
 
-    def make(name: str = "site-a", **sections: Any) -> Endpoint:
-        made.append(Endpoint(tmp_path_factory.mktemp("home"), name, **sections))
+    def make(name: str = "site-a", *, home: Path | None = None, **sections: Any) -> Endpoint:
+        made.append(Endpoint(home or tmp_path_factory.mktemp("home"), name, **sections))
         return made[-1].start()
 
     yield make
@@ -36,3 +39,16 @@ def make_endpoint(
 def endpoint(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
     """An endpoint that runs."""
     return make_endpoint()
+
+
+@pytest.fixture
+def site(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """An endpoint that runs, at the home of this process."""
+    monkeypatch.setenv("PROXYSTORE_HOME", str(endpoint.home))
+    return endpoint
+
+@pytest.fixture
+def site(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """An endpoint that runs, at the home of this process."""
+    monkeypatch.setenv("PROXYSTORE_HOME", str(endpoint.home))
+    return endpoint

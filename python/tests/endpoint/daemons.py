@@ -101,8 +101,7 @@ class Endpoint:
         self._run = run
         self._daemon: Process | None = None
         self.id = self.command("configure", name).strip()
-        (card,) = home.rglob("address.toml")
-        self.directory = card.parent
+        self.directory = home / name
         # Nothing on fixed ports, and what the test does not ask for is quick.
         self.sections: dict[str, dict[str, Any]] = {"web": {"address": ""}}
         self.configure(**sections)
@@ -131,7 +130,7 @@ class Endpoint:
         """Start the daemon, and wait until clients can connect."""
         assert self._daemon is None
         words = ("--home", self.home, "endpoint", "start", self.name, "--no-detach")
-        self._daemon = Process(self._run(program(), *words), self.home / "log.txt")
+        self._daemon = Process(self._run(program(), *words), self.home / f"{self.name}.log")
         self._daemon.wait_until(self._answers, "it does not answer")
         return self
 
@@ -175,7 +174,7 @@ class Endpoint:
 
     def log(self) -> str:
         """What it logged so far."""
-        return (self.home / "log.txt").read_text()
+        return (self.home / f"{self.name}.log").read_text()
 
     def status(self) -> dict[str, Any]:
         """The whole picture, as it tells it."""
