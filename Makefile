@@ -82,7 +82,7 @@ fuzz: ## what reads foreign bytes, under libFuzzer (needs a C++ compiler; minute
 
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)
-	@for topic in $(filter-out %/harness.py %/engines.py,$(wildcard bench/python/*.py)); do \
+	@for topic in $(filter-out %/harness.py %/engines.py %/servers.py,$(wildcard bench/python/*.py)); do \
 		$(BIN)/python $$topic || exit 1; \
 	done
 

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import harness
+import servers
 from harness import Report, Side, Worker, ratio_text, size_text, time_text
 from small_objects import STEPS, Library
 
@@ -101,36 +96,10 @@ SIDES = {
 }
 
 
-@contextmanager
-def server() -> Iterator[int]:
-    """A server without persistence; its port."""
-    if shutil.which("redis-server") is None:
-        sys.exit("There is no 'redis-server' here; scripts/servers says how to get it.")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["redis-server", "--dir", folder, "--port", str(port), "--bind", "127.0.0.1"]
-        command += ["--save", "", "--appendonly", "no"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            while process.poll() is None:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.01)
-            else:
-                sys.exit(f"redis-server ended with status {process.returncode}.")
-            yield port
-        finally:
-            process.kill()
-            process.wait()
-
-
 def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
     report = Report("redis_objects", "Objects over Redis", options)
     report.versions(workers)
-    with server() as port:
+    with servers.redis() as port:
         for worker in workers.values():
             worker.call("connect", port=port)
         small(report, workers, options)

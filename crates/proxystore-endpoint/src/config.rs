@@ -1,9 +1,15 @@
 //! What an endpoint is told in its `config.toml`. Every field has a default.
 
+mod overrides;
+mod template;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use overrides::overridden;
+pub use template::template;
 
 /// A whole `config.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -178,13 +184,44 @@ impl Default for Relay {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Web {
-    /// Where metrics, health and the page are served; none for nowhere. Keep it local: there is no password.
+    /// Where metrics, health and the page are served; none (`""`) for nowhere. Keep it local: there is no
+    /// password.
+    #[serde(with = "address")]
     pub address: Option<SocketAddr>,
 }
 
 impl Default for Web {
     fn default() -> Self {
         Self { address: Some(SocketAddr::from(([127, 0, 0, 1], 0))) }
+    }
+}
+
+mod address {
+    use std::net::SocketAddr;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "as serde calls it")]
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        out: S,
+    ) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&address.map(|address| address.to_string()).unwrap_or_default())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        input: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(input)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is no address; write \"127.0.0.1:8080\", or \"\" for none"
+            ))
+        })
     }
 }
 
@@ -248,11 +285,11 @@ pub mod size {
     }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-    pub(super) fn serialize<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &u64, out: S) -> Result<S::Ok, S::Error> {
         out.serialize_str(&format(*bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Size {

@@ -1,27 +1,25 @@
 //! Starts an endpoint, and stops it again.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proxystore::connectors::endpoint::home::Card;
 use proxystore::wire::{EndpointId, Welcome};
 use proxystore::{Error, ErrorKind, Result};
-use rustix::fs::FlockOperation;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::lock::{Lock, host_name};
 use crate::peer::{Bounds, Peers};
 use crate::server::{Door, Listeners, serve};
 use crate::service::Service;
 use crate::status::Counters;
 use crate::storage::Storage;
+use crate::web::{Site, Web};
 
 const START: &str = "start an endpoint";
 
@@ -42,6 +40,10 @@ pub async fn run(
     let secret = directory.identity()?;
     let id = EndpointId::from_bytes(*secret.public().as_bytes());
     let counters = Arc::new(Counters::default());
+    let session = format!("endpoint-{}", id.short());
+    let storage =
+        Storage::open(&config.storage, &directory.objects(), Some(session.as_str())).await?;
+    let shared = storage.session().map(|session| format!("shm://{session}"));
     let peers = if config.peers.enabled {
         Some(Peers::start(secret, &config, Arc::clone(&counters), Bounds::default()).await?)
     } else {
@@ -50,13 +52,17 @@ pub async fn run(
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
-        storage: Arc::new(Storage::default()),
+        storage: Arc::new(storage),
         peers: peers.clone(),
         counters,
         stop: stop.clone(),
         started: Instant::now(),
     });
     let listeners = Listeners::open(&directory.socket(), tcp_address(&config)?).await?;
+    let web = match config.web.address {
+        Some(address) => Some(Web::open(address).await?),
+        None => None,
+    };
     let card = Card {
         name: config.name.clone(),
         id: id.to_string(),
@@ -65,14 +71,14 @@ pub async fn run(
         socket: Some(directory.socket()),
         tcp: listeners.tcp_address().map(|address| address.to_string()),
         relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
-        web: None,
+        web: web.as_ref().map(|web| web.address().to_string()),
     };
     let door = Door {
         token: directory.token()?,
         welcome: Welcome {
             name: config.name.clone(),
             relay: card.relay.clone(),
-            shared: None,
+            shared,
             shared_from: config.storage.shared_from,
             max_object: config.storage.max_object,
         },
@@ -84,12 +90,22 @@ pub async fn run(
     info!(name = config.name, %id, "the endpoint runs");
     ready(&card);
     let serving = peers.clone().map(|peers| tokio::spawn(peers.serve(Arc::clone(&service))));
+    let web_ends = CancellationToken::new();
+    let web = web.map(|web| {
+        let site = Site { service: Arc::clone(&service), names: [host_name()].into() };
+        tokio::spawn(web.serve(site, web_ends.clone()))
+    });
     serve(listeners, Arc::clone(&service), Arc::new(door)).await;
     if let (Some(peers), Some(serving)) = (peers, serving) {
         peers.shutdown().await;
         let _ = serving.await; // it says nothing
     }
-    service.storage.close().await?;
+    let closed = service.storage.close().await;
+    web_ends.cancel(); // it says until now that the endpoint is stopping
+    if let Some(web) = web {
+        let _ = web.await; // a panic in it is in the log
+    }
+    closed?;
     directory.write_card(&Card { host: None, socket: None, tcp: None, web: None, ..card })?;
     info!("the endpoint stopped");
     Ok(())
@@ -111,45 +127,4 @@ fn tcp_address(config: &Config) -> Result<Option<SocketAddr>> {
     let mut found =
         (host.as_str(), port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
     found.next().map(Some).ok_or_else(|| failed("it has no address".into()))
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// The right to run an endpoint: a lock on its file of the process, which dies with the process.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Lock {
-    fn take(directory: &Directory) -> Result<Self> {
-        let path = directory.pid_file();
-        let failed = |error| Error::io(START, error).with("file", path.display());
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder); // for the message alone
-            return Err(Error::new(ErrorKind::Config, START, "it runs already")
-                .with("process", holder.trim().replace('\n', " on "))
-                .with("directory", directory.path().display())
-                .with_hint("stop it first: `proxystore endpoint stop`"));
-        }
-        file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-        writeln!(file, "{}\n{}", std::process::id(), host_name()).map_err(failed)?;
-        Ok(Self(file))
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = self.0.set_len(0); // nobody runs: the lock would say so too
-    }
 }

@@ -23,7 +23,7 @@ use proxystore::wire::EndpointId;
 use proxystore::wire::greeting::Token;
 use proxystore::{Error, ErrorKind, Result};
 
-use crate::config::Config;
+use crate::config::{Config, overridden};
 
 const CREATE: &str = "configure an endpoint";
 const READ: &str = "read an endpoint's files";
@@ -36,6 +36,20 @@ impl Directory {
     /// The directory at a path, which need not exist.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
+    }
+
+    /// The directory of the endpoint of a name, below the home of the project. It need not exist.
+    ///
+    /// # Errors
+    /// When this is no name: letters, digits, dashes and underscores make one.
+    pub fn named(home: &Path, name: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+            return Err(Error::new(ErrorKind::Config, "name an endpoint", "this is no name")
+                .with("name", format_args!("{name:?}"))
+                .with_hint("use up to 64 letters, digits, dashes and underscores"));
+        }
+        Ok(Self(home.join(name)))
     }
 
     /// Its path.
@@ -66,6 +80,11 @@ impl Directory {
     /// `socket`.
     pub fn socket(&self) -> PathBuf {
         self.0.join("socket")
+    }
+
+    /// `objects`.
+    pub fn objects(&self) -> PathBuf {
+        self.0.join("objects")
     }
 
     /// Makes the directory with a new identity and token, and `config` as its text.
@@ -102,21 +121,22 @@ impl Directory {
         Ok(card)
     }
 
-    /// What the endpoint is told.
+    /// What the endpoint is told: by its file, and by the environment over it (see [`overridden`]).
     ///
     /// # Errors
-    /// When the file cannot be read, or says something that has no meaning.
+    /// When the file cannot be read, or it or the environment says something that has no meaning.
     pub fn config(&self) -> Result<Config> {
         let path = self.config_file();
         let text = fs::read_to_string(&path)
             .map_err(|error| Error::io(READ, error).with("file", path.display()))?;
-        toml::from_str(&text).map_err(|source| {
+        let config = toml::from_str(&text).map_err(|source| {
             Error::new(ErrorKind::Config, READ, source.to_string().trim().to_owned())
                 .with("file", path.display())
                 .with_hint(
                     "correct the line, or compare with `proxystore endpoint configure --help`",
                 )
-        })
+        })?;
+        overridden(config, std::env::vars_os())
     }
 
     /// Its secret key.
@@ -169,7 +189,7 @@ impl Directory {
 }
 
 /// Replaces a file that only its user reads, in one step.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary); // of one who was killed while writing it
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;

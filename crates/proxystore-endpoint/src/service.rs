@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::config::Access;
+use crate::latency::Kind;
 use crate::peer::Peers;
 use crate::status::{Counters, Status};
 use crate::storage::{Storage, Wanted};
@@ -63,8 +64,11 @@ pub struct Service {
 impl Service {
     /// Answers a request; errors become answers. `body` is what came with the request.
     pub async fn answer(&self, asker: Asker, request: Request, body: Body) -> Reply {
+        let (kind, begun) = (Kind::of(&request), Instant::now());
+        let result = self.try_answer(asker, request, body).await;
         self.counters.requests.add(1);
-        match self.try_answer(asker, request, body).await {
+        self.counters.latencies.record(kind, begun.elapsed());
+        match result {
             Ok(reply) => reply,
             Err(error) => {
                 self.counters.failures.add(1);
@@ -91,12 +95,25 @@ impl Service {
             .with("asked", self.id)
             .with_hint("ask the endpoint that keeps it: peers do not pass requests on"));
         }
-        match &self.peers {
-            Some(peers) => peers.answer(request, body).await,
-            None => {
-                Err(Error::new(ErrorKind::Unsupported, "ask a peer", "this endpoint has no peers")
-                    .with_hint("set `enabled` in section [peers] of its config.toml"))
+        let Some(peers) = &self.peers else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "ask a peer",
+                "this endpoint has no peers",
+            )
+            .with_hint("set `enabled` in section [peers] of its config.toml"));
+        };
+        match request {
+            Request::Put { name, ttl, shared: Some(shared) } => {
+                let key = Key::new(shared.id, shared.generation, shared.size);
+                let body = self.storage.take_shared(key)?;
+                peers.answer(Request::Put { name, ttl, shared: None }, body).await
             }
+            Request::Wait(..) => tokio::select! {
+                reply = peers.answer(request, body) => reply,
+                () = self.stop.cancelled() => Err(stopping()),
+            },
+            request => peers.answer(request, body).await,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use crate::latency::Latencies;
 use crate::storage::Usage;
 
 /// A number that only grows, or that goes up and down.
@@ -49,6 +50,8 @@ pub struct Counters {
     pub peer_bytes_out: Count,
     /// Peers that were refused.
     pub refused_peers: Count,
+    /// How long requests took.
+    pub latencies: Latencies,
 }
 
 /// The whole picture, at one moment.

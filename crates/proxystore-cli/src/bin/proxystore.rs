@@ -1,3 +1,7 @@
-//! The command.
+//! The command `proxystore`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    proxystore_cli::run(std::env::args_os())
+}

@@ -1,31 +1,83 @@
-//! Objects of this endpoint.
+//! Objects of this endpoint: in memory within a bound, on disk when that is full, and over restarts on
+//! request.
+//!
+//! - `index`: what there is and where, under the one lock; `recent` and `waiters` are parts of it.
+//! - `room`: the bounds. Bytes are charged as they arrive, never by what somebody says will come.
+//! - `put` and `get`: the ways in and out; `spill`: from memory to disk, the least recently used first.
+//! - `disk` and `format`: files; `shared`: shared memory, which counts as memory.
+//! - `expiry` and `time`: when objects end.
+//!
+//! What takes memory, disk, a file or shared memory gives it back when it is dropped. So a put that fails, or
+//! whose caller is gone, leaves nothing behind.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+mod disk;
+mod expiry;
+mod format;
+mod get;
+mod index;
+mod put;
+mod recent;
+mod room;
+mod shared;
+mod spill;
+mod time;
+mod waiters;
+
+use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use proxystore::wire::{Shared, Stat};
 use proxystore::{Error, ErrorKind, Key, Result};
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
 
+use self::disk::{Disk, OnDisk};
+use self::index::{Index, Object, entry_bytes};
+use self::room::Room;
+use self::shared::Session;
+use self::time::End;
 use crate::body::Body;
+use crate::config;
+
+const OPEN: &str = "open the objects of an endpoint";
+const PUT: &str = "put object";
+const GET: &str = "get object";
+const EVICT: &str = "evict object";
+const EXPIRE: &str = "let an object expire";
+const WAIT: &str = "wait for object";
+
+/// Less memory than this is of no use: what is kept of each object counts too.
+const LEAST_MEMORY: u64 = 64 << 10;
+/// As many may wait at once.
+const MOST_WAITING: u64 = 1 << 16;
 
 /// The objects of an endpoint, under ids, each of one generation at a time.
-#[derive(Debug, Default)]
-pub struct Storage {
-    objects: Mutex<HashMap<String, Stored>>,
-    filled: Notify,
-}
+#[derive(Debug)]
+pub struct Storage(Arc<Inner>);
 
-#[derive(Debug, Clone)]
-struct Stored {
-    stat: Stat,
-    pieces: VecDeque<Bytes>,
+#[derive(Debug)]
+struct Inner {
+    settings: config::Storage,
+    index: Mutex<Index>,
+    memory: Arc<Room>,
+    room_on_disk: Arc<Room>,
+    disk: Arc<Disk>,
+    session: Option<Session>,
+    /// Held by who moves objects to disk, one at a time.
+    making_room: tokio::sync::Mutex<()>,
+    /// Held by who writes to disk when objects end, so that the last is right.
+    rewriting: tokio::sync::Mutex<()>,
+    /// An object ends earlier than any before.
+    earlier_end: Notify,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// An object that was found, or a part of it.
@@ -53,11 +105,11 @@ pub struct Wanted {
 pub struct Usage {
     /// How many objects there are.
     pub objects: u64,
-    /// Bytes of objects in memory.
+    /// Bytes in memory, those of objects and some hundred for each object that there is.
     pub memory: u64,
     /// How many bytes that may be.
     pub memory_limit: u64,
-    /// Bytes of objects on disk.
+    /// Bytes of objects on disk, and of the heads of their files.
     pub disk: u64,
     /// How many bytes that may be.
     pub disk_limit: u64,
@@ -66,11 +118,59 @@ pub struct Usage {
 }
 
 impl Storage {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Stored>> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Opens the storage of an endpoint, whose objects are on disk in `directory` unless its settings say
+    /// otherwise. `session` is the name of the session of shared memory that it has with its clients, if any.
+    /// Call it within a runtime.
+    ///
+    /// # Errors
+    /// When the directory or the session cannot be had, and for bounds that make no sense.
+    pub async fn open(
+        settings: &config::Storage,
+        directory: &Path,
+        session: Option<&str>,
+    ) -> Result<Self> {
+        if settings.memory < LEAST_MEMORY {
+            return Err(Error::new(ErrorKind::Config, OPEN, "there is too little memory")
+                .with("memory", settings.memory)
+                .with_hint("set `memory` in section [storage] to 64 KiB at least"));
+        }
+        let directory = if settings.dir.as_os_str().is_empty() { directory } else { &settings.dir };
+        let (directory, sync) = (directory.to_owned(), settings.sync);
+        let session = session.filter(|_| settings.shared_from > 0).map(str::to_owned);
+        let (disk, session, found) = blocking(OPEN, move || {
+            let (disk, found) = Disk::open(&directory, sync)?;
+            let session = session.as_deref().map(Session::open).transpose()?;
+            Ok((disk, session, found))
+        })
+        .await?;
+        let inner = Arc::new(Inner {
+            settings: settings.clone(),
+            index: Mutex::default(),
+            memory: Room::new(settings.memory),
+            room_on_disk: Room::new(settings.disk),
+            disk,
+            session,
+            making_room: tokio::sync::Mutex::default(),
+            rewriting: tokio::sync::Mutex::default(),
+            earlier_end: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        let storage = Self(inner);
+        storage.0.take_in(found);
+        storage.0.tasks.spawn(expiry::remove_expired(Arc::clone(&storage.0)));
+        Ok(storage)
+    }
+
+    /// The name of the session of shared memory, if there is one.
+    pub fn session(&self) -> Option<&str> {
+        self.0.session.as_ref().map(|session| session.name.as_str())
     }
 
     /// Stores a body as a generation of an object, in place of the one before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when neither memory nor disk has room; what is stored already stays.
     pub async fn put(
         &self,
         id: &str,
@@ -78,15 +178,11 @@ impl Storage {
         ttl: Option<Duration>,
         body: Body,
     ) -> Result<()> {
-        let _ = ttl;
-        let stat = Stat { generation, size: body.len(), hash: None };
-        let pieces = body.collect().await?;
-        self.lock().insert(id.to_owned(), Stored { stat, pieces });
-        self.filled.notify_waiters();
-        Ok(())
+        self.0.put(id, generation, ttl, body).await
     }
 
-    /// Takes over what a client put into shared memory, as [`put`](Self::put) does a body.
+    /// Takes over what a client put into shared memory, as [`put`](Self::put) does a body. It is freed when
+    /// that fails.
     pub async fn put_shared(
         &self,
         id: &str,
@@ -94,89 +190,249 @@ impl Storage {
         ttl: Option<Duration>,
         shared: Key,
     ) -> Result<()> {
-        let _ = (id, generation, ttl, shared);
-        Err(Error::new(ErrorKind::Unsupported, "put object", "there is no shared memory here"))
+        self.0.put_shared(id, generation, ttl, shared).await
     }
 
-    /// An object, or a part of it.
+    /// What a client put into shared memory for another endpoint. It is freed there once nobody reads it.
+    pub fn take_shared(&self, shared: Key) -> Result<Body> {
+        self.0.take_shared(shared)
+    }
+
+    /// An object, or a part of it. Who has got it reads on when it is replaced, evicted or expires.
     pub async fn get(&self, id: &str, generation: u64, wanted: &Wanted) -> Result<Option<Found>> {
-        let Some(stored) = self.find(id, generation) else { return Ok(None) };
-        let range = wanted.range.clone().unwrap_or(0..stored.stat.size);
-        if range.start > range.end || range.end > stored.stat.size {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "get part of an object",
-                "the range reaches past the end",
-            ));
-        }
-        let mut pieces = VecDeque::new();
-        let mut at = 0;
-        for piece in &stored.pieces {
-            let (start, end) = (at, at + piece.len() as u64);
-            let (from, to) = (range.start.clamp(start, end), range.end.clamp(start, end));
-            if from < to {
-                pieces.push_back(piece.slice((from - start) as usize..(to - start) as usize));
-            }
-            at = end;
-        }
-        Ok(Some(Found { stat: stored.stat, body: Body::held(pieces), shared: None }))
-    }
-
-    fn find(&self, id: &str, generation: u64) -> Option<Stored> {
-        self.lock().get(id).filter(|s| generation == 0 || s.stat.generation == generation).cloned()
+        self.0.get(id, generation, wanted).await
     }
 
     /// What there is to know of an object; with `hash`, its hash too, which may have to be computed.
     pub async fn stat(&self, id: &str, generation: u64, hash: bool) -> Result<Option<Stat>> {
-        let _ = hash;
-        Ok(self.find(id, generation).map(|stored| stored.stat))
+        if hash {
+            return self.0.hashed(id, generation).await;
+        }
+        let mut index = self.0.lock();
+        index.check_open("look for object")?;
+        Ok(index.find(id, generation).map(|object| object.stat))
     }
 
     /// Removes an object, if it is there and of this generation (0 for any).
     pub async fn evict(&self, id: &str, generation: u64) -> Result<()> {
-        let mut objects = self.lock();
-        if objects.get(id).is_some_and(|s| generation == 0 || s.stat.generation == generation) {
-            objects.remove(id);
-        }
-        Ok(())
+        let removed = {
+            let mut index = self.0.lock();
+            index.check_open(EVICT)?;
+            index.remove(id, generation)
+        };
+        self.0.discard(removed).await
     }
 
     /// Lets an object vanish `ttl` from now, or only when it is evicted.
     pub async fn expire(&self, id: &str, generation: u64, ttl: Option<Duration>) -> Result<()> {
-        let _ = (id, generation, ttl);
-        Ok(())
+        self.0.expire(id, generation, ttl.and_then(End::after)).await
     }
 
     /// Removes all objects whose ids begin so.
     pub async fn clear(&self, prefix: &str) -> Result<()> {
-        self.lock().retain(|id, _| !id.starts_with(prefix));
+        let ids = self.0.lock().beginning(prefix);
+        // In turns, so that others are not kept waiting.
+        for ids in ids.chunks(1024) {
+            let removed: Vec<_> = {
+                let mut index = self.0.lock();
+                index.check_open("evict objects")?;
+                ids.iter().filter_map(|id| index.remove(id, 0)).collect()
+            };
+            self.0.discard(removed).await?;
+        }
         Ok(())
     }
 
     /// Waits until an object is there, until `deadline` at the latest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Full`] when too many wait already, [`ErrorKind::Closed`] when the storage is closed.
     pub async fn wait(&self, id: &str, generation: u64, deadline: Instant) -> Result<Option<Stat>> {
+        let mut waiter = None;
         loop {
-            let filled = self.filled.notified();
-            tokio::pin!(filled);
-            filled.as_mut().enable();
-            if let Some(stored) = self.find(id, generation) {
-                return Ok(Some(stored.stat));
-            }
-            if tokio::time::timeout_at(deadline, filled).await.is_err() {
-                return Ok(None);
-            }
+            let filled = {
+                let mut index = self.0.lock();
+                index.check_open(WAIT)?;
+                if let Some(object) = index.find(id, generation) {
+                    return Ok(Some(object.stat));
+                }
+                if deadline <= Instant::now() {
+                    return Ok(None);
+                }
+                let Waiter { filled, .. } = match &mut waiter {
+                    Some(waiter) => waiter,
+                    none => none.insert(Waiter::enter(&self.0, &mut index, id)?),
+                };
+                let mut filled = Box::pin(Arc::clone(filled).notified_owned());
+                filled.as_mut().enable();
+                filled
+            };
+            // Once more when the time is up: it may have come at that moment.
+            let _ = tokio::time::timeout_at(deadline, filled).await;
         }
     }
 
     /// How much is stored.
     pub fn usage(&self) -> Usage {
-        let objects = self.lock();
-        Usage { objects: objects.len() as u64, ..Usage::default() }
+        let inner = &self.0;
+        let index = inner.lock();
+        Usage {
+            objects: index.len() as u64,
+            memory: inner.memory.used(),
+            memory_limit: inner.memory.limit(),
+            disk: inner.room_on_disk.used(),
+            disk_limit: inner.room_on_disk.limit(),
+            waiting: index.waiters.count(),
+        }
     }
 
-    /// Writes what is to outlive the daemon, and lets go of the rest.
+    /// Lets go of everything but what is to outlive the daemon, which is on disk already. Every later call
+    /// fails, and so do those who wait.
     pub async fn close(&self) -> Result<()> {
-        self.lock().clear();
-        Ok(())
+        let inner = &self.0;
+        inner.stop.cancel();
+        let objects = {
+            let mut index = inner.lock();
+            index.closed = true;
+            index.waiters.wake_all();
+            index.take_all()
+        };
+        inner.tasks.close();
+        inner.tasks.wait().await;
+        let closing = Arc::clone(inner);
+        blocking("close the objects of an endpoint", move || {
+            // The whole session at once; its objects need not be removed one by one then.
+            let closed = closing.session.as_ref().map_or(Ok(()), Session::close);
+            for object in objects {
+                if let Some(disk) = object.disk.as_ref().filter(|disk| disk.persists()) {
+                    disk.leave();
+                }
+            }
+            closed
+        })
+        .await
     }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what an earlier run left on disk, in the order in which it was put there.
+    fn take_in(&self, found: Vec<disk::Left>) {
+        let mut replaced = Vec::new();
+        let mut index = self.lock();
+        for disk::Left { number, head } in found {
+            index.skip_to(number);
+            // What is there is there, also if the bounds are lower now.
+            let charge = self.room_on_disk.insist(head.len() + head.size);
+            let entry = self.memory.insist(entry_bytes(&head.id));
+            let stat = Stat { generation: head.generation, size: head.size, hash: None };
+            let mut object = Object::new(number, stat, End::read(head.ends), entry);
+            object.disk = Some(Arc::new(OnDisk::found(&self.disk, number, charge)));
+            replaced.extend(index.insert(head.id.into(), object));
+        }
+        if index.len() > 0 {
+            info!(objects = index.len(), "objects of an earlier run are there again");
+        }
+        drop(index);
+        drop(replaced);
+    }
+
+    /// Removes the files of objects that were taken out, and all that they take.
+    async fn discard(&self, objects: impl IntoIterator<Item = Object>) -> Result<()> {
+        let on_disk: Vec<_> = objects.into_iter().filter(|object| object.disk.is_some()).collect();
+        if on_disk.is_empty() {
+            return Ok(());
+        }
+        blocking(EVICT, move || {
+            let mut first = None;
+            for object in &on_disk {
+                if let Some(Err(error)) = object.disk.as_ref().map(|disk| disk.remove()) {
+                    warn!(%error, "the file of an object cannot be removed");
+                    first.get_or_insert(error);
+                }
+            }
+            first.map_or(Ok(()), |error| Err(Error::io(EVICT, error)))
+        })
+        .await
+    }
+
+    fn admit(&self, size: u64) -> Result<()> {
+        let most = self.settings.max_object;
+        if most == 0 || size <= most {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, PUT, "it is longer than this endpoint takes")
+            .with("size", size)
+            .with("max_object", most)
+            .with_hint("store it in parts, or raise `max_object` in section [storage]"))
+    }
+
+    fn full(&self, size: u64) -> Error {
+        let of = |room: &Room| format!("{} of {}", room.used(), room.limit());
+        Error::new(ErrorKind::Full, PUT, "the endpoint has no room for it")
+            .with("size", size)
+            .with("memory", of(&self.memory))
+            .with("disk", of(&self.room_on_disk))
+            .with_hint(
+                "evict objects, give them a time to live, or raise `memory` or `disk` in section [storage]",
+            )
+    }
+
+    fn disk_error(&self, operation: &'static str, error: io::Error) -> Error {
+        let directory = self.disk.path().display().to_string();
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Error::new(ErrorKind::Corrupt, operation, "a file was cut short")
+                .with("directory", directory)
+                .with_source(error)
+                .with_hint("something altered the files of the endpoint; store the object again");
+        }
+        let error = Error::io(operation, error).with("directory", directory);
+        if error.kind() != ErrorKind::Full {
+            return error;
+        }
+        error.with_hint(
+            "free space there, or set `dir` in section [storage] to a directory with more of it",
+        )
+    }
+}
+
+/// A caller that waits, counted until this is dropped.
+struct Waiter<'a> {
+    inner: &'a Inner,
+    id: Arc<str>,
+    filled: Arc<Notify>,
+}
+
+impl<'a> Waiter<'a> {
+    fn enter(inner: &'a Inner, index: &mut Index, id: &str) -> Result<Self> {
+        if index.waiters.count() >= MOST_WAITING {
+            return Err(Error::new(ErrorKind::Full, WAIT, "too many wait already")
+                .with("waiting", MOST_WAITING)
+                .with_hint("try again later"));
+        }
+        let id: Arc<str> = id.into();
+        let filled = index.waiters.enter(&id);
+        Ok(Self { inner, id, filled })
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.inner.lock().waiters.leave(&self.id);
+    }
+}
+
+/// Does what blocks where that is allowed.
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|source| {
+        Error::new(ErrorKind::Io, operation, "a task of the endpoint failed")
+            .with_source(source)
+            .with_hint("its log says why")
+    })?
 }

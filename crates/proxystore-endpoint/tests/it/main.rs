@@ -1,7 +1,11 @@
-//! The daemon as a whole, in one test binary.
+//! The integration tests of endpoints: one binary, one module per topic.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
 
+mod exposition;
 mod hostile;
 mod peers;
+mod relay;
+mod running;
 mod sites;
 mod transfers;
+mod web;

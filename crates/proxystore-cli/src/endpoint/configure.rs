@@ -1,0 +1,176 @@
+//! `proxystore endpoint configure`: a new endpoint.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use proxystore::wire::greeting::Token;
+use proxystore::{Error, ErrorKind, Result};
+use proxystore_endpoint::config::{Config, size, template};
+use proxystore_endpoint::directory::Directory;
+use toml_edit::{DocumentMut, Value};
+
+use crate::output;
+
+const CONFIGURE: &str = "configure an endpoint";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Configure {
+    /// What it is called on this site: letters, digits, dashes and underscores
+    pub(crate) name: String,
+    /// Where clients on other hosts connect: `ip` (this host's address), `fqdn` (its name) or an
+    /// address; clients on this host need none
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) host: Option<String>,
+    /// The TCP port for clients on other hosts [default: any]
+    #[arg(long, requires = "host")]
+    pub(crate) port: Option<u16>,
+    /// The relay where its peers meet it, such as https://relay.example.org:8701
+    #[arg(long, value_name = "URL")]
+    pub(crate) relay: Option<String>,
+    /// What the relay asks for
+    #[arg(long, value_name = "TOKEN", requires = "relay")]
+    pub(crate) relay_token: Option<String>,
+    /// SHA-256 of the relay's certificate, which is then believed whoever signed it
+    #[arg(long, value_name = "SHA256", requires = "relay")]
+    pub(crate) relay_fingerprint: Option<String>,
+    /// File with the certificate authority of the relay [default: those of the system]
+    #[arg(long, value_name = "FILE", requires = "relay")]
+    pub(crate) relay_ca_file: Option<PathBuf>,
+    /// How much memory objects may take, such as "4 GB" [default: 1 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = a_size)]
+    pub(crate) memory: Option<String>,
+    /// How much disk objects may take that memory has no room for; 0 for none [default: 10 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = a_size)]
+    pub(crate) disk: Option<String>,
+    /// The longest object; 0 for any that fits [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = a_size)]
+    pub(crate) max_object: Option<String>,
+    /// Keep objects over restarts
+    #[arg(long, overrides_with = "no_persist")]
+    pub(crate) persist: bool,
+    /// Forget objects at restarts, which is the default
+    #[arg(long)]
+    pub(crate) no_persist: bool,
+    /// Be a store of this site alone
+    #[arg(long, conflicts_with_all = ["relay", "group_secret_file", "new_group_secret"])]
+    pub(crate) no_peers: bool,
+    /// The UDP port at which peers reach it [default: any]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) peer_port: Option<u16>,
+    /// File with a secret: whoever knows it is admitted as a peer, with full access
+    #[arg(long, value_name = "FILE", conflicts_with = "new_group_secret")]
+    pub(crate) group_secret_file: Option<PathBuf>,
+    /// Make such a secret, to be copied from config.toml to the other endpoints of the group
+    #[arg(long)]
+    pub(crate) new_group_secret: bool,
+    /// Where metrics, health and the page are served, ADDRESS:PORT; "" for nowhere
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) web: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  proxystore endpoint configure site-a
+  proxystore endpoint configure site-a --memory \"4 GB\" --disk \"200 GB\" --persist
+  proxystore endpoint configure site-a --relay https://relay.example.org:8701 --new-group-secret
+  proxystore endpoint configure login-node --host fqdn --port 8700
+
+Prints the id of the endpoint. Every other option is in its config.toml, explained there.";
+
+pub(crate) fn configure(home: &Path, args: &Configure) -> Result<ExitCode> {
+    let directory = Directory::named(home, &args.name)?;
+    let text = text(args)?;
+    let card = directory.create(&args.name, &text)?;
+    output::note(format!(
+        "Configured the endpoint {} in {}",
+        args.name,
+        directory.path().display()
+    ));
+    output::note(format!("Its options are in {}", directory.config_file().display()));
+    output::note(format!("Next: proxystore endpoint start {}", args.name));
+    if args.relay.is_some() || args.new_group_secret || args.group_secret_file.is_some() {
+        output::note(format!(
+            "Peers: they admit it with `proxystore endpoint trust NAME {}`",
+            card.id
+        ));
+    }
+    output::data(card.id);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The template with what was asked for. Nothing is written unless all of it has a meaning.
+fn text(args: &Configure) -> Result<String> {
+    let mut text: DocumentMut =
+        template(&args.name).parse().map_err(|source: toml_edit::TomlError| {
+            Error::new(ErrorKind::Config, CONFIGURE, "the template is damaged").with_source(source)
+        })?;
+    let mut set = |section: &str, option: &str, value: Value| {
+        text[section][option] = toml_edit::value(value);
+    };
+    let texts = [
+        ("clients", "host", &args.host),
+        ("relay", "url", &args.relay),
+        ("relay", "token", &args.relay_token),
+        ("relay", "fingerprint", &args.relay_fingerprint),
+        ("storage", "memory", &args.memory),
+        ("storage", "disk", &args.disk),
+        ("storage", "max_object", &args.max_object),
+        ("peers", "group_secret", &group_secret(args)?),
+        ("web", "address", &args.web),
+    ];
+    for (section, option, value) in texts {
+        if let Some(value) = value {
+            set(section, option, value.as_str().into());
+        }
+    }
+    if let Some(port) = args.port {
+        set("clients", "port", i64::from(port).into());
+    }
+    if let Some(port) = args.peer_port {
+        set("peers", "port", i64::from(port).into());
+    }
+    if let Some(file) = &args.relay_ca_file {
+        let file = std::path::absolute(file)
+            .map_err(|error| Error::io(CONFIGURE, error).with("file", file.display()))?;
+        set("relay", "ca_file", file.to_string_lossy().as_ref().into());
+    }
+    if args.persist {
+        set("storage", "persist", true.into());
+    }
+    if args.no_peers {
+        set("peers", "enabled", false.into());
+    }
+    let text = text.to_string();
+    let _: Config = toml_edit::de::from_str(&text).map_err(|source| {
+        Error::new(ErrorKind::Config, CONFIGURE, source.message().to_owned())
+            .with_hint("correct the option: `proxystore endpoint configure --help`")
+    })?;
+    Ok(text)
+}
+
+fn group_secret(args: &Configure) -> Result<Option<String>> {
+    if args.new_group_secret {
+        return Token::random().map(|token| Some(token.reveal()));
+    }
+    let Some(file) = &args.group_secret_file else { return Ok(None) };
+    let secret = fs::read_to_string(file)
+        .map_err(|error| Error::io(CONFIGURE, error).with("file", file.display()))?;
+    let secret = secret.trim();
+    if secret.len() < 16 {
+        return Err(Error::new(ErrorKind::Config, CONFIGURE, "the secret is too short")
+            .with("file", file.display())
+            .with_hint("make one of 16 characters at least: `openssl rand -hex 32`"));
+    }
+    Ok(Some(secret.to_owned()))
+}
+
+/// A size as config.toml takes it.
+fn a_size(text: &str) -> Result<String, String> {
+    match size::parse(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write a number of bytes, or \"64 MiB\", \"1.5 GB\"".into()),
+    }
+}

@@ -1,0 +1,141 @@
+//! Accepts connections, and takes them as far as the relay's protocol: TLS, one request, upgrade.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::service::{Service, service_fn};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use iroh_relay::KeyCache;
+use iroh_relay::http::RELAY_PROBE_PATH;
+use iroh_relay::server::http_server::{BytesBody, Handlers, HyperError, RelayServiceWithNotify};
+use iroh_relay::server::streams::MaybeTlsStream;
+use iroh_relay::server::{ClientRateLimit, Metrics, RelayService};
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::gate::{Gate, NUMBER, Place};
+
+/// How long a connection may take until it has proven which endpoint it is.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Public keys that are remembered as well formed.
+const KEYS: usize = 4096;
+
+/// The relay's TCP side.
+pub(super) struct Front {
+    pub(super) gate: Arc<Gate>,
+    pub(super) service: RelayService,
+    pub(super) tls: TlsAcceptor,
+}
+
+impl Front {
+    pub(super) fn new(
+        gate: &Arc<Gate>,
+        tls: TlsAcceptor,
+        rate: Option<ClientRateLimit>,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
+        let service = RelayService::new(
+            handlers(),
+            hyper::HeaderMap::new(),
+            rate,
+            KeyCache::new(KEYS),
+            Arc::<Gate>::clone(gate),
+            Arc::clone(metrics),
+        );
+        Arc::new(Self { gate: Arc::clone(gate), service, tls })
+    }
+
+    /// Accepts until `stop` is cancelled, then ends every connection.
+    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let tasks = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let Some(place) = self.gate.arrive(address.ip()) else { continue };
+                    let (front, stop) = (Arc::clone(&self), stop.clone());
+                    tasks.spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = front.welcome(stream, address.ip(), place) => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, mostly: others must leave first.
+                    warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(listener);
+        tasks.close();
+        tasks.wait().await;
+        self.service.shutdown().await;
+    }
+
+    /// Serves a connection until it is an endpoint's, is refused, or took too long.
+    async fn welcome(&self, stream: TcpStream, address: IpAddr, mut place: Place) {
+        // After the upgrade the relay's protocol has the stream, and waits for ever for a client that says nothing.
+        let Ok(handle) = rustix::io::fcntl_dupfd_cloexec(&stream, 0) else { return };
+        let number = HeaderValue::from(place.number);
+        let work = async {
+            let stream = self.tls.accept(stream).await.map_err(|error| error.to_string())?;
+            let relay = RelayServiceWithNotify::new(self.service.clone(), Arc::new(Notify::new()));
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.headers_mut().insert(NUMBER, number.clone());
+                let answer = relay.call(request);
+                async { answer.await.map_err(std::io::Error::other) }
+            });
+            let upgraded = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(MaybeTlsStream::Tls(stream)), service)
+                .with_upgrades();
+            upgraded.await.map_err(|error| error.to_string())?;
+            let _ = (&mut place.decided).await; // its sender is dropped then
+            Ok::<_, String>(())
+        };
+        match tokio::time::timeout(PATIENCE, work).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%address, %error, "a connection ended before it was a client"),
+            Err(_) => {
+                debug!(%address, "a connection took too long to say who it is");
+                let _ = shutdown(&handle, Shutdown::Both); // it may be gone already
+            }
+        }
+    }
+}
+
+/// What the relay answers to plain requests: endpoints measure distances by one of them.
+fn handlers() -> Handlers {
+    let mut handlers = Handlers::default();
+    for (path, text) in
+        [(RELAY_PROBE_PATH, ""), ("/", "This is a relay of ProxyStore.\n"), ("/healthz", "ok\n")]
+    {
+        handlers.insert(
+            (Method::GET, path),
+            Box::new(move |_, response| {
+                let body: BytesBody = Box::new(text.to_owned());
+                response
+                    .status(StatusCode::OK)
+                    .header("content-type", "text/plain; charset=utf-8")
+                    .body(body)
+                    .map_err(HyperError::from)
+            }),
+        );
+    }
+    handlers
+}

@@ -1,0 +1,169 @@
+//! The relay: where endpoints meet that cannot reach each other.
+//!
+//! Endpoints behind NATs stay connected to it. It tells them apart by their public keys, passes on what they send each
+//! other, and helps them to find direct paths. What it carries is encrypted between the endpoints.
+//!
+//! - [`Config`]: what it is told; [`run`]: runs it; [`RelayInfo`]: how it is reached then.
+//! - [`pin`]: believing a relay's certificate by its fingerprint.
+
+mod certificate;
+mod config;
+mod front;
+mod gate;
+pub mod pin;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use iroh_relay::server::{ClientRateLimit, Metrics, QuicConfig, Server, ServerConfig};
+use proxystore::{Error, ErrorKind, Result};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::certificate::Certificate;
+pub use self::config::{Access, Config, Limits, TEMPLATE, default_directory};
+use self::front::Front;
+use self::gate::Gate;
+
+const START: &str = "start a relay";
+
+/// How often the files of the certificate are read again.
+const RENEWAL: Duration = Duration::from_secs(3600);
+
+/// How a relay is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RelayInfo {
+    /// What endpoints write in `url` of section `[relay]`; another name of the host may serve them better.
+    pub url: String,
+    /// The TCP address it listens on.
+    pub tcp: SocketAddr,
+    /// The UDP address at which it tells endpoints their addresses.
+    pub udp: Option<SocketAddr>,
+    /// Where page, metrics and health are.
+    pub web: Option<SocketAddr>,
+    /// SHA-256 of the certificate, which endpoints write in `fingerprint`.
+    pub fingerprint: String,
+    /// Whether the certificate was made here, and is believed by its fingerprint alone.
+    pub self_signed: bool,
+    /// What the certificate is valid for.
+    pub names: Vec<String>,
+    /// Seconds since 1970 at which the certificate expires.
+    pub expires: i64,
+}
+
+/// Runs a relay until `stop` is cancelled. `ready` is called once endpoints can connect.
+///
+/// # Errors
+/// When the configuration contradicts itself, the certificate cannot be used, or a port cannot be had.
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(&RelayInfo),
+) -> Result<()> {
+    config.check()?;
+    let gate = Gate::new(&config.access, &config.limits)?;
+    let certificate = Certificate::open(&config)?;
+    let metrics = Arc::new(Metrics::default());
+    let tls = certificate.server_config()?;
+    let front =
+        Front::new(&gate, TlsAcceptor::from(Arc::new(tls.clone())), rate(&config), &metrics);
+    let address = SocketAddr::new(config.host, config.port);
+    let listener =
+        TcpListener::bind(address).await.map_err(|error| bind_failed(error, address, "port"))?;
+    let quic = match config.udp_port {
+        0 => None,
+        port => Some(addresses(SocketAddr::new(config.host, port), tls).await?),
+    };
+    let info = info(&config, &listener, quic.as_ref(), &certificate)?;
+    info!(
+        url = info.url,
+        tcp = %info.tcp,
+        udp = info.udp.map(tracing::field::display),
+        fingerprint = info.fingerprint,
+        "the relay runs"
+    );
+    ready(&info);
+    let renewal = async {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            certificate.reload();
+        }
+    };
+    tokio::select! {
+        () = front.serve(listener, stop) => {}
+        () = renewal => {}
+    }
+    if let Some(quic) = quic {
+        let _ = quic.shutdown().await; // it stops either way
+    }
+    info!("the relay stopped");
+    Ok(())
+}
+
+/// What tells endpoints their addresses.
+async fn addresses(address: SocketAddr, tls: rustls::ServerConfig) -> Result<Server> {
+    // The library binds it again at once, and does not say why when it cannot.
+    std::net::UdpSocket::bind(address).map_err(|error| bind_failed(error, address, "udp_port"))?;
+    let mut quic = QuicConfig::new(address);
+    quic.server_config = Some(tls);
+    let mut config = ServerConfig::default();
+    config.quic = Some(quic);
+    Server::spawn(config).await.map_err(|source| {
+        Error::new(ErrorKind::Io, START, source.to_string())
+            .with("address", address)
+            .with_hint("check `udp_port`; 0 does without")
+            .with_source(source)
+    })
+}
+
+fn bind_failed(error: std::io::Error, address: SocketAddr, setting: &str) -> Error {
+    use std::io::ErrorKind as Io;
+    let hint = match error.kind() {
+        Io::AddrInUse => format!(
+            "another program, or another relay, has it: stop that, or choose another `{setting}`"
+        ),
+        Io::PermissionDenied => format!(
+            "ports below 1024 need a right: grant CAP_NET_BIND_SERVICE, or choose another `{setting}`"
+        ),
+        Io::AddrNotAvailable | Io::Unsupported => {
+            "set `host` to an address of this machine, or to \"0.0.0.0\"".into()
+        }
+        _ => format!("check `host` and `{setting}`"),
+    };
+    Error::io(START, error).with("address", address).with_hint(hint)
+}
+
+fn rate(config: &Config) -> Option<ClientRateLimit> {
+    let rate = u32::try_from(config.limits.rate).unwrap_or(u32::MAX);
+    NonZeroU32::new(rate).map(ClientRateLimit::new)
+}
+
+fn info(
+    config: &Config,
+    listener: &TcpListener,
+    quic: Option<&Server>,
+    certificate: &Certificate,
+) -> Result<RelayInfo> {
+    let tcp = listener.local_addr().map_err(|error| Error::io(START, error))?;
+    let shown = certificate.shown();
+    let host = match config.names.first().or(shown.names.first()) {
+        Some(name) if name.contains(':') => format!("[{name}]"),
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    Ok(RelayInfo {
+        url: format!("https://{host}:{}", tcp.port()),
+        tcp,
+        udp: quic.and_then(Server::quic_addr),
+        web: None,
+        fingerprint: shown.fingerprint.clone(),
+        self_signed: certificate.self_signed,
+        names: shown.names.clone(),
+        expires: shown.expires,
+    })
+}
