@@ -99,6 +99,13 @@ compat: $(STAMPS)/test ## build the distribution that provides the import name p
 	@$(STEP) "Building dist/proxystore-*.whl" \
 		$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist python/compat
 
+.PHONY: wheels
+wheels: $(STAMPS)/build ## build what is installed: the package, and the program of endpoints (minutes)
+	@$(STEP) "Building dist/proxystore_rs-*.whl" \
+		$(BIN)/maturin build --release --quiet --out dist
+	@$(STEP) "Building dist/proxystore_rs_endpoint-*.whl" \
+		$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist python/endpoint
+
 .PHONY: clean
 clean: ## remove everything that was built or installed
 	rm -rf $(VENV) .venvs target fuzz/target fuzz/corpus fuzz/artifacts dist demo-output .pytest_cache .mypy_cache .ruff_cache

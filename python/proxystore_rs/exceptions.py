@@ -26,6 +26,11 @@ __all__ = [
     "ChannelPermissionError",
     "ChannelTimeoutError",
     "CorruptObjectError",
+    "EndpointConfigError",
+    "EndpointConnectorError",
+    "EndpointFullError",
+    "EndpointPermissionError",
+    "EndpointTimeoutError",
     "FutureAbandonedError",
     "FutureCancelledError",
     "FutureError",
@@ -289,4 +294,42 @@ class ChannelTimeoutError(ChannelError, TimeoutError):
     """A deadline passed before the channel answered, or before an awaited object was there.
 
     Remedy: allow more time, or find out why its producer is late. The same call may succeed later.
+    """
+
+
+class EndpointConnectorError(ChannelError):
+    """An endpoint could not be found, does not answer, or failed at a request.
+
+    Remedy: see whether it runs (`proxystore endpoint list`) and what keeps it from its peers
+    (`proxystore doctor`). The same call may succeed later.
+    """
+
+
+class EndpointConfigError(EndpointConnectorError, StoreConfigError):
+    """None of a connector's endpoints is known here, or what it was given names no endpoint.
+
+    Remedy: configure one (`proxystore endpoint configure NAME`), or use one of those that the text
+    lists.
+    """
+
+
+class EndpointFullError(EndpointConnectorError, ChannelFullError):
+    """The endpoint has no room for the object.
+
+    Remedy: evict objects, or give it more memory or disk in its `config.toml`.
+    """
+
+
+class EndpointPermissionError(EndpointConnectorError, ChannelPermissionError):
+    """The endpoint refused the client, or the peer refused the endpoint.
+
+    Remedy: a client needs the token of the endpoint's directory; a peer lets in whom its
+    `config.toml` names, or who knows the group secret.
+    """
+
+
+class EndpointTimeoutError(EndpointConnectorError, ChannelTimeoutError):
+    """An endpoint or its peer did not answer in time.
+
+    Remedy: allow more time (`timeout=`), or see why it is late: `proxystore endpoint status`.
     """

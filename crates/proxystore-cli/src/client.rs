@@ -8,8 +8,8 @@ use std::time::Duration;
 use proxystore::connectors::endpoint::home::Card;
 use proxystore::wire::greeting::{CHALLENGE, Challenge, Hello, PROOF, Role, Token};
 use proxystore::wire::{
-    Answer, EndpointId, FRAME_HEAD, FrameHead, PIECE_HEAD, PieceHead, Request, Welcome,
-    decode_answer, encode_request,
+    Answer, EndpointId, FRAME_HEAD, FrameHead, PIECE_HEAD, PieceHead, Request, decode_answer,
+    encode_request,
 };
 use proxystore::{Error, ErrorKind, Result};
 use proxystore_endpoint::directory::Directory;
@@ -27,10 +27,6 @@ impl<T: Read + Write> Stream for T {}
 pub(crate) struct Client {
     stream: Box<dyn Stream>,
     number: u32,
-    /// Whose daemon it is.
-    pub(crate) id: EndpointId,
-    /// What it said first.
-    pub(crate) welcome: Welcome,
 }
 
 impl Client {
@@ -53,8 +49,8 @@ impl Client {
         let known = token.accepts(&proof, Role::Daemon, &hello, &challenge);
         match receive(&mut stream)? {
             (Answer::Failed(fault), _) => Err(fault.into_error(CONNECT)),
-            (Answer::Welcome(welcome), _) if known && challenge.endpoint == expected => {
-                Ok(Self { stream, number: 0, id: expected, welcome })
+            (Answer::Welcome(_), _) if known && challenge.endpoint == expected => {
+                Ok(Self { stream, number: 0 })
             }
             _ => Err(Error::new(ErrorKind::Untrusted, CONNECT, "somebody else answers")
                 .with("endpoint", challenge.endpoint.short())

@@ -31,10 +31,10 @@ pub(crate) fn error(error: &Error) {
 pub(crate) fn described(error: &Error) -> String {
     let mut text = format!("error: failed to {}: {}", error.operation(), error.message());
     for (name, value) in error.context() {
-        text.push_str(&format!("\n  {name}: {value}"));
+        text.extend(["\n  ", name, ": ", value]);
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("\n  remedy: {hint}"));
+        text.extend(["\n  remedy: ", hint]);
     }
     text
 }

@@ -162,7 +162,7 @@ pub struct Relay {
     pub token: String,
     /// SHA-256 of the relay's certificate, which is then believed whoever signed it.
     pub fingerprint: String,
-    /// File with the certificate authority of the relay; those of the system where empty.
+    /// File with the certificate authority of the relay; those that browsers know where empty.
     pub ca_file: PathBuf,
     /// UDP port at which the relay tells addresses; 0 for none, and then paths are never direct.
     pub udp_port: u16,
@@ -217,7 +217,7 @@ mod address {
         if text.is_empty() {
             return Ok(None);
         }
-        text.parse().map(Some).map_err(|_| {
+        text.parse().map(Some).map_err(|_not_an_address| {
             D::Error::custom(format!(
                 "{text:?} is no address; write \"127.0.0.1:8080\", or \"\" for none"
             ))

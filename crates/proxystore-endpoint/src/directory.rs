@@ -139,6 +139,21 @@ impl Directory {
         overridden(config, std::env::vars_os())
     }
 
+    /// Replaces the file with what the endpoint is told, if it has a meaning.
+    ///
+    /// # Errors
+    /// When it has none, and when the file cannot be written.
+    pub fn write_config(&self, text: &str) -> Result<()> {
+        const WRITE: &str = "write an endpoint's configuration";
+        toml::from_str::<Config>(text).map_err(|source| {
+            Error::new(ErrorKind::Config, WRITE, source.to_string().trim().to_owned())
+                .with_hint("nothing was written")
+        })?;
+        let path = self.config_file();
+        write_private(&path, text)
+            .map_err(|error| Error::io(WRITE, error).with("file", path.display()))
+    }
+
     /// Its secret key.
     ///
     /// # Errors

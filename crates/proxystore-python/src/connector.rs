@@ -73,7 +73,7 @@ impl NativeConnector {
             .ok_or_else(|| PyTypeError::new_err("options must be plain values"))?;
         let config = ConnectorConfig { url, options };
         let connector = py.detach(|| connectors::open(&config)).py(py)?;
-        let keys = Keys::Native(key_class(slf)?);
+        let keys = Keys::native(config.kind(), key_class(slf)?);
         let _ = slf.get().opened.set((connector, Arc::new(keys)));
         Ok(())
     }
@@ -98,6 +98,12 @@ impl NativeConnector {
     #[getter]
     fn url(&self) -> PyResult<String> {
         Ok(self.inner()?.config().url)
+    }
+
+    /// The options of an equal connector, as the library has them.
+    #[getter]
+    fn _options<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        value::dict(py, &self.inner()?.config().options)
     }
 
     /// Stores bytes under a new key, which is returned.

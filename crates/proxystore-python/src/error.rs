@@ -28,6 +28,27 @@ fn class_name(kind: ErrorKind) -> &'static str {
     }
 }
 
+/// Name of the class for an error of an endpoint: one that is an `EndpointConnectorError` too, where
+/// the channel is to blame.
+fn endpoint_class_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Config => "EndpointConfigError",
+        ErrorKind::Forbidden | ErrorKind::Permission => "EndpointPermissionError",
+        ErrorKind::Full => "EndpointFullError",
+        ErrorKind::Timeout => "EndpointTimeoutError",
+        _ => match class_name(kind) {
+            "ChannelError" => "EndpointConnectorError",
+            other => other,
+        },
+    }
+}
+
+/// Whether an error says what was attempted at an endpoint, or which one it is about.
+fn is_about_endpoints(error: &Error) -> bool {
+    error.operation().contains("endpoint")
+        || error.context().any(|(name, _)| matches!(name, "endpoint" | "peer"))
+}
+
 /// The exception for an error. An exception raised by Python code underneath, such as a connector
 /// written in Python, comes through as it was.
 pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
@@ -38,7 +59,11 @@ pub(crate) fn to_python(py: Python<'_>, error: Error) -> PyErr {
     }
     let about_parts =
         std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<RoutingError>);
-    let class = if about_parts { "MultiConnectorError" } else { class_name(error.kind()) };
+    let class = match error.kind() {
+        _ if about_parts => "MultiConnectorError",
+        kind if is_about_endpoints(&error) => endpoint_class_name(kind),
+        kind => class_name(kind),
+    };
     raise(py, class, &error.to_string())
 }
 

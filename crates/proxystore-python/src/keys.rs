@@ -17,6 +17,8 @@ use crate::{foreign, foreign_key, value};
 pub(crate) enum Keys {
     /// Id, generation and size; of this class.
     Native(Py<PyAny>),
+    /// Id, endpoint, generation and size; of this class.
+    Endpoint(Py<PyAny>),
     /// Whatever the connector, which is written in Python, makes.
     Foreign,
     /// The name of a part and the part's own key; of this class.
@@ -32,17 +34,22 @@ impl Keys {
         let kinds = py.import(intern!(py, "proxystore_rs.store._kinds"))?;
         let class = kinds.getattr(intern!(py, "key_type"))?.call1((channel.kind(),))?.unbind();
         if channel.kind() != multi::KIND {
-            return Ok(Self::Native(class));
+            return Ok(Self::native(channel.kind(), class));
         }
         let parts = multi::parts_of(channel).py(py)?.into_iter();
         let parts = parts.map(|part| Ok((part.name, Self::of_channel(py, &part.channel)?.into())));
         Ok(Self::Multi { class, parts: parts.collect::<PyResult<_>>()? })
     }
 
+    /// The keys of a native channel of this kind, which are of this class.
+    pub(crate) fn native(kind: &str, class: Py<PyAny>) -> Self {
+        if kind == "endpoint" { Self::Endpoint(class) } else { Self::Native(class) }
+    }
+
     /// Whether keys may be of a connector written in Python.
     pub(crate) fn has_foreign(&self) -> bool {
         match self {
-            Self::Native(_) => false,
+            Self::Native(_) | Self::Endpoint(_) => false,
             Self::Foreign => true,
             Self::Multi { parts, .. } => parts.iter().any(|(_, keys)| keys.has_foreign()),
         }
@@ -79,6 +86,7 @@ impl Keys {
         match self {
             Self::Foreign => foreign_key::from_python(key, 0),
             Self::Native(_) => native_from_python(key),
+            Self::Endpoint(_) => endpoint_from_python(key),
             Self::Multi { parts, .. } => {
                 let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
                 let [name, own] = tuple.as_slice() else { return Err(bad_key(key)) };
@@ -99,6 +107,14 @@ impl Keys {
                 let items = (key.id(), key.generation(), key.size()).into_pyobject(py)?;
                 value::tuple_of(class.bind(py), &items)
             }
+            Self::Endpoint(class) => {
+                let (id, endpoint) = match key.id().rsplit_once('.') {
+                    Some((id, endpoint)) => (id, Some(endpoint)),
+                    None => (key.id(), None), // an object inside its reference
+                };
+                let items = (id, endpoint, key.generation(), key.size()).into_pyobject(py)?;
+                value::tuple_of(class.bind(py), &items)
+            }
             Self::Multi { class, parts } => {
                 // An object inside its reference is in no channel.
                 let (name, own) = match multi::split_key(key) {
@@ -116,7 +132,7 @@ impl Keys {
     /// The key as the connector's users know it.
     pub(crate) fn text(&self, py: Python<'_>, key: &Key) -> String {
         match self {
-            Self::Native(_) => key.to_string(),
+            Self::Native(_) | Self::Endpoint(_) => key.to_string(),
             _ => {
                 self.own_face_of(py, key).map_or_else(|_| key.to_string(), |face| face.to_string())
             }
@@ -163,11 +179,30 @@ fn keys_of_part<'a>(
 fn native_from_python(key: &Bound<'_, PyAny>) -> PyResult<Key> {
     let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
     let id = tuple.get_item(0).and_then(|id| id.extract::<String>()).map_err(|_| bad_key(key))?;
+    numbered(id, tuple, 1)
+}
+
+fn endpoint_from_python(key: &Bound<'_, PyAny>) -> PyResult<Key> {
+    let tuple = key.cast::<PyTuple>().map_err(|_| bad_key(key))?;
+    let texts = tuple.get_item(0).and_then(|id| Ok((id, tuple.get_item(1)?)));
+    let texts = texts.and_then(|(id, endpoint)| {
+        Ok((id.extract::<String>()?, endpoint.extract::<Option<String>>()?))
+    });
+    let (mut id, endpoint) = texts.map_err(|_| bad_key(key))?;
+    if let Some(endpoint) = endpoint {
+        id.push('.');
+        id.push_str(&endpoint);
+    }
+    numbered(id, tuple, 2)
+}
+
+/// The key of this id whose generation and size are items `at` and `at + 1`.
+fn numbered(id: String, tuple: &Bound<'_, PyTuple>, at: usize) -> PyResult<Key> {
     let number = |index| match tuple.get_item(index) {
-        Ok(number) => number.extract::<u64>().map_err(|_| bad_key(key)),
+        Ok(number) => number.extract::<u64>().map_err(|_| bad_key(tuple)),
         Err(_) => Ok(0), // as in FileKey("name")
     };
-    Ok(Key::new(id, number(1)?, number(2)?))
+    Ok(Key::new(id, number(at)?, number(at + 1)?))
 }
 
 fn bad_key(key: &Bound<'_, PyAny>) -> PyErr {

@@ -34,6 +34,7 @@ NATIVE_SCHEMES = {
     "redis+unix": f"{_PACKAGE}redis.RedisConnector",
     "redis+cluster": f"{_PACKAGE}redis.RedisConnector",
     "rediss+cluster": f"{_PACKAGE}redis.RedisConnector",
+    "endpoint": f"{_PACKAGE}endpoint.EndpointConnector",
 }
 """Paths of the native connectors by the scheme of their URLs."""
 

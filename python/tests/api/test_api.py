@@ -24,6 +24,7 @@ FACTS: dict[str, dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("upstream.toml").read_text()
 )
 ABSENT: list[str] = FACTS.pop("absent")["modules"]  # type: ignore[assignment]
+REPLACED: list[str] = FACTS.pop("replaced")["modules"]  # type: ignore[assignment]
 
 # Needs a package that is not among the tools of these tests; see test_extensions.py.
 UNTESTED = {"proxystore.ex"}
@@ -33,7 +34,25 @@ NOT_YET: set[str] = set()
 
 _KEY = "keys say which generation of an object they mean, and its size; both have defaults"
 
+_NATIVE = "endpoints are native daemons: "
+
 DIFFERENCES = {
+    "proxystore.connectors.endpoint.EndpointConnector.close": "clear, as the other connectors have it",
+    "proxystore.connectors.endpoint.EndpointKey": _KEY,
+    "proxystore.endpoint.commands.configure_endpoint": (
+        f"{_NATIVE}they fetch large objects by four channels by default"
+    ),
+    "proxystore.endpoint.commands.start_endpoint": f"{_NATIVE}config.toml says what is logged",
+    "proxystore.endpoint.config.EndpointRelayAuthConfig": f"{_NATIVE}relays ask for a token",
+    "proxystore.endpoint.config.EndpointRelayConfig": (
+        f"{_NATIVE}relays have token and fingerprint; four channels by default"
+    ),
+    "proxystore.endpoint.config.EndpointRelayICEServerConfig": (
+        f"{_NATIVE}the relay tells addresses too"
+    ),
+    "proxystore.endpoint.config.EndpointStorageConfig": (
+        f"{_NATIVE}memory and disk have bounds, there is no SQLite"
+    ),
     "proxystore.connectors.file.FileKey": _KEY,
     "proxystore.connectors.multi.MultiConnector.close": "clear, as the other connectors have it",
     "proxystore.connectors.redis.RedisKey": _KEY,
@@ -154,6 +173,12 @@ def test_the_version_is_that_of_the_distribution() -> None:
 @pytest.mark.parametrize("module", ABSENT)
 def test_what_is_absent_is_said_to_be(module: str) -> None:
     with pytest.raises(ModuleNotFoundError):
+        ours(module)
+
+
+@pytest.mark.parametrize("module", REPLACED)
+def test_what_is_replaced_says_by_what(module: str) -> None:
+    with pytest.raises(ImportError, match="native daemon"):
         ours(module)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from endpoint_daemon import Endpoint, build
@@ -17,13 +18,17 @@ def endpoint_binary() -> Path:
 
 @pytest.fixture
 def make_endpoint(endpoint_binary: Path, tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
-    """A function `(name, *options of configure)` that starts endpoints of one home."""
+    """A function that starts endpoints of one home.
+
+    It takes a name, options of `configure`, and by keyword what sections of config.toml are to say.
+    """
     made: list[Endpoint] = []
     home = tmp_path / "home"
     home.mkdir()
 
-    def make(name: str = "site-a", *options: str) -> Endpoint:
+    def make(name: str = "site-a", *options: str, **sections: Mapping[str, Any]) -> Endpoint:
         made.append(Endpoint(endpoint_binary, home, name, *options))
+        made[-1].configure(**sections)
         made[-1].start()
         return made[-1]
 
@@ -36,3 +41,10 @@ def make_endpoint(endpoint_binary: Path, tmp_path: Path) -> Iterator[Callable[..
 def endpoint(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
     """An endpoint that runs."""
     return make_endpoint()
+
+
+@pytest.fixture
+def site(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    """An endpoint that runs, at the home of this process."""
+    monkeypatch.setenv("PROXYSTORE_HOME", str(endpoint.home))
+    return endpoint

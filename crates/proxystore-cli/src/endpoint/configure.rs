@@ -15,8 +15,9 @@ use crate::output;
 
 const CONFIGURE: &str = "configure an endpoint";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command")]
 pub(crate) struct Configure {
     /// What it is called on this site: letters, digits, dashes and underscores
     pub(crate) name: String,
@@ -27,7 +28,7 @@ pub(crate) struct Configure {
     /// The TCP port for clients on other hosts [default: any]
     #[arg(long, requires = "host")]
     pub(crate) port: Option<u16>,
-    /// The relay where its peers meet it, such as https://relay.example.org:8701
+    /// The relay where its peers meet it, such as <https://relay.example.org:8443>
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
     /// What the relay asks for
@@ -60,6 +61,9 @@ pub(crate) struct Configure {
     /// The UDP port at which peers reach it [default: any]
     #[arg(long, value_name = "PORT")]
     pub(crate) peer_port: Option<u16>,
+    /// How many parts of a large object are fetched from a peer at once [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) streams: Option<u16>,
     /// File with a secret: whoever knows it is admitted as a peer, with full access
     #[arg(long, value_name = "FILE", conflicts_with = "new_group_secret")]
     pub(crate) group_secret_file: Option<PathBuf>,
@@ -75,7 +79,7 @@ const EXAMPLES: &str = "\
 Examples:
   proxystore endpoint configure site-a
   proxystore endpoint configure site-a --memory \"4 GB\" --disk \"200 GB\" --persist
-  proxystore endpoint configure site-a --relay https://relay.example.org:8701 --new-group-secret
+  proxystore endpoint configure site-a --relay https://relay.example.org:8443 --new-group-secret
   proxystore endpoint configure login-node --host fqdn --port 8700
 
 Prints the id of the endpoint. Every other option is in its config.toml, explained there.";
@@ -131,6 +135,9 @@ fn text(args: &Configure) -> Result<String> {
     }
     if let Some(port) = args.peer_port {
         set("peers", "port", i64::from(port).into());
+    }
+    if let Some(streams) = args.streams {
+        set("peers", "streams", i64::from(streams).into());
     }
     if let Some(file) = &args.relay_ca_file {
         let file = std::path::absolute(file)

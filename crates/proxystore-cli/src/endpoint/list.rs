@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
-use proxystore::Result;
 use proxystore::connectors::endpoint::home::{Card, endpoints_below};
 use proxystore_endpoint::directory::Directory;
 use proxystore_endpoint::lock::{holder, host_name};
@@ -22,7 +21,7 @@ pub(crate) struct List {
 
 /// Whether an endpoint runs: `running`, `stopped`, `killed` (it did not say good-bye), or `on HOST`, where
 /// nothing is known of it here.
-pub(super) fn state(directory: &Directory, card: &Card) -> String {
+pub(crate) fn state(directory: &Directory, card: &Card) -> String {
     match &card.host {
         _ if holder(directory).is_some_and(|held| held.host == host_name()) => "running".into(),
         Some(host) if *host != host_name() => format!("on {host}"),
@@ -31,7 +30,7 @@ pub(super) fn state(directory: &Directory, card: &Card) -> String {
     }
 }
 
-pub(crate) fn list(home: &Path, args: &List) -> Result<ExitCode> {
+pub(crate) fn list(home: &Path, args: &List) -> ExitCode {
     let all = endpoints_below(home);
     let all = all.into_iter().map(|(path, card)| (state(&Directory::at(&path), &card), path, card));
     if args.json {
@@ -51,15 +50,15 @@ pub(crate) fn list(home: &Path, args: &List) -> Result<ExitCode> {
             })
             .collect();
         output::data(format_args!("{:#}", serde_json::Value::from(all)));
-        return Ok(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     }
     let rows: Vec<_> =
         all.map(|(state, _, card)| vec![card.name, state, card.id, card.uuid]).collect();
     if rows.is_empty() {
         output::note(format!("There are no endpoints in {}.", home.display()));
         output::note("Make one: proxystore endpoint configure NAME");
-        return Ok(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     }
     output::table(&["NAME", "STATE", "ID", "UUID"], &rows);
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }

@@ -1,16 +1,24 @@
 //! `proxystore endpoint ...`
 
-mod configure;
-mod list;
-mod run;
-mod status;
+pub(crate) mod bench;
+pub(crate) mod configure;
+pub(crate) mod list;
+pub(crate) mod objects;
+pub(crate) mod ping;
+pub(crate) mod remove;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod trust;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use proxystore::connectors::endpoint::home::{Card, endpoints_below};
+use proxystore::wire::EndpointId;
 use proxystore::{Error, ErrorKind, Result};
+use proxystore_endpoint::config::Config;
 use proxystore_endpoint::directory::Directory;
 
 /// What can be done with endpoints.
@@ -28,6 +36,18 @@ pub(crate) enum Command {
     List(list::List),
     /// Show what an endpoint does
     Status(status::Status),
+    /// Show what an endpoint is told, without its secrets, and how it is reached
+    Show(show::Show),
+    /// Remove an endpoint that does not run, with its key pair and its objects
+    Remove(remove::Remove),
+    /// Admit a peer, change what it may do, or admit it no more
+    Trust(trust::Trust),
+    /// See whether an endpoint or a peer answers, by which path, and how fast
+    Ping(ping::Ping),
+    /// Measure how fast objects go to and come from an endpoint or a peer
+    Bench(bench::Bench),
+    /// Get, put, look for or evict one object by hand
+    Test(objects::Test),
 }
 
 /// Does it.
@@ -37,8 +57,14 @@ pub(crate) fn run(home: &Path, command: Command) -> Result<ExitCode> {
         Command::Start(args) => run::start(home, &args),
         Command::Stop(args) => run::stop(home, &args),
         Command::Restart(args) => run::restart(home, &args),
-        Command::List(args) => list::list(home, &args),
+        Command::List(args) => Ok(list::list(home, &args)),
         Command::Status(args) => status::status(home, &args),
+        Command::Show(args) => show::show(home, &args),
+        Command::Remove(args) => remove::remove(home, &args),
+        Command::Trust(args) => trust::trust(home, &args),
+        Command::Ping(args) => ping::ping(home, &args),
+        Command::Bench(args) => bench::bench(home, &args),
+        Command::Test(args) => objects::test(home, &args),
     }
 }
 
@@ -59,6 +85,26 @@ pub(crate) fn find(home: &Path, called: &str) -> Result<(Directory, Card)> {
         (None, _) => Err(unknown(called, home, "there is none of this name")
             .with_hint(format!("choose one of {}", names.join(", ")))),
     }
+}
+
+/// The id of a peer: as it is written, by what it is called in an endpoint's file, or by the name of an endpoint of
+/// this user.
+///
+/// # Errors
+/// When nobody is called so.
+pub(crate) fn peer(home: &Path, config: &Config, called: &str) -> Result<EndpointId> {
+    if let Ok(id) = called.parse() {
+        return Ok(id);
+    }
+    if let Some(peer) = config.peers.allow.iter().find(|peer| peer.name == called) {
+        return peer.id.parse();
+    }
+    let (_, card) = find(home, called).map_err(|_nobody| {
+        Error::new(ErrorKind::NotFound, "find a peer", "nobody is called so")
+            .with("peer", called)
+            .with_hint("say its id, or name it: `proxystore endpoint trust NAME ID --as LABEL`")
+    })?;
+    card.endpoint()
 }
 
 fn unknown(called: &str, home: &Path, message: &'static str) -> Error {

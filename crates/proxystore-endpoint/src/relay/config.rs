@@ -84,11 +84,13 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at once from one address.
     pub connections_per_address: usize,
+    /// Seconds in which a connection must have proven which endpoint it is.
+    pub patience: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rate: 0, connections: 1024, connections_per_address: 64 }
+        Self { rate: 0, connections: 1024, connections_per_address: 64, patience: 15 }
     }
 }
 
@@ -139,13 +141,28 @@ impl Config {
         Self::read(directory)
     }
 
+    /// What the relay of a directory is told; makes the directory as [`Config::create`] does if there is none.
+    ///
+    /// # Errors
+    /// As [`Config::create`] and [`Config::read`].
+    pub fn open(directory: &Path) -> Result<Self> {
+        if Self::file(directory).exists() { Self::read(directory) } else { Self::create(directory) }
+    }
+
     /// What the relay of a directory is told.
     ///
     /// # Errors
     /// When the file cannot be read, or says something that has no meaning.
     pub fn read(directory: &Path) -> Result<Self> {
-        let path = Self::file(directory);
-        let text = fs::read_to_string(&path).map_err(|error| {
+        Self::read_file(&Self::file(directory))
+    }
+
+    /// What a relay is told by a file; its directory is where the file is.
+    ///
+    /// # Errors
+    /// As those of [`read`](Self::read).
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|error| {
             Error::io(READ, error)
                 .with("file", path.display())
                 .with_hint("configure the relay first: `proxystore relay --help` says how")
@@ -155,7 +172,8 @@ impl Config {
                 .with("file", path.display())
                 .with_hint("correct the line")
         })?;
-        Ok(Self { directory: directory.to_owned(), ..config })
+        let directory = path.parent().unwrap_or(path).to_owned();
+        Ok(Self { directory, ..config })
     }
 
     /// Finds what contradicts itself before anything is started.
@@ -226,6 +244,7 @@ mod tests {
         assert!(!format!("{one:?}").contains(&one.access.tokens[0]));
         let again = Config::create(&one.directory).expect_err("there is one");
         assert!(again.to_string().contains("there is one already"), "{again}");
+        assert_eq!(Config::open(&one.directory).expect("it is there"), one);
     }
 
     #[test]

@@ -40,6 +40,8 @@ mod credentials;
 pub mod endpoint;
 mod expiry;
 pub mod file;
+#[cfg(any(feature = "endpoint", feature = "redis"))]
+mod given;
 pub mod memory;
 pub mod multi;
 mod notify;

@@ -13,6 +13,8 @@ const BUILT_IN: &[(&str, Opener)] = &[
     ("file", |config| Ok(Arc::new(super::file::FileConnector::open(config)?))),
     ("shm", |config| Ok(Arc::new(super::shm::ShmConnector::open(config)?))),
     ("multi", |config| Ok(Arc::new(super::multi::MultiConnector::open(config)?))),
+    #[cfg(feature = "endpoint")]
+    ("endpoint", |config| Ok(Arc::new(super::endpoint::EndpointConnector::open(config)?))),
     #[cfg(feature = "redis")]
     ("redis", open_redis),
     #[cfg(feature = "redis")]
@@ -54,6 +56,10 @@ pub(super) fn is_known(kind: &str) -> bool {
 pub(super) fn identity(url: &str) -> Cow<'_, str> {
     #[cfg(feature = "redis")]
     if let Some(url) = super::redis::identity(url) {
+        return url.into();
+    }
+    #[cfg(feature = "endpoint")]
+    if let Some(url) = super::endpoint::identity(url) {
         return url.into();
     }
     if let Ok(mut parts) = multi::parts_of(&ConnectorConfig::new(url)) {

@@ -15,11 +15,8 @@ __version__ = "1.1.0+rs.1"
 __all__ = ["__version__"]
 
 _ABSENT = {
-    "endpoint": "endpoints",
-    "p2p": "peer connections and the relay",
     "globus": "Globus authentication",
     "stream": "streams",
-    "connectors.endpoint": "the endpoint connector",
     "connectors.globus": "the Globus connector",
 }
 

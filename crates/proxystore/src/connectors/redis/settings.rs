@@ -1,15 +1,14 @@
 //! What a configuration says: the place, credentials, certificates, and how objects are laid out.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::place::{Node, Place};
+use crate::connectors::given::Given;
 use crate::connectors::{ConnectorConfig, Value};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{check_id, unique_id};
 use crate::trust::patterns::{listed, matches};
 
 /// Environment variable with the servers, as patterns separated by commas, that get credentials from
@@ -90,7 +89,7 @@ impl Settings {
             &ConnectorConfig { url: url.clone(), options: config.options.clone() },
             &NAMES,
         )?;
-        let given = Given { url: &url, options: &config.options };
+        let given = Given { operation: OPEN, url: &url, options: &config.options };
 
         let from_environment = |name: &str| env::var(name).ok().filter(|text| !text.is_empty());
         let is_known = from_environment(HOSTS).is_none_or(|known| is_known(&place, &known));
@@ -107,15 +106,7 @@ impl Settings {
         let path = |option, default: Option<String>| -> Result<Option<PathBuf>> {
             Ok(given.text(option)?.or(default).map(PathBuf::from))
         };
-        let namespace = match given.text("namespace")? {
-            Some(namespace) => namespace,
-            None => unique_id()?[..12].to_owned(),
-        };
-        if check_id(&namespace).is_err() || namespace.contains('.') || namespace.len() > 64 {
-            return Err(given.wrong("namespace").with_hint(
-                "a namespace is 1 to 64 letters, digits, '-' or '_'; leave it out for a random one",
-            ));
-        }
+        let namespace = given.namespace()?;
 
         let mut shared = ConnectorConfig { url: url.clone(), options: config.options.clone() };
         shared.options.insert("namespace".to_owned(), Value::Text(namespace.clone()));
@@ -167,60 +158,6 @@ fn is_known(place: &Place, patterns: &str) -> bool {
         };
         listed(patterns).any(|pattern| matches(pattern, &host) || matches(pattern, &whole))
     })
-}
-
-/// The options of a configuration, and the URL for errors about them.
-struct Given<'a> {
-    url: &'a str,
-    options: &'a BTreeMap<String, Value>,
-}
-
-impl Given<'_> {
-    #[cold]
-    fn wrong(&self, option: &'static str) -> Error {
-        Error::new(ErrorKind::Config, OPEN, "an option has a value it cannot have")
-            .with("option", option)
-            .with("channel", self.url)
-    }
-
-    fn text(&self, name: &'static str) -> Result<Option<String>> {
-        match self.options.get(name) {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(self.wrong(name).with_hint("it is text")),
-        }
-    }
-
-    fn flag(&self, name: &'static str) -> Result<bool> {
-        match self.options.get(name) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(self.wrong(name).with_hint("it is true or false")),
-        }
-    }
-
-    fn number(&self, name: &'static str, from: u64, to: u64) -> Result<Option<u64>> {
-        let Some(value) = self.options.get(name) else { return Ok(None) };
-        match value {
-            Value::Int(number) => u64::try_from(*number).ok(),
-            _ => None,
-        }
-        .filter(|number| (from..=to).contains(number))
-        .map(Some)
-        .ok_or_else(|| self.wrong(name).with_hint(format!("it is a number from {from} to {to}")))
-    }
-
-    fn seconds(&self, name: &'static str) -> Result<Option<Duration>> {
-        let Some(value) = self.options.get(name) else { return Ok(None) };
-        match value {
-            Value::Int(number) => u64::try_from(*number).ok().map(Duration::from_secs),
-            Value::Float(number) => Duration::try_from_secs_f64(*number).ok(),
-            _ => None,
-        }
-        .filter(|time| !time.is_zero())
-        .map(Some)
-        .ok_or_else(|| self.wrong(name).with_hint("it is a number of seconds above 0"))
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,4 @@
+//! The connector of the library against real daemons.
+
+mod conformance;
+mod site;
