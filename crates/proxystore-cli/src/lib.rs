@@ -91,6 +91,6 @@ enum Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  proxystore endpoint configure site-a --relay https://relay.example.org:8701
+  proxystore endpoint configure site-a --relay https://relay.example.org:8443
   proxystore endpoint start site-a
   proxystore endpoint list";

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from endpoint_daemon import Endpoint, build
+from daemons import Endpoint, program
 
 
 @pytest.fixture(scope="session")
 def endpoint_binary() -> Path:
     """The command `proxystore` of this repository."""
-    return build()
+    return program()
 
 
 @pytest.fixture
-def make_endpoint(endpoint_binary: Path, tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
-    """A function `(name, *options of configure)` that starts endpoints of one home."""
-    made: list[Endpoint] = []
-    home = tmp_path / "home"
-    home.mkdir()
+def make_endpoint(
+    endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Endpoint]]:
+    """A function `(name, **sections of config.toml)` that starts endpoints.
 
-    def make(name: str = "site-a", *options: str) -> Endpoint:
-        made.append(Endpoint(endpoint_binary, home, name, *options))
-        made[-1].start()
-        return made[-1]
+    Each has a home of its own, unless `home` says where it is.
+    """
+    made: list[Endpoint] = []
+
+    def make(name: str = "site-a", *, home: Path | None = None, **sections: Any) -> Endpoint:
+        made.append(Endpoint(home or tmp_path_factory.mktemp("home"), name, **sections))
+        return made[-1].start()
 
     yield make
     for endpoint in made:

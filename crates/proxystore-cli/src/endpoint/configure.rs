@@ -28,7 +28,7 @@ pub(crate) struct Configure {
     /// The TCP port for clients on other hosts [default: any]
     #[arg(long, requires = "host")]
     pub(crate) port: Option<u16>,
-    /// The relay where its peers meet it, such as <https://relay.example.org:8701>
+    /// The relay where its peers meet it, such as <https://relay.example.org:8443>
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
     /// What the relay asks for
@@ -79,7 +79,7 @@ const EXAMPLES: &str = "\
 Examples:
   proxystore endpoint configure site-a
   proxystore endpoint configure site-a --memory \"4 GB\" --disk \"200 GB\" --persist
-  proxystore endpoint configure site-a --relay https://relay.example.org:8701 --new-group-secret
+  proxystore endpoint configure site-a --relay https://relay.example.org:8443 --new-group-secret
   proxystore endpoint configure login-node --host fqdn --port 8700
 
 Prints the id of the endpoint. Every other option is in its config.toml, explained there.";

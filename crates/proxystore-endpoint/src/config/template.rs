@@ -65,7 +65,7 @@ congestion = "cubic"
 # [[peers.allow]]
 # id = "..."                        # its public key: `proxystore endpoint show NAME --id` there
 # name = "site-b"                   # what it is called here
-# relay = "https://relay:8701"      # the relay by which it is reached; this endpoint's own where left out
+# relay = "https://relay:8443"      # the relay by which it is reached; this endpoint's own where left out
 # addresses = ["192.0.2.7:4000"]    # where it may be reached without a relay
 # access = "full"                   # or "read": it may get and wait, and nothing else
 

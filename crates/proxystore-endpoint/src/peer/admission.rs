@@ -12,7 +12,7 @@ use iroh::endpoint::{Connection, VarInt};
 use proxystore::wire::EndpointId;
 use proxystore::{Error, ErrorKind, Result};
 
-use crate::config::{self, Access};
+use crate::config::{Access, Config};
 
 /// Why a connection was closed, for the other side.
 pub(super) mod code {
@@ -52,6 +52,8 @@ impl Role {
 
 /// Who is admitted, and to do what.
 pub(super) struct Admission {
+    /// The name of this endpoint, for commands that are recommended.
+    own: String,
     allowed: HashMap<EndpointId, (String, Access)>,
     /// Derived from the secret.
     group: Option<[u8; 32]>,
@@ -59,7 +61,8 @@ pub(super) struct Admission {
 
 impl Admission {
     /// As the configuration says.
-    pub(super) fn new(config: &config::Peers) -> Result<Self> {
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        let (own, config) = (config.name.clone(), &config.peers);
         let secret = config.group_secret.as_str();
         if !secret.is_empty() && secret.len() < SHORTEST_SECRET {
             return Err(Error::new(ErrorKind::Config, "admit peers", "the group secret is too short")
@@ -74,7 +77,7 @@ impl Admission {
             let id = peer.id.parse::<EndpointId>()?;
             allowed.insert(id, (peer.name.clone(), peer.access));
         }
-        Ok(Self { allowed, group })
+        Ok(Self { own, allowed, group })
     }
 
     /// What a peer is called here: its name, or the beginning of its id.
@@ -83,6 +86,12 @@ impl Admission {
             Some((name, _)) if !name.is_empty() => name.clone(),
             _ => peer.short(),
         }
+    }
+
+    /// The command that admits a peer here.
+    pub(super) fn command(&self, peer: &EndpointId) -> String {
+        let own = if self.own.is_empty() { "NAME" } else { &self.own };
+        format!("proxystore endpoint trust {own} {peer}")
     }
 
     /// Those on the list.
@@ -98,7 +107,8 @@ impl Admission {
         Err(Error::new(ErrorKind::Permission, "ask a peer", "it is no peer of this endpoint")
             .with("peer", peer)
             .with_hint(format!(
-                "admit it with `proxystore endpoint trust {peer}`, or give both the same `group_secret`"
+                "run `{}` and start this endpoint again, or give both the same `group_secret`",
+                self.command(peer)
             )))
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proxystore::wire::{Answer, EndpointId, Name, Request, milliseconds};
 use proxystore::{Error, ErrorKind, Result};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Peers;
@@ -28,20 +28,19 @@ impl Peers {
             return Err(Error::new(ErrorKind::Unsupported, "ask a peer", "no peer is asked that"));
         };
         self.admission.check(&peer)?;
+        match &request {
+            Request::Put { name, .. } | Request::Evict(name) | Request::Expire(name, _) => {
+                self.cache.forget(&peer, |id| id == name.id);
+            }
+            Request::Clear { prefix, .. } => {
+                self.cache.forget(&peer, |id| id.starts_with(prefix.as_str()));
+            }
+            _ => {}
+        }
         match request {
             Request::Wait(name, time) => self.wait(name, Duration::from_millis(time)).await,
             Request::Ping(_) => self.ping(&peer).await,
-            Request::Get { name, range, .. } => {
-                let end = range.as_ref().map(|range| range.end);
-                let request = Request::Get { name, range, shared: false };
-                let reply = self.ask(&peer, &request, body).await?;
-                match reply.answer {
-                    Answer::Object { stat, .. } if end.is_some_and(|end| end > stat.size) => {
-                        Err(past_the_end())
-                    }
-                    _ => Ok(reply),
-                }
-            }
+            Request::Get { name, range, .. } => self.get(name, range).await,
             request => self.ask(&peer, &request, body).await,
         }
     }
@@ -91,7 +90,9 @@ impl Peers {
             match self.ask_within(peer, request, Body::empty(), within).await {
                 Err(error) if error.kind().is_retryable() && Instant::now() + pause < deadline => {
                     debug!(%error, "a peer is gone; trying on");
-                    sleep(pause).await;
+                    if timeout(pause, self.stop.cancelled()).await.is_ok() {
+                        return Err(error);
+                    }
                     pause = (pause * 2).min(PAUSE);
                 }
                 reply => return reply,
@@ -129,8 +130,4 @@ impl Peers {
             _ => reply,
         })
     }
-}
-
-fn past_the_end() -> Error {
-    Error::new(ErrorKind::Config, "get part of an object", "the range reaches past the end")
 }

@@ -2,6 +2,7 @@
 //! requests over it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -34,6 +35,8 @@ pub(super) struct Slot {
     /// Held by who dials; when it failed last, and why.
     dialling: tokio::sync::Mutex<()>,
     failed: Mutex<Option<(Instant, Fault)>>,
+    /// How many connections there were.
+    count: AtomicU64,
 }
 
 impl Slots {
@@ -60,6 +63,12 @@ impl Slot {
     pub(super) fn set(&self, link: &Arc<Link>) {
         *lock(&self.link) = Some(Arc::clone(link));
         *lock(&self.failed) = None;
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Which connection it is, counted.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Why it could not be reached, if that was so last.
@@ -143,7 +152,8 @@ impl Peers {
         Err(Error::new(ErrorKind::Permission, "ask a peer", "it does not know our group secret")
             .with("peer", peer)
             .with_hint(format!(
-                "give both the same `group_secret`, or admit it with `proxystore endpoint trust {peer}`"
+                "give both the same `group_secret`, or run `{}`",
+                self.admission.command(peer)
             )))
     }
 
@@ -165,8 +175,8 @@ impl Peers {
                 .with("our id", own)
                 .with("it says", String::from_utf8_lossy(&closed.reason))
                 .with_hint(format!(
-                    "its operator has to run `proxystore endpoint trust {own}` there, or to give both the \
-                     same `group_secret`"
+                    "its operator has to run `proxystore endpoint trust NAME {own}` there and start it again, or to give \
+                     both the same `group_secret`"
                 ));
         }
         Error::new(ErrorKind::Io, DIAL, format!("the greeting failed: {error}"))

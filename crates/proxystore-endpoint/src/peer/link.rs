@@ -76,6 +76,11 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
+    /// Ends when the connection does.
+    pub(super) async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
     /// Lets go of the connection, and says why.
     pub(super) fn close(&self, code: VarInt, reason: &str) {
         self.connection.close(code, reason.as_bytes());

@@ -2,16 +2,20 @@
 //!
 //! - `network`, `certificate`: QUIC and the relay. `book`: where endpoints are. `admission`: who is a peer.
 //! - `dial`, `link`: connections, and requests over them. `serve`: the other direction.
-//! - `ask`: what clients of this site want of a peer, kind by kind.
+//! - `ask`: what clients of this site want of a peer, kind by kind. `get`, `parts`, `cache`: objects, fetched in parts,
+//!   once for all who want them, and kept where that is allowed.
 //! - `status`: how it all looks.
 
 mod admission;
 mod ask;
 mod book;
+mod cache;
 mod certificate;
 mod dial;
+mod get;
 mod link;
 mod network;
+mod parts;
 mod serve;
 mod status;
 
@@ -31,7 +35,9 @@ use crate::config::Config;
 use crate::status::Counters;
 use admission::{Admission, code};
 use book::Book;
+use cache::Cache;
 use dial::Slots;
+use get::Flights;
 use link::Link;
 use status::Paths;
 
@@ -39,6 +45,8 @@ use status::Paths;
 const STRANGERS: usize = 64;
 /// How many long bodies may go to peers, or come from them, at once.
 const TRANSFERS: usize = 128;
+/// How many bytes of objects may be held while several fetch them at once, unless the copies that are kept may be more.
+const SHARED: u64 = 64 << 20;
 
 /// How long things take at most.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +86,12 @@ pub struct Peers {
     counters: Arc<Counters>,
     strangers: Arc<Semaphore>,
     transfers: Semaphore,
+    /// How many parts of an object are on their way at once, or so.
+    streams: usize,
+    cache: Cache,
+    flights: Flights,
+    /// For objects that several fetch at once.
+    room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Connections that were made here, for who serves them.
@@ -97,7 +111,7 @@ impl Peers {
         bounds: Bounds,
     ) -> Result<Arc<Self>> {
         let id = EndpointId::from_bytes(*secret.public().as_bytes());
-        let admission = Admission::new(&config.peers)?;
+        let admission = Admission::new(config)?;
         let book = Book::new(config)?;
         let (dialled, dialled_here) = mpsc::channel(16);
         Ok(Arc::new(Self {
@@ -112,6 +126,10 @@ impl Peers {
             counters,
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             transfers: Semaphore::new(TRANSFERS),
+            streams: config.peers.streams.clamp(1, 16),
+            cache: Cache::new(config.peers.cache),
+            flights: Flights::default(),
+            room: Arc::new(Semaphore::new((SHARED.max(config.peers.cache) / get::UNIT) as usize)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             dialled,

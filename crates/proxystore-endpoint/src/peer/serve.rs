@@ -81,11 +81,13 @@ impl Peers {
         let mut proof = [0; PROOF];
         receive.read_exact(&mut proof).await.map_err(|error| of_peer(error.to_string()))?;
         let Some(access) = self.admission.admits(&peer, Role::Dialler, &proof, &connection)? else {
-            let reason = format!("not admitted; run `proxystore endpoint trust {peer}` here");
-            connection.close(code::REFUSED, reason.as_bytes());
+            connection.close(code::REFUSED, b"you are no peer of this endpoint");
             return Err(Error::new(ErrorKind::Permission, ADMIT, "it is no peer of this endpoint")
                 .with("id", peer)
-                .with_hint(format!("if it should be, run `proxystore endpoint trust {peer}`")));
+                .with_hint(format!(
+                    "if it should be, run `{}` and start this endpoint again",
+                    self.admission.command(&peer)
+                )));
         };
         let proof = self.admission.proof(Role::Listener, &connection)?;
         send.write_all(&proof).await.map_err(|error| of_peer(error.to_string()))?;
@@ -132,6 +134,10 @@ impl Peers {
         let _transfer;
         let reply = match request {
             Err(error) => Answer::Failed(Fault::of(&error)).into(),
+            Ok(request @ Request::Wait(..)) => tokio::select! {
+                reply = self.answer_peer(link, service, request, Body::empty()) => reply,
+                () = link.closed() => return Ok(()), // it waits anew over another connection
+            },
             Ok(request) if frame.body <= WHOLE && !frame.in_pieces => {
                 let body = incoming.whole(frame.body).await?;
                 link.traffic.bytes_in.add(frame.body);

@@ -84,11 +84,13 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at once from one address.
     pub connections_per_address: usize,
+    /// Seconds in which a connection must have proven which endpoint it is.
+    pub patience: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rate: 0, connections: 1024, connections_per_address: 64 }
+        Self { rate: 0, connections: 1024, connections_per_address: 64, patience: 15 }
     }
 }
 
@@ -137,6 +139,14 @@ impl Config {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
         write_private(&path, &TEMPLATE.replacen("tokens = []", &token, 1)).map_err(failed)?;
         Self::read(directory)
+    }
+
+    /// What the relay of a directory is told; makes the directory as [`Config::create`] does if there is none.
+    ///
+    /// # Errors
+    /// As [`Config::create`] and [`Config::read`].
+    pub fn open(directory: &Path) -> Result<Self> {
+        if Self::file(directory).exists() { Self::read(directory) } else { Self::create(directory) }
     }
 
     /// What the relay of a directory is told.
@@ -226,6 +236,7 @@ mod tests {
         assert!(!format!("{one:?}").contains(&one.access.tokens[0]));
         let again = Config::create(&one.directory).expect_err("there is one");
         assert!(again.to_string().contains("there is one already"), "{again}");
+        assert_eq!(Config::open(&one.directory).expect("it is there"), one);
     }
 
     #[test]

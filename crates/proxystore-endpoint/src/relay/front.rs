@@ -1,6 +1,7 @@
 //! Accepts connections, and takes them as far as the relay's protocol: TLS, one request, upgrade.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,36 +23,39 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::config::Limits;
 use super::gate::{Gate, NUMBER, Place};
 
-/// How long a connection may take until it has proven which endpoint it is.
-const PATIENCE: Duration = Duration::from_secs(15);
 /// Public keys that are remembered as well formed.
 const KEYS: usize = 4096;
 
 /// The relay's TCP side.
 pub(super) struct Front {
-    pub(super) gate: Arc<Gate>,
-    pub(super) service: RelayService,
-    pub(super) tls: TlsAcceptor,
+    gate: Arc<Gate>,
+    service: RelayService,
+    tls: TlsAcceptor,
+    /// How long a connection may take until it has proven which endpoint it is.
+    patience: Duration,
 }
 
 impl Front {
     pub(super) fn new(
         gate: &Arc<Gate>,
         tls: TlsAcceptor,
-        rate: Option<ClientRateLimit>,
+        limits: &Limits,
         metrics: &Arc<Metrics>,
     ) -> Arc<Self> {
+        let rate = u32::try_from(limits.rate).unwrap_or(u32::MAX);
         let service = RelayService::new(
             handlers(),
             hyper::HeaderMap::new(),
-            rate,
+            NonZeroU32::new(rate).map(ClientRateLimit::new),
             KeyCache::new(KEYS),
             Arc::<Gate>::clone(gate),
             Arc::clone(metrics),
         );
-        Arc::new(Self { gate: Arc::clone(gate), service, tls })
+        let patience = Duration::from_secs(limits.patience.max(1));
+        Arc::new(Self { gate: Arc::clone(gate), service, tls, patience })
     }
 
     /// Accepts until `stop` is cancelled, then ends every connection.
@@ -108,7 +112,7 @@ impl Front {
             let _ = (&mut place.decided).await; // its sender is dropped then
             Ok::<_, String>(())
         };
-        match tokio::time::timeout(PATIENCE, work).await {
+        match tokio::time::timeout(self.patience, work).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%address, %error, "a connection ended before it was a client"),
             Err(_) => {

@@ -201,10 +201,7 @@ impl State {
     }
 
     fn refuse(&mut self, id: Option<EndpointId>, address: IpAddr, reason: String) {
-        match id {
-            Some(id) => warn!(%id, %address, reason, "an endpoint was refused"),
-            None => warn!(%address, reason, "a connection was refused"),
-        }
+        warn!(id = id.map(tracing::field::display), %address, reason, "refused");
         self.refused += 1;
         if self.refusals.len() == REMEMBERED {
             self.refusals.pop_front();

@@ -4,20 +4,22 @@
 //! other, and helps them to find direct paths. What it carries is encrypted between the endpoints.
 //!
 //! - [`Config`]: what it is told; [`run`]: runs it; [`RelayInfo`]: how it is reached then.
+//! - [`check`]: whether a relay can be reached and admits; for people who look for what is wrong.
 //! - [`pin`]: believing a relay's certificate by its fingerprint.
 
 mod certificate;
+mod check;
 mod config;
 mod front;
 mod gate;
+mod page;
 pub mod pin;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use iroh_relay::server::{ClientRateLimit, Metrics, QuicConfig, Server, ServerConfig};
+use iroh_relay::server::{Metrics, QuicConfig, Server, ServerConfig};
 use proxystore::{Error, ErrorKind, Result};
 use serde::Serialize;
 use tokio::net::TcpListener;
@@ -26,14 +28,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use self::certificate::Certificate;
+pub use self::check::{Report, check};
 pub use self::config::{Access, Config, Limits, TEMPLATE, default_directory};
 use self::front::Front;
 use self::gate::Gate;
+use self::page::Site;
 
 const START: &str = "start a relay";
 
 /// How often the files of the certificate are read again.
-const RENEWAL: Duration = Duration::from_secs(3600);
+const RENEWAL: Duration = Duration::from_hours(1);
 
 /// How a relay is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,7 +75,7 @@ pub async fn run(
     let metrics = Arc::new(Metrics::default());
     let tls = certificate.server_config()?;
     let front =
-        Front::new(&gate, TlsAcceptor::from(Arc::new(tls.clone())), rate(&config), &metrics);
+        Front::new(&gate, TlsAcceptor::from(Arc::new(tls.clone())), &config.limits, &metrics);
     let address = SocketAddr::new(config.host, config.port);
     let listener =
         TcpListener::bind(address).await.map_err(|error| bind_failed(error, address, "port"))?;
@@ -79,25 +83,43 @@ pub async fn run(
         0 => None,
         port => Some(addresses(SocketAddr::new(config.host, port), tls).await?),
     };
-    let info = info(&config, &listener, quic.as_ref(), &certificate)?;
+    let web = match config.web_address()? {
+        Some(address) => Some(page::listen(address).await?),
+        None => None,
+    };
+    let info = info(&config, &listener, quic.as_ref(), web.as_ref(), &certificate)?;
     info!(
         url = info.url,
         tcp = %info.tcp,
         udp = info.udp.map(tracing::field::display),
+        web = info.web.map(tracing::field::display),
         fingerprint = info.fingerprint,
         "the relay runs"
     );
     ready(&info);
-    let renewal = async {
-        loop {
-            tokio::time::sleep(RENEWAL).await;
-            certificate.reload();
+    let site = Site {
+        started: Instant::now(),
+        info,
+        open: config.access.open,
+        connection_limit: config.limits.connections,
+        gate,
+        metrics,
+        lookups: quic.as_ref().map(|quic| Arc::clone(&quic.metrics().server)),
+    };
+    let page = async {
+        if let Some(web) = web {
+            page::serve(web, site, stop.clone()).await;
         }
     };
-    tokio::select! {
-        () = front.serve(listener, stop) => {}
-        () = renewal => {}
-    }
+    let renewal = async {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(RENEWAL) => certificate.reload(),
+            }
+        }
+    };
+    tokio::join!(front.serve(listener, stop.clone()), page, renewal);
     if let Some(quic) = quic {
         let _ = quic.shutdown().await; // it stops either way
     }
@@ -138,15 +160,11 @@ fn bind_failed(error: std::io::Error, address: SocketAddr, setting: &str) -> Err
     Error::io(START, error).with("address", address).with_hint(hint)
 }
 
-fn rate(config: &Config) -> Option<ClientRateLimit> {
-    let rate = u32::try_from(config.limits.rate).unwrap_or(u32::MAX);
-    NonZeroU32::new(rate).map(ClientRateLimit::new)
-}
-
 fn info(
     config: &Config,
     listener: &TcpListener,
     quic: Option<&Server>,
+    web: Option<&TcpListener>,
     certificate: &Certificate,
 ) -> Result<RelayInfo> {
     let tcp = listener.local_addr().map_err(|error| Error::io(START, error))?;
@@ -160,7 +178,7 @@ fn info(
         url: format!("https://{host}:{}", tcp.port()),
         tcp,
         udp: quic.and_then(Server::quic_addr),
-        web: None,
+        web: web.and_then(|web| web.local_addr().ok()),
         fingerprint: shown.fingerprint.clone(),
         self_signed: certificate.self_signed,
         names: shown.names.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
+use iroh::RelayUrl;
 use iroh::tls::CaTlsConfig;
 use proxystore::{Error, ErrorKind, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -116,13 +117,13 @@ async fn fetch(host: &str, port: u16) -> Result<CertificateDer<'static>> {
 
 /// Host and port of `https://HOST:PORT`; 443 where there is no port.
 pub(super) fn host_and_port(url: &str) -> Result<(String, u16)> {
-    let failed = || {
-        Error::new(ErrorKind::Config, TRUST, "this is no relay's URL")
+    let parsed: Option<RelayUrl> = url.parse().ok();
+    let parsed = parsed.as_ref().filter(|url| url.scheme() == "https");
+    let Some((parsed, host)) = parsed.and_then(|url| Some((url, url.host_str()?))) else {
+        return Err(Error::new(ErrorKind::Config, TRUST, "this is no relay's URL")
             .with("relay", url)
-            .with_hint("write it as https://HOST:PORT")
+            .with_hint("write it as https://HOST:PORT"));
     };
-    let parsed: iroh::RelayUrl = url.parse().map_err(|_| failed())?;
-    let host = parsed.host_str().filter(|_| parsed.scheme() == "https").ok_or_else(failed)?;
     Ok((host.to_owned(), parsed.port_or_known_default().unwrap_or(443)))
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Disk {
     /// For syncing, and holding on to.
     directory: File,
     sync: bool,
-    _lock: File,
+    lock: File,
 }
 
 /// An object that an earlier run left on purpose.
@@ -77,7 +77,7 @@ impl Disk {
                 .with_hint("give each a `dir` of its own in section [storage]"));
         }
         let directory = File::open(path).map_err(failed)?;
-        let disk = Self { path: path.to_owned(), directory, sync, _lock: lock };
+        let disk = Self { path: path.to_owned(), directory, sync, lock };
         let found = disk.clear_up().map_err(failed)?;
         Ok((Arc::new(disk), found))
     }
@@ -104,6 +104,11 @@ impl Disk {
         }
         found.sort_unstable_by_key(|left| left.number);
         Ok(found)
+    }
+
+    /// Lets another run have the directory.
+    pub(super) fn release(&self) {
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock); // as the end of the process would
     }
 
     pub(super) fn path(&self) -> &Path {

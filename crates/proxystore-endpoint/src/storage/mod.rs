@@ -303,9 +303,16 @@ impl Storage {
                     disk.leave();
                 }
             }
+            closing.disk.release();
             closed
         })
         .await
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        self.0.stop.cancel(); // or the task that waits for ends would keep everything
     }
 }
 

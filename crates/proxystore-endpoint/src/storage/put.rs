@@ -103,19 +103,18 @@ impl Inner {
     ) -> Result<()> {
         let session = self.session.as_ref().ok_or_else(no_session)?;
         let stat = Stat { generation, size: key.size(), hash: None };
-        {
-            let mut index = self.lock();
-            let there = index.find(id, generation).filter(|_| generation != 0);
-            if there.is_some_and(|object| object.stat.size == stat.size) {
-                index.set_end(id, ttl.and_then(End::after)); // the same request again
-                return Ok(());
-            }
+        let is_there = self.lock().find(id, generation).is_some_and(|o| o.stat.size == stat.size);
+        if is_there && generation != 0 {
+            // The same request again; what came with it is ours to free, unless it is what we have.
+            drop(session.take(key));
+            return self.expire(id, generation, ttl.and_then(End::after)).await;
         }
         let segment = session.take(key)?; // freed if anything fails from here on
         self.admit(stat.size)?;
         let id: Arc<str> = id.into();
-        let charge = self.memory_for(entry_bytes(&id) + stat.size).await?;
-        match charge.filter(|_| !self.settings.persist) {
+        let room = entry_bytes(&id) + stat.size;
+        let charge = if self.settings.persist { None } else { self.memory_for(room).await? };
+        match charge {
             Some(mut charge) => {
                 let held = Held::Shared(Arc::new(segment));
                 let memory = InMemory { held, _charge: charge.split(stat.size) };

@@ -3,8 +3,11 @@
 
 mod connector;
 mod exposition;
+mod hostile;
 mod peers;
 mod relay;
 mod running;
 mod sites;
+mod storage;
+mod transfers;
 mod web;

@@ -36,7 +36,7 @@ impl Running {
     pub(crate) async fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::at(folder.path().join("site-a"));
-        directory.create("site-a", config).unwrap();
+        directory.create("site-a", &format!("name = \"site-a\"\n{config}")).unwrap();
         let (stop, (tell, told)) = (CancellationToken::new(), oneshot::channel());
         let task = tokio::spawn({
             let (directory, stop) = (directory.clone(), stop.clone());

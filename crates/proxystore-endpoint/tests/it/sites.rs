@@ -1,6 +1,8 @@
 //! Endpoints within this process, without listeners for clients: requests go to the service, as listeners would hand them over.
 
+use std::net::UdpSocket;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -50,17 +52,26 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start(identity: &Identity, config: &Config) -> Self {
-        Self::with_storage(identity, config, Arc::new(Storage::default())).await
+        Self::with(identity, config, Arc::new(Storage::default()), BOUNDS).await
     }
 
-    pub(crate) async fn with_storage(
+    pub(crate) async fn with(
         identity: &Identity,
         config: &Config,
         storage: Arc<Storage>,
+        bounds: Bounds,
     ) -> Self {
         let counters = Arc::new(Counters::default());
-        let started = Peers::start(identity.secret(), config, Arc::clone(&counters), BOUNDS).await;
-        let peers = started.unwrap();
+        // The port of one that was stopped is free a moment later.
+        let begun = Instant::now();
+        let peers = loop {
+            let counters = Arc::clone(&counters);
+            match Peers::start(identity.secret(), config, counters, bounds).await {
+                Ok(peers) => break peers,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         let service = Arc::new(Service {
             id: identity.id(),
             name: "site".into(),
@@ -81,6 +92,7 @@ impl Site {
 
     /// Its network goes away in good order.
     pub(crate) async fn stop(self) {
+        self.service.stop.cancel();
         self.peers.shutdown().await;
         self.serving.await.unwrap();
     }
@@ -134,6 +146,16 @@ pub(crate) async fn collect(body: Body) -> Result<Bytes, proxystore::Error> {
     let pieces = reading.await.expect("it hangs")?;
     Ok(pieces.into_iter().flatten().collect::<Vec<u8>>().into())
 }
+
+/// A port that nobody has, and that nobody gets who asks for any.
+pub(crate) fn free_port() -> u16 {
+    let free = |port: &u16| UdpSocket::bind(("0.0.0.0", *port)).is_ok();
+    let start = 20_000 + u16::try_from(std::process::id() % 6_000).unwrap();
+    let next = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+    (start + next * 16..32_000).find(free).unwrap()
+}
+
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 /// Bytes that are all different from each other, as far as that goes.
 pub(crate) fn bytes(len: usize) -> Bytes {

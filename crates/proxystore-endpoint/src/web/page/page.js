@@ -16,10 +16,14 @@ function mark(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
+function hide(element, hidden) {
+  if (element.hidden !== hidden) element.hidden = hidden;
+}
+
 // --- Numbers as people read them ---
 
 function significant(value) {
-  return value >= 100 ? Math.round(value).toString() : Number(value.toPrecision(3)).toString();
+  return value >= 100 ? number.format(Math.round(value)) : Number(value.toPrecision(3)).toString();
 }
 
 function bytes(count) {
@@ -160,8 +164,8 @@ function newRow(id) {
 
 function showPeers(peers, time) {
   const body = node("peer-table").tBodies[0];
-  node("peer-table").hidden = peers.length === 0;
-  node("no-peers").hidden = peers.length > 0;
+  hide(node("peer-table"), peers.length === 0);
+  hide(node("no-peers"), peers.length > 0);
   const rows = new Map([...body.rows].map((row) => [row.dataset.id, row]));
   peers.forEach((peer, at) => {
     const row = rows.get(peer.id) ?? newRow(peer.id);
@@ -197,7 +201,7 @@ function showStatus(status, time) {
   show(node("name"), status.name);
   if (document.title !== status.name) document.title = status.name;
   show(node("id"), status.id);
-  node("copy").hidden = false;
+  hide(node("copy"), false);
   show(node("about"), `Version ${status.version}, process ${status.pid}, up ${duration(status.uptime)}`);
 
   const storage = status.storage;
@@ -222,7 +226,7 @@ function showStatus(status, time) {
 function showState(state, text) {
   show(node("state"), text);
   mark(node("state"), "data-state", state);
-  node("gone").hidden = state !== "bad";
+  hide(node("gone"), state !== "bad");
   document.body.classList.toggle("stale", state === "bad");
 }
 

@@ -1,0 +1,143 @@
+//! Peers that were admitted and misbehave: they hurt nobody but themselves.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use iroh::endpoint::{Connection, PortmapperConfig, presets};
+use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode};
+use proxystore::ErrorKind;
+use proxystore::wire::{Answer, EndpointId, Name, Request, Stat};
+use proxystore_endpoint::body::Body;
+use proxystore_endpoint::config::Access;
+use proxystore_endpoint::frames::{Incoming, send_reply, send_request};
+use proxystore_endpoint::service::Reply;
+
+use crate::sites::{Identity, Site, admitting, bytes};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ALPN: &[u8] = b"proxystore/1";
+
+async fn raw(identity: &Identity) -> Endpoint {
+    Endpoint::builder(presets::Minimal)
+        .secret_key(identity.secret())
+        .alpns(vec![ALPN.to_vec()])
+        .relay_mode(RelayMode::Disabled)
+        .portmapper_config(PortmapperConfig::Disabled)
+        .bind()
+        .await
+        .unwrap()
+}
+
+/// Connects to a site and greets it.
+async fn connect(endpoint: &Endpoint, site: &Site) -> Connection {
+    let id = PublicKey::from_bytes(site.id.as_bytes()).unwrap();
+    let address = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], site.port()).into());
+    let connection = endpoint.connect(address, ALPN).await.unwrap();
+    let (mut send, mut receive) = connection.open_bi().await.unwrap();
+    send.write_all(&[0; 32]).await.unwrap();
+    send.finish().unwrap();
+    receive.read_exact(&mut [0; 32]).await.unwrap();
+    connection
+}
+
+async fn ask(connection: &Connection, request: Request) -> Answer {
+    let (mut send, receive) = connection.open_bi().await.unwrap();
+    send_request(&mut send, 1, &request, Body::empty(), PATIENCE).await.unwrap();
+    send.finish().unwrap();
+    Incoming::new(receive, PATIENCE).answer().await.unwrap().unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_and_thousands_of_streams_are_borne() {
+    let (a, b, c) = (Identity::new(), Identity::new(), Identity::new());
+    let config = admitting([(&b, Access::Full, None), (&c, Access::Full, None)]);
+    let site = Site::start(&a, &config).await;
+    let good = Site::start(&b, &admitting([(&a, Access::Full, Some(site.port()))])).await;
+    let name = site.name("x", 1);
+    good.put(&name, Bytes::from_static(b"kept")).await;
+
+    let endpoint = raw(&c).await;
+    let bad = connect(&endpoint, &site).await;
+    for garbage in [vec![0; 16], vec![0xff; 5000], b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+        let (mut send, mut receive) = bad.open_bi().await.unwrap();
+        send.write_all(&garbage).await.unwrap();
+        let _ = send.finish(); // it may have been stopped already
+        let _ = receive.read_to_end(100_000).await; // an error, or nothing: no answer is due
+    }
+    let request = Request::Get { name: name.clone(), range: None, shared: false };
+    assert!(matches!(ask(&bad, request).await, Answer::Object { .. }));
+
+    let mut held = Vec::new();
+    let flood = async {
+        for _ in 0..10_000 {
+            let (mut send, receive) = bad.open_bi().await.unwrap();
+            send.write_all(&[2]).await.unwrap(); // a request begins so, and goes on never
+            held.push((send, receive));
+        }
+    };
+    assert!(
+        tokio::time::timeout(Duration::from_secs(3), flood).await.is_err(),
+        "there is no bound"
+    );
+    assert!(held.len() <= 1100);
+    assert_eq!(good.get(&name).await.unwrap().unwrap(), &b"kept"[..]);
+    endpoint.close().await;
+    good.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_asks_for_the_objects_of_this_endpoint_only() {
+    let (a, b) = (Identity::new(), Identity::new());
+    let site = Site::start(&a, &admitting([(&b, Access::Full, None)])).await;
+    let endpoint = raw(&b).await;
+    let peer = connect(&endpoint, &site).await;
+    let elsewhere = Name { endpoint: EndpointId::from_bytes([7; 32]), ..site.name("x", 1) };
+    let requests = [Request::Evict(elsewhere), Request::Status, Request::Stop];
+    for request in requests {
+        let Answer::Failed(fault) = ask(&peer, request).await else { panic!("it was answered") };
+        assert_eq!(fault.kind(), ErrorKind::Permission);
+    }
+    assert!(!site.service.stop.is_cancelled());
+    endpoint.close().await;
+    site.stop().await;
+}
+
+/// A peer that says one hash and sends bytes of another.
+async fn liar(endpoint: Endpoint, object: Bytes) {
+    let connection = endpoint.accept().await.unwrap().await.unwrap();
+    let (mut send, mut receive) = connection.accept_bi().await.unwrap();
+    receive.read_exact(&mut [0; 32]).await.unwrap();
+    send.write_all(&[0; 32]).await.unwrap();
+    send.finish().unwrap();
+    while let Ok((mut send, receive)) = connection.accept_bi().await {
+        let (frame, request) = Incoming::new(receive, PATIENCE).request().await.unwrap().unwrap();
+        let Ok(Request::Get { range: Some(range), .. }) = request else { panic!("{request:?}") };
+        let stat = Stat { generation: 1, size: object.len() as u64, hash: Some([1; 32]) };
+        let part = object.slice(range.start as usize..object.len().min(range.end as usize));
+        let answer = Answer::Object { stat, shared: None };
+        let reply = Reply { answer, body: part.into() };
+        send_reply(&mut send, frame.number, reply, PATIENCE).await.unwrap();
+        send.finish().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_what_the_peer_has_is_not_given_whole() {
+    for len in [100_000, 5_000_000] {
+        let (a, b) = (Identity::new(), Identity::new());
+        let endpoint = raw(&a).await;
+        let port = endpoint.bound_sockets().iter().find(|a| a.is_ipv4()).unwrap().port();
+        let lying = tokio::spawn(liar(endpoint, bytes(len)));
+        let mut config = admitting([(&a, Access::Full, Some(port))]);
+        config.peers.cache = 10_000_000;
+        let near = Site::start(&b, &config).await;
+        let name = Name { endpoint: a.id(), id: "x".into(), generation: 1 };
+        for _ in 0..2 {
+            let error = near.get(&name).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        }
+        near.stop().await;
+        lying.await.unwrap();
+    }
+}
