@@ -140,7 +140,8 @@ def test_the_token_is_nowhere(site: Endpoint) -> None:
 def test_the_next_endpoint_is_asked_when_one_is_down(
     make_endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = make_endpoint("first"), make_endpoint("second")
+    first = make_endpoint("first")
+    second = make_endpoint("second")
     monkeypatch.setenv("PROXYSTORE_HOME", str(first.home))
     first.stop()
     with EndpointConnector(["first", "second"]) as connector:

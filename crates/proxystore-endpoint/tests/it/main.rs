@@ -9,5 +9,5 @@ mod relay;
 mod running;
 mod sites;
 mod storage;
-mod web;
 mod transfers;
+mod web;
