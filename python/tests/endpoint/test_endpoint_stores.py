@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from daemons import Endpoint
+from endpoint_daemon import Endpoint
 from hammer import in_processes, in_threads
 
 from proxystore_rs.connectors.endpoint import EndpointConnector
