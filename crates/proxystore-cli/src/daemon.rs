@@ -16,11 +16,9 @@ use proxystore::wire::Fault;
 use proxystore::{Error, ErrorKind, Result};
 use proxystore_endpoint::daemon;
 use proxystore_endpoint::directory::Directory;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use crate::{log, output};
+use crate::{log, output, process};
 
 const START: &str = "start an endpoint";
 /// What a daemon on its own is called with, before its directory and its level.
@@ -114,42 +112,5 @@ fn run(directory: &Directory, ready: impl FnOnce()) -> Result<ExitCode> {
     // Relative paths in its file are relative to that file, wherever it was started.
     std::env::set_current_dir(directory.path())
         .map_err(|error| Error::io(START, error).with("directory", directory.path().display()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::io(START, error))?;
-    let done = runtime.block_on(async {
-        let stop = CancellationToken::new();
-        tokio::select! {
-            done = daemon::run(directory, stop.clone(), |_| ready()) => Some(done),
-            failed = signals(stop) => failed.err().map(|error| Err(Error::io(START, error))),
-        }
-    });
-    runtime.shutdown_background();
-    if done.is_none() {
-        warn!("stopped at once");
-    }
-    done.map_or(Ok(ExitCode::FAILURE), |done| done.map(|()| ExitCode::SUCCESS))
-}
-
-/// Stops at the first signal; is done at the second.
-async fn signals(stop: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = hang_up.recv() => {
-                info!("SIGHUP does nothing: restart the endpoint to read its file again");
-                continue;
-            }
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        if stop.is_cancelled() {
-            return Ok(());
-        }
-        info!("stopping; a second signal stops at once");
-        stop.cancel();
-    }
+    process::until_signal(START, async |stop| daemon::run(directory, stop, |_| ready()).await)
 }

@@ -10,6 +10,8 @@ mod endpoint;
 mod log;
 mod manual;
 mod output;
+mod process;
+mod relay;
 pub mod upstream;
 
 use std::ffi::OsString;
@@ -24,6 +26,7 @@ use proxystore::{Error, Result};
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     begin::<Cli>(args, |cli, home| match cli.command {
         Command::Endpoint(command) => endpoint::run(home, *command),
+        Command::Relay(args) => relay::relay(home, &args),
         Command::Doctor(args) => doctor::doctor(home, &args),
         Command::Completions(args) => Ok(manual::completions(&args, Cli::command())),
         Command::Man(args) => manual::man(&args, Cli::command()),
@@ -81,6 +84,8 @@ enum Command {
     /// Endpoints of this site: configure, start, look at, stop
     #[command(subcommand, visible_alias = "ep")]
     Endpoint(Box<endpoint::Command>),
+    /// Run a relay, where endpoints meet that cannot reach each other
+    Relay(relay::Relay),
     /// Look for what keeps endpoints from working, and say what to do about it
     Doctor(doctor::Doctor),
     /// Print a script that completes commands in a shell

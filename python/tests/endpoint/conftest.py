@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from daemons import Endpoint, program
+from endpoint_daemon import Endpoint, build
 
 
 @pytest.fixture(scope="session")
 def endpoint_binary() -> Path:
     """The command `proxystore` of this repository."""
-    return program()
+    return build()
 
 
 @pytest.fixture
-def make_endpoint(
-    endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., Endpoint]]:
-    """A function `(name, **sections of config.toml)` that starts endpoints.
+def make_endpoint(endpoint_binary: Path, tmp_path: Path) -> Iterator[Callable[..., Endpoint]]:
+    """A function that starts endpoints of one home.
 
-    Each has a home of its own, unless `home` says where it is.
+    It takes a name, options of `configure`, and by keyword what sections of config.toml are to say.
     """
     made: list[Endpoint] = []
+    home = tmp_path / "home"
+    home.mkdir()
 
-    def make(name: str = "site-a", *, home: Path | None = None, **sections: Any) -> Endpoint:
-        made.append(Endpoint(home or tmp_path_factory.mktemp("home"), name, **sections))
-        return made[-1].start()
+    def make(name: str = "site-a", *options: str, **sections: Mapping[str, Any]) -> Endpoint:
+        made.append(Endpoint(endpoint_binary, home, name, *options))
+        made[-1].configure(**sections)
+        made[-1].start()
+        return made[-1]
 
     yield make
     for endpoint in made:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from daemons import Endpoint
+from endpoint_daemon import Endpoint
 
 from proxystore_rs.endpoint import client, commands
 from proxystore_rs.endpoint.commands import EndpointStatus

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from daemons import Endpoint
+from endpoint_daemon import Endpoint
 
 from proxystore_rs.connectors.endpoint import (
     EndpointConnector,
@@ -25,7 +25,7 @@ from proxystore_rs.store.config import ConnectorConfig
 
 
 def test_an_endpoint_goes_by_name_uuid_and_id(site: Endpoint) -> None:
-    card = site.card()
+    card = site.card
     for name in (site.name, card["uuid"], uuid.UUID(card["uuid"]), card["id"]):
         with EndpointConnector([name]) as connector:
             assert connector.endpoints == [card["id"]]
@@ -39,7 +39,7 @@ def test_keys_name_object_and_endpoint(site: Endpoint) -> None:
         key = connector.put(b"hello")
         assert isinstance(key, EndpointKey)
         assert key.object_id.startswith(f"{connector.namespace}.")
-        assert key.endpoint_id == site.card()["id"] and key.size == 5
+        assert key.endpoint_id == site.card["id"] and key.size == 5
         assert pickle.loads(pickle.dumps(key)) == key and hash(key) == hash(EndpointKey(*key))
         assert bytes(connector.get(EndpointKey(key.object_id, key.endpoint_id))) == b"hello"
         connector.evict(key)
@@ -108,7 +108,7 @@ def test_a_filled_key_wakes_a_waiter(site: Endpoint) -> None:
 def test_a_configuration_opens_an_equal_connector(site: Endpoint) -> None:
     with EndpointConnector([site.name], timeout=20, namespace="same") as connector:
         config = connector.config()
-        assert config["endpoints"] == [site.card()["id"]] and config["namespace"] == "same"
+        assert config["endpoints"] == [site.card["id"]] and config["namespace"] == "same"
         assert config["timeout"] == 20
         again = EndpointConnector.from_config(config)
         assert again.config() == config and again.url == connector.url
@@ -134,19 +134,19 @@ def test_the_token_is_nowhere(site: Endpoint) -> None:
     with EndpointConnector([site.name]) as connector:
         shown = repr(connector), repr(connector.config()), connector.url, repr(connector.put(b"x"))
         assert token not in "".join(shown)
-        assert site.card()["id"] in repr(connector)
+        assert site.card["id"] in repr(connector)
 
 
 def test_the_next_endpoint_is_asked_when_one_is_down(
     make_endpoint: Callable[..., Endpoint], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = make_endpoint("first")
-    second = make_endpoint("second", home=first.home)
+    second = make_endpoint("second")
     monkeypatch.setenv("PROXYSTORE_HOME", str(first.home))
     first.stop()
     with EndpointConnector(["first", "second"]) as connector:
         key = connector.put(b"x")
-        assert key.endpoint_id == second.card()["id"]
+        assert key.endpoint_id == second.card["id"]
         assert bytes(connector.get(key)) == b"x"
 
 

@@ -7,12 +7,10 @@ import resource
 import secrets
 import socket
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
-from daemons import Endpoint
+from endpoint_daemon import Endpoint
 from raw_client import ABSENT, DONE, FAILED, GET, OBJECT, PUT, STATUS, RawClient, frame
 
 MIB = 1 << 20
@@ -21,13 +19,13 @@ PERMISSION = 8
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
-    clients = {"host": "127.0.0.1", "port": 0, "patience": 4}
-    endpoint = Endpoint(tmp_path / "home", clients=clients, peers={"enabled": False}).start()
+def endpoint(endpoint: Endpoint) -> Endpoint:
+    """An endpoint of little patience, with an object."""
+    endpoint.configure(clients={"host": "127.0.0.1", "port": 0, "patience": 4})
+    endpoint.restart()
     with endpoint.raw() as client:
         client.put("here.before", b"unharmed")
-    yield endpoint
-    endpoint.kill()
+    return endpoint
 
 
 def assert_unharmed(endpoint: Endpoint, files: int, memory: int) -> None:

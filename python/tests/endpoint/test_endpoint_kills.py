@@ -15,19 +15,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from daemons import PATIENCE, Endpoint
+from endpoint_daemon import PATIENCE, Endpoint
 from raw_client import DONE, EVICT, FAILED, OBJECT
 
 WRITERS = 6
 FULL = 7
 """The kind of error that says so."""
-
-
-@pytest.fixture
-def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
-    endpoint = Endpoint(tmp_path / "home", peers={"enabled": False})
-    yield endpoint
-    endpoint.kill()
 
 
 def record(file: Path) -> dict[str, str]:
@@ -40,7 +33,7 @@ def test_what_was_acknowledged_is_there_however_often_the_daemon_is_killed(
     endpoint: Endpoint, tmp_path: Path
 ) -> None:
     endpoint.configure(storage={"persist": True, "memory": "4 MiB"})
-    endpoint.start()
+    endpoint.restart()
     script = Path(__file__).with_name("load_writer.py")
     files = [tmp_path / f"writer-{number}" for number in range(WRITERS)]
     with ExitStack() as cleanup:
@@ -86,9 +79,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_harms_nothing(
     endpoint: Endpoint, small_disk: Path, persist: bool
 ) -> None:
-    disk = {"dir": small_disk, "disk": "1 GiB", "memory": "2 MiB", "persist": persist}
+    disk = {"dir": str(small_disk), "disk": "1 GiB", "memory": "2 MiB", "persist": persist}
     endpoint.configure(storage=disk)
-    endpoint.start()
+    endpoint.restart()
     stored: dict[str, bytes] = {}
     names = (f"fill.{number}" for number in itertools.count())
     with endpoint.raw() as client:
@@ -126,14 +119,13 @@ def test_a_full_disk_is_said_and_harms_nothing(
 
 
 def test_a_daemon_that_is_stopped_finishes_what_was_begun(endpoint: Endpoint) -> None:
-    endpoint.start()
     body = random.randbytes(30_000_000)
     with endpoint.raw() as client:
         client.put("x.y", body)
         endpoint.stop()
         with pytest.raises(OSError):
             client.get("x.y")
-    assert not endpoint.card().get("host")
+    assert not endpoint.card.get("host")
     started = time.monotonic()
     with pytest.raises(OSError):
         endpoint.raw()

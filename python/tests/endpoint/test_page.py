@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser import Browser, need_chromium
-from daemons import Endpoint
+from endpoint_daemon import Endpoint
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def shown(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
     """An endpoint with a page, at the same address after a restart."""
     need_chromium()
     endpoint = make_endpoint(web={"address": "127.0.0.1:0"})
-    endpoint.configure(web={"address": endpoint.card()["web"]})
+    endpoint.configure(web={"address": endpoint.card["web"]})
     return endpoint
 
 
@@ -24,7 +24,7 @@ def shown(make_endpoint: Callable[..., Endpoint]) -> Endpoint:
 def browser(tmp_path: Path, shown: Endpoint) -> Iterator[Browser]:
     """A browser that shows the page."""
     with Browser(tmp_path) as browser:
-        browser.tell("Page.navigate", url=f"http://{shown.card()['web']}/")
+        browser.tell("Page.navigate", url=f"http://{shown.card['web']}/")
         browser.wait_until("document.querySelector('#state')?.dataset.state === 'good'")
         yield browser
 
@@ -47,7 +47,7 @@ def problems(browser: Browser) -> list[object]:
 
 def test_the_page_says_which_endpoint_it_is(shown: Endpoint, browser: Browser) -> None:
     assert browser.evaluate(text("name")) == shown.name
-    assert browser.evaluate(text("id")) == shown.card()["id"]
+    assert browser.evaluate(text("id")) == shown.card["id"]
     assert browser.evaluate("document.title") == shown.name
     assert not problems(browser)
 
@@ -90,7 +90,7 @@ def test_the_page_asks_its_endpoint_and_nobody_else(shown: Endpoint, browser: Br
     asked = {
         urlsplit(event["request"]["url"]) for event in browser.told("Network.requestWillBeSent")
     }
-    assert {url.netloc for url in asked} == {shown.card()["web"]}
+    assert {url.netloc for url in asked} == {shown.card["web"]}
     assert {url.path for url in asked} >= {"/", "/page.css", "/page.js", "/status.json"}
     assert not problems(browser)
 

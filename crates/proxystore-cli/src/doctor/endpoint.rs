@@ -39,9 +39,15 @@ pub(super) fn look(
     findings.ok("config.toml", directory.config_file().display().to_string());
     secrets(directory, findings);
     room(directory, &config, findings);
-    let mut client = running(directory, card, findings)?;
-    relay(&config, client.ask(&Request::Status, &[]), findings);
-    reach(home, &config, card, called?, &mut client, findings)
+    let mut client = running(directory, card, findings);
+    let told = client.as_mut().map(|client| client.ask(&Request::Status, &[]));
+    if peers(&config, findings) {
+        super::network::look(directory, &config, told.is_some(), findings);
+        if let Some(told) = told {
+            relay(&config, told, findings);
+        }
+    }
+    reach(home, &config, card, called?, client.as_mut()?, findings)
 }
 
 /// Whoever reads these can take the endpoint's place.
@@ -123,11 +129,11 @@ fn running(directory: &Directory, card: &Card, findings: &mut Findings<'_>) -> O
     None
 }
 
-/// The relay, as the daemon sees it.
-fn relay(config: &Config, told: Result<(Answer, Vec<u8>)>, findings: &mut Findings<'_>) {
-    const WHAT: &str = "relay";
+/// Whether it has a relay, for its peers.
+fn peers(config: &Config, findings: &mut Findings<'_>) -> bool {
     if !config.peers.enabled {
-        return findings.ok("peers", "it has none: it is a store of its site");
+        findings.ok("peers", "it has none: it is a store of its site");
+        return false;
     }
     if config.peers.allow.is_empty() && config.peers.group_secret.is_empty() {
         findings.warning(
@@ -137,12 +143,18 @@ fn relay(config: &Config, told: Result<(Answer, Vec<u8>)>, findings: &mut Findin
         );
     }
     if config.relay.url.is_empty() {
-        return findings.warning(
-            WHAT,
+        findings.warning(
+            "relay",
             "it has none: only peers whose address is known are reached",
             "set `url` in section [relay]; `proxystore relay` is one",
         );
     }
+    !config.relay.url.is_empty()
+}
+
+/// The relay, as the daemon sees it.
+fn relay(config: &Config, told: Result<(Answer, Vec<u8>)>, findings: &mut Findings<'_>) {
+    const WHAT: &str = "relay";
     let told: Option<Value> = match told {
         Ok((_, body)) => serde_json::from_slice(&body).ok(),
         Err(error) => return findings.failed(WHAT, &error),

@@ -2,6 +2,7 @@
 
 mod endpoint;
 mod host;
+mod network;
 
 use std::path::Path;
 use std::process::ExitCode;

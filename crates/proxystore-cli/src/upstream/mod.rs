@@ -2,8 +2,10 @@
 //! What has no meaning here is accepted, with a line that says so.
 
 mod endpoint;
+mod relay;
 
 pub use endpoint::run as endpoint;
+pub use relay::run as relay;
 
 use std::fmt::Display;
 

@@ -18,8 +18,10 @@ use crate::config;
 
 const CHECK: &str = "check the relay's certificate";
 
-/// How relays are checked: those with the pinned certificate are believed, others by the authorities.
-pub(super) fn checks(config: &config::Relay) -> Result<CaTlsConfig> {
+/// How relays are checked: those with the pinned certificate are believed, others by the authorities.///
+/// # Errors
+/// When the fingerprint is none, and when the file of the authority cannot be used.
+pub fn checks(config: &config::Relay) -> Result<CaTlsConfig> {
     let by_authority = authorities(config)?;
     if config.fingerprint.is_empty() {
         return Ok(by_authority);

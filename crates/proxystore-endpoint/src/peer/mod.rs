@@ -33,6 +33,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::status::Counters;
+pub use certificate::checks;
+
 use admission::{Admission, code};
 use book::Book;
 use cache::Cache;

@@ -154,8 +154,15 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or says something that has no meaning.
     pub fn read(directory: &Path) -> Result<Self> {
-        let path = Self::file(directory);
-        let text = fs::read_to_string(&path).map_err(|error| {
+        Self::read_file(&Self::file(directory))
+    }
+
+    /// What a relay is told by a file; its directory is where the file is.
+    ///
+    /// # Errors
+    /// As those of [`read`](Self::read).
+    pub fn read_file(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(|error| {
             Error::io(READ, error)
                 .with("file", path.display())
                 .with_hint("configure the relay first: `proxystore relay --help` says how")
@@ -165,7 +172,8 @@ impl Config {
                 .with("file", path.display())
                 .with_hint("correct the line")
         })?;
-        Ok(Self { directory: directory.to_owned(), ..config })
+        let directory = path.parent().unwrap_or(path).to_owned();
+        Ok(Self { directory, ..config })
     }
 
     /// Finds what contradicts itself before anything is started.

@@ -1,0 +1,73 @@
+//! The way to the relay.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use proxystore::{Error, ErrorKind, Result};
+use proxystore_endpoint::config::Config;
+use proxystore_endpoint::directory::Directory;
+use proxystore_endpoint::peer::checks;
+use proxystore_endpoint::relay::{Report, check};
+
+use super::Findings;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Connects to the relay as an endpoint does. While the daemon runs that is another endpoint, whom a relay that
+/// lists endpoints refuses: then the daemon's word counts.
+pub(super) fn look(
+    directory: &Directory,
+    config: &Config,
+    running: bool,
+    findings: &mut Findings<'_>,
+) {
+    match tried(directory, config, running) {
+        Err(error) if running && error.kind() == ErrorKind::Permission => {}
+        Err(error) => findings.failed("way to relay", &error),
+        Ok(report) => {
+            findings.ok(
+                "way to relay",
+                format!(
+                    "TLS after {} ms, admitted after {} ms",
+                    report.tls.as_millis(),
+                    report.admitted.as_millis()
+                ),
+            );
+            udp(config, report.address, findings);
+        }
+    }
+}
+
+fn tried(directory: &Directory, config: &Config, running: bool) -> Result<Report> {
+    let identity = if running { None } else { Some(directory.identity()?) };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io("reach the relay", error))?;
+    runtime.block_on(check(&config.relay, checks(&config.relay)?, identity, PATIENCE))
+}
+
+fn udp(config: &Config, address: Option<SocketAddr>, findings: &mut Findings<'_>) {
+    match address {
+        _ if config.relay.udp_port == 0 => findings.warning(
+            "UDP",
+            "it is off: all that peers exchange passes through the relay",
+            "set `udp_port` in section [relay], if the relay has one",
+        ),
+        None => findings.warning(
+            "UDP",
+            format!(
+                "port {} of the relay does not answer: no path is direct",
+                config.relay.udp_port
+            ),
+            "let UDP pass firewalls on both sides; without, it works by the relay alone",
+        ),
+        // An address of this host can be bound; that of a NAT cannot.
+        Some(address) if UdpSocket::bind((address.ip(), 0)).is_ok() => {
+            findings.ok("UDP", format!("it passes, without NAT: the relay sees {}", address.ip()));
+        }
+        Some(address) => {
+            findings.ok("UDP", format!("it passes, by a NAT: the relay sees {address}"));
+        }
+    }
+}

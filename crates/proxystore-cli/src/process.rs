@@ -1,0 +1,56 @@
+//! What runs until it is told to stop.
+
+use std::process::ExitCode;
+
+use proxystore::{Error, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Runs work until it is done. The first SIGTERM or SIGINT tells it to stop, the second stops it at once.
+///
+/// # Errors
+/// Those of the work.
+pub(crate) fn until_signal(
+    operation: &'static str,
+    work: impl AsyncFnOnce(CancellationToken) -> Result<()>,
+) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::io(operation, error))?;
+    let done = runtime.block_on(async {
+        let stop = CancellationToken::new();
+        tokio::select! {
+            done = work(stop.clone()) => Some(done),
+            failed = signals(stop) => failed.err().map(|error| Err(Error::io(operation, error))),
+        }
+    });
+    runtime.shutdown_background();
+    if done.is_none() {
+        warn!("stopped at once");
+    }
+    done.map_or(Ok(ExitCode::FAILURE), |done| done.map(|()| ExitCode::SUCCESS))
+}
+
+/// Stops at the first signal; is done at the second.
+async fn signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = hang_up.recv() => {
+                info!("SIGHUP does nothing: a restart reads the configuration again");
+                continue;
+            }
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        info!("stopping; a second signal stops at once");
+        stop.cancel();
+    }
+}
