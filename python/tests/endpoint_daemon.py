@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_client import RawClient
+from raw_client import STATUS, RawClient, unbase32
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 60.0
@@ -158,8 +158,14 @@ class Endpoint:
 
     def status(self) -> dict[str, Any]:
         """The whole picture, as the daemon tells it."""
-        status: dict[str, Any] = json.loads(self.command("status", self.name, "--json").stdout)
+        with self.raw() as client:
+            status: dict[str, Any] = json.loads(client.ask(STATUS, None).body)
         return status
+
+    @property
+    def raw_id(self) -> bytes:
+        """Its public key, of which the id is the text."""
+        return unbase32(self.id)
 
     def raw(self, **options: bool) -> RawClient:
         """A client that can misbehave."""

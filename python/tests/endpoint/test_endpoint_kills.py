@@ -35,11 +35,13 @@ def test_what_was_acknowledged_is_there_however_often_the_daemon_is_killed(
     endpoint.configure(storage={"persist": True, "memory": "4 MiB"})
     endpoint.restart()
     script = Path(__file__).with_name("load_writer.py")
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1])}
     files = [tmp_path / f"writer-{number}" for number in range(WRITERS)]
     with ExitStack() as cleanup:
         for number, file in enumerate(files):
             command = [sys.executable, script, endpoint.directory, str(number)]
-            writer = subprocess.Popen(command, stdout=cleanup.enter_context(file.open("wb")))
+            output = cleanup.enter_context(file.open("wb"))
+            writer = subprocess.Popen(command, env=environment, stdout=output)
             cleanup.callback(writer.wait)
             cleanup.callback(writer.kill)
 
