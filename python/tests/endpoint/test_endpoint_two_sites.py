@@ -125,10 +125,12 @@ def test_a_site_that_is_down_is_an_error_that_names_it(
     code = """
 from proxystore_rs.connectors.endpoint import EndpointConnectorError
 try:
-    len(sent[0])
+    sent[0].upper()
 except Exception as error:
     assert isinstance(error.cause, EndpointConnectorError), repr(error.cause)
     print(error.cause)
 """
-    assert "site-a" in at_b(code, proxy)
-    sites[0].start()  # so that the store can be closed
+    try:
+        assert "site-a" in at_b(code, proxy)
+    finally:
+        sites[0].start()  # so that the store can be closed
