@@ -157,7 +157,7 @@ fn what_is_no_endpoint_is_told_apart_within_the_timeout() {
         client.write_all(&answer).unwrap();
     };
     assert_eq!(open_at(raves).unwrap_err().kind(), ErrorKind::Corrupt);
-    assert!(start.elapsed() < Duration::from_secs(60), "nothing hangs");
+    assert!(start.elapsed() < Duration::from_mins(1), "nothing hangs");
 }
 
 #[test]
