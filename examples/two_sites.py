@@ -1,7 +1,8 @@
 """Two sites on one machine: a proxy is made at one, and resolved at the other.
 
-Each site is an endpoint with a home of its own. The consumer runs in a process that knows the home of the second
-site alone; what it gets is a line of text, its reference to an array at the first.
+Each site is an endpoint with a home of its own, and they meet at a relay, as they would on two machines. The consumer
+runs in a process that knows the home of the second site alone; what it gets is a line of text, its reference to an
+array at the first.
 """
 
 from __future__ import annotations
@@ -34,24 +35,46 @@ for text in sys.stdin:
 """
 
 
+class Relay:
+    """A relay on this machine, and the line that invites endpoints to it."""
+
+    def __init__(self, program: str, home: Path) -> None:
+        port, udp_port = free_port(socket.SOCK_STREAM), free_port(socket.SOCK_DGRAM)
+        options = ["--name", "127.0.0.1", "--port", str(port), "--udp-port", str(udp_port)]
+        self._command = [program, "--home", str(home), "relay", *options]
+        self._log = home / "relay.txt"
+        home.mkdir()
+        self.invitation = output(self._command + ["--invite"])
+        config = home / "relay" / "config.toml"
+        # No page, so that several examples may run at once.
+        config.write_text(config.read_text().replace('web = "127.0.0.1:7843"', 'web = ""'))
+
+    def __enter__(self) -> Relay:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=log)
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():  # which says where it is
+            sys.exit(f"two_sites: the relay does not start\n{self._log.read_text()}")
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
 class Site:
     """An endpoint, and the environment of the programs of its site."""
 
-    def __init__(self, program: str, folder: Path, name: str) -> None:
+    def __init__(self, program: str, folder: Path, name: str, *options: str) -> None:
         self.name = name
         self.environment = os.environ | {"PROXYSTORE_HOME": str(folder / name)}
         self._program = program
-        self.port = free_port()
-        self.call("configure", name, "--peer-port", str(self.port))
+        self.call("configure", name, *options)
         self.id = self.call("show", name, "--id")
 
     def call(self, *words: str) -> str:
         """Run a command on endpoints, and return what it printed."""
-        command = [self._program, "endpoint", *words]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            sys.exit(f"two_sites: {' '.join(command)}\n{done.stderr}")
-        return done.stdout.strip()
+        return output([self._program, "endpoint", *words], self.environment)
 
     def __enter__(self) -> Site:
         self.call("start", self.name)
@@ -60,15 +83,18 @@ class Site:
     def __exit__(self, *_exception: object) -> None:
         self.call("stop", self.name)
 
-    def admit(self, peer: Site) -> None:
-        """Take another site for a peer, and say where it is; sites behind NATs meet at a relay instead."""
-        address = f"127.0.0.1:{peer.port}"
-        self.call("trust", self.name, peer.id, "--as", peer.name, "--address", address)
+
+def output(command: list[str], environment: dict[str, str] | None = None) -> str:
+    """Run a command, and return what it printed."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"two_sites: {' '.join(command)}\n{done.stderr}")
+    return done.stdout.strip()
 
 
-def free_port() -> int:
-    """Return a UDP port that nobody has."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+def free_port(kind: socket.SocketKind) -> int:
+    """Return a port that nobody has."""
+    with socket.socket(socket.AF_INET, kind) as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
@@ -84,12 +110,12 @@ def main() -> None:
         sys.exit(f"two_sites: {error}")
 
     with tempfile.TemporaryDirectory(prefix="two-sites-") as folder, ExitStack() as stack:
-        a, b = (Site(program, Path(folder), name) for name in ("site-a", "site-b"))
-        a.admit(b)
-        b.admit(a)
-        stack.enter_context(a)
-        stack.enter_context(b)
-        print(b.call("ping", b.name, a.name))
+        relay = stack.enter_context(Relay(program, Path(folder) / "relay"))
+        join = ("--join", relay.invitation)
+        a = stack.enter_context(Site(program, Path(folder), "site-a", *join, "--new-group-secret"))
+        invitation = a.call("invite", a.name)
+        b = stack.enter_context(Site(program, Path(folder), "site-b", "--join", invitation))
+        print(b.call("ping", b.name, a.id))
 
         os.environ |= a.environment  # this process is at A
         consumer = stack.enter_context(

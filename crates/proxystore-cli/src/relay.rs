@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use proxystore::{Error, ErrorKind, Result};
-use proxystore_endpoint::relay::{Config, RelayInfo, run};
+use proxystore_endpoint::config::Invitation;
+use proxystore_endpoint::relay::{self, Config, RelayInfo, run};
 
 use crate::{log, output, process};
 
@@ -36,18 +37,24 @@ pub(crate) struct Relay {
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
     /// Print the token that endpoints show, and do nothing else
-    #[arg(long)]
+    #[arg(long, conflicts_with = "invite")]
     pub(crate) token: bool,
+    /// Print one line with all that endpoints have to be told, and do nothing else
+    #[arg(long)]
+    pub(crate) invite: bool,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   proxystore relay
   proxystore relay --name relay.example.org --port 443 --udp-port 0
-  proxystore relay --token
+  proxystore relay --invite
 
-It runs in the foreground until SIGINT or SIGTERM. Options are over those of its config.toml. At each site:
-  proxystore endpoint configure site-a --relay URL --relay-fingerprint SHA256 --relay-token TOKEN";
+It runs in the foreground until SIGINT or SIGTERM. Options are over those of its config.toml. At the first site, with
+what --invite printed, and at the others with what the last command prints there:
+  proxystore endpoint configure site-a --join INVITATION --new-group-secret
+  proxystore endpoint start site-a
+  proxystore endpoint invite site-a";
 
 const START: &str = "start a relay";
 
@@ -67,6 +74,18 @@ pub(crate) fn relay(home: &Path, args: &Relay) -> Result<ExitCode> {
     config.udp_port = args.udp_port.unwrap_or(config.udp_port);
     if !args.names.is_empty() {
         config.names.clone_from(&args.names);
+    }
+    if args.invite {
+        let invitation = Invitation {
+            relay: relay::url(&config)?,
+            relay_token: config.access.tokens.first().cloned().unwrap_or_default(),
+            relay_fingerprint: relay::fingerprint(&config)?,
+            relay_udp_port: config.udp_port,
+            group_secret: String::new(),
+        };
+        output::note("Whoever has this line is let in:");
+        output::data(invitation.reveal()?);
+        return Ok(ExitCode::SUCCESS);
     }
     let level = args.log_level.as_ref().unwrap_or(&config.log.level);
     log::begin(args.log_file.as_deref(), level, config.log.json)?;
@@ -96,5 +115,7 @@ fn ready(info: &RelayInfo) {
     if let Some(web) = info.web {
         output::data(format!("{:<12}http://{web}/", "web"));
     }
-    output::note("The relay runs. `proxystore relay --token` prints what endpoints show to it.");
+    output::note(
+        "The relay runs. `proxystore relay --invite` prints what endpoints have to be told.",
+    );
 }

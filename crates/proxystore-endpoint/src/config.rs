@@ -1,5 +1,6 @@
 //! What an endpoint is told in its `config.toml`. Every field has a default.
 
+mod invitation;
 mod overrides;
 mod template;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use invitation::Invitation;
 pub use overrides::overridden;
 pub use template::template;
 

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use clap::Args;
 use proxystore::wire::greeting::Token;
 use proxystore::{Error, ErrorKind, Result};
-use proxystore_endpoint::config::{Config, size, template};
+use proxystore_endpoint::config::{Config, Invitation, size, template};
 use proxystore_endpoint::directory::Directory;
 use toml_edit::{DocumentMut, Value};
 
+use super::invite::accept;
 use crate::output;
 
 const CONFIGURE: &str = "configure an endpoint";
@@ -28,6 +29,10 @@ pub(crate) struct Configure {
     /// The TCP port for clients on other hosts [default: any]
     #[arg(long, requires = "host")]
     pub(crate) port: Option<u16>,
+    /// What `proxystore endpoint invite` or `proxystore relay --invite` printed: the relay and the secret of a
+    /// group; `-` reads it from standard input
+    #[arg(long, value_name = "INVITATION", conflicts_with_all = ["relay", "no_peers"])]
+    pub(crate) join: Option<String>,
     /// The relay where its peers meet it, such as <https://relay.example.org:8443>
     #[arg(long, value_name = "URL")]
     pub(crate) relay: Option<String>,
@@ -37,7 +42,7 @@ pub(crate) struct Configure {
     /// SHA-256 of the relay's certificate, which is then believed whoever signed it
     #[arg(long, value_name = "SHA256", requires = "relay")]
     pub(crate) relay_fingerprint: Option<String>,
-    /// File with the certificate authority of the relay [default: those of the system]
+    /// File with the certificate authority of the relay [default: those that browsers believe]
     #[arg(long, value_name = "FILE", requires = "relay")]
     pub(crate) relay_ca_file: Option<PathBuf>,
     /// The UDP port of the relay; 0 for none, and then no path is direct [default: 7842]
@@ -70,7 +75,7 @@ pub(crate) struct Configure {
     /// File with a secret: whoever knows it is admitted as a peer, with full access
     #[arg(long, value_name = "FILE", conflicts_with = "new_group_secret")]
     pub(crate) group_secret_file: Option<PathBuf>,
-    /// Make such a secret, to be copied from config.toml to the other endpoints of the group
+    /// Make such a secret; `proxystore endpoint invite` prints what the others need to know of it
     #[arg(long)]
     pub(crate) new_group_secret: bool,
     /// Where metrics, health and the page are served, ADDRESS:PORT; "" for nowhere
@@ -83,13 +88,15 @@ Examples:
   proxystore endpoint configure site-a
   proxystore endpoint configure site-a --memory \"4 GB\" --disk \"200 GB\" --persist
   proxystore endpoint configure site-a --relay https://relay.example.org:8443 --new-group-secret
+  proxystore endpoint configure site-b --join INVITATION
   proxystore endpoint configure login-node --host fqdn --port 8700
 
 Prints the id of the endpoint. Every other option is in its config.toml, explained there.";
 
 pub(crate) fn configure(home: &Path, args: &Configure) -> Result<ExitCode> {
     let directory = Directory::named(home, &args.name)?;
-    let text = text(args)?;
+    let invitation = args.join.as_deref().map(accept).transpose()?;
+    let text = text(args, invitation.unwrap_or_default())?;
     let card = directory.create(&args.name, &text)?;
     output::note(format!(
         "Configured the endpoint {} in {}",
@@ -98,7 +105,12 @@ pub(crate) fn configure(home: &Path, args: &Configure) -> Result<ExitCode> {
     ));
     output::note(format!("Its options are in {}", directory.config_file().display()));
     output::note(format!("Next: proxystore endpoint start {}", args.name));
-    if args.relay.is_some() || args.new_group_secret || args.group_secret_file.is_some() {
+    if args.new_group_secret || args.group_secret_file.is_some() {
+        output::note(format!(
+            "Peers: they join what `proxystore endpoint invite {}` prints",
+            args.name
+        ));
+    } else if args.relay.is_some() {
         output::note(format!(
             "Peers: they admit it with `proxystore endpoint trust NAME {}`",
             card.id
@@ -109,7 +121,7 @@ pub(crate) fn configure(home: &Path, args: &Configure) -> Result<ExitCode> {
 }
 
 /// The template with what was asked for. Nothing is written unless all of it has a meaning.
-fn text(args: &Configure) -> Result<String> {
+fn text(args: &Configure, invited: Invitation) -> Result<String> {
     let mut text: DocumentMut =
         template(&args.name).parse().map_err(|source: toml_edit::TomlError| {
             Error::new(ErrorKind::Config, CONFIGURE, "the template is damaged").with_source(source)
@@ -117,15 +129,21 @@ fn text(args: &Configure) -> Result<String> {
     let mut set = |section: &str, option: &str, value: Value| {
         text[section][option] = toml_edit::value(value);
     };
+    let said = |text: String| Some(text).filter(|text| !text.is_empty());
+    let invited_port = said(invited.relay.clone()).map(|_| invited.relay_udp_port);
     let texts = [
         ("clients", "host", &args.host),
-        ("relay", "url", &args.relay),
-        ("relay", "token", &args.relay_token),
-        ("relay", "fingerprint", &args.relay_fingerprint),
+        ("relay", "url", &args.relay.clone().or_else(|| said(invited.relay))),
+        ("relay", "token", &args.relay_token.clone().or_else(|| said(invited.relay_token))),
+        (
+            "relay",
+            "fingerprint",
+            &args.relay_fingerprint.clone().or_else(|| said(invited.relay_fingerprint)),
+        ),
         ("storage", "memory", &args.memory),
         ("storage", "disk", &args.disk),
         ("storage", "max_object", &args.max_object),
-        ("peers", "group_secret", &group_secret(args)?),
+        ("peers", "group_secret", &group_secret(args)?.or_else(|| said(invited.group_secret))),
         ("web", "address", &args.web),
     ];
     for (section, option, value) in texts {
@@ -139,7 +157,7 @@ fn text(args: &Configure) -> Result<String> {
     if let Some(port) = args.peer_port {
         set("peers", "port", i64::from(port).into());
     }
-    if let Some(port) = args.relay_udp_port {
+    if let Some(port) = args.relay_udp_port.or(invited_port) {
         set("relay", "udp_port", i64::from(port).into());
     }
     if let Some(streams) = args.streams {

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod configure;
+pub(crate) mod invite;
 pub(crate) mod list;
 pub(crate) mod objects;
 pub(crate) mod ping;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Remove(remove::Remove),
     /// Admit a peer, change what it may do, or admit it no more
     Trust(trust::Trust),
+    /// Print what another site needs to become a peer
+    Invite(invite::Invite),
     /// See whether an endpoint or a peer answers, by which path, and how fast
     Ping(ping::Ping),
     /// Measure how fast objects go to and come from an endpoint or a peer
@@ -62,6 +65,7 @@ pub(crate) fn run(home: &Path, command: Command) -> Result<ExitCode> {
         Command::Show(args) => show::show(home, &args),
         Command::Remove(args) => remove::remove(home, &args),
         Command::Trust(args) => trust::trust(home, &args),
+        Command::Invite(args) => invite::invite(home, &args),
         Command::Ping(args) => ping::ping(home, &args),
         Command::Bench(args) => bench::bench(home, &args),
         Command::Test(args) => objects::test(home, &args),

@@ -160,6 +160,33 @@ fn bind_failed(error: std::io::Error, address: SocketAddr, setting: &str) -> Err
     Error::io(START, error).with("address", address).with_hint(hint)
 }
 
+/// The URL by which endpoints reach a relay: its first name, and its port.
+///
+/// # Errors
+/// When its certificate cannot be read or made.
+pub fn url(config: &Config) -> Result<String> {
+    let certificate = Certificate::open(config)?;
+    Ok(url_of(config, config.port, &certificate))
+}
+
+/// SHA-256 of a relay's certificate, in hexadecimal; makes the certificate if there is none.
+///
+/// # Errors
+/// When it cannot be read or made.
+pub fn fingerprint(config: &Config) -> Result<String> {
+    Ok(Certificate::open(config)?.shown().fingerprint.clone())
+}
+
+fn url_of(config: &Config, port: u16, certificate: &Certificate) -> String {
+    let shown = certificate.shown();
+    let host = match config.names.first().or(shown.names.first()) {
+        Some(name) if name.contains(':') => format!("[{name}]"),
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    format!("https://{host}:{port}")
+}
+
 fn info(
     config: &Config,
     listener: &TcpListener,
@@ -169,13 +196,8 @@ fn info(
 ) -> Result<RelayInfo> {
     let tcp = listener.local_addr().map_err(|error| Error::io(START, error))?;
     let shown = certificate.shown();
-    let host = match config.names.first().or(shown.names.first()) {
-        Some(name) if name.contains(':') => format!("[{name}]"),
-        Some(name) => name.clone(),
-        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    };
     Ok(RelayInfo {
-        url: format!("https://{host}:{}", tcp.port()),
+        url: url_of(config, tcp.port(), certificate),
         tcp,
         udp: quic.and_then(Server::quic_addr),
         web: web.and_then(|web| web.local_addr().ok()),
