@@ -357,6 +357,8 @@ fn sites_meet_at_a_relay() {
             "of-the-test",
             "--relay-fingerprint",
             fingerprint,
+            "--relay-udp-port",
+            "0",
         ]);
     }
     home.succeeds(&["endpoint", "trust", "site-a", "site-b", "--as", "b"]);

@@ -162,7 +162,7 @@ pub struct Relay {
     pub token: String,
     /// SHA-256 of the relay's certificate, which is then believed whoever signed it.
     pub fingerprint: String,
-    /// File with the certificate authority of the relay; those of the system where empty.
+    /// File with the certificate authority of the relay; those that browsers know where empty.
     pub ca_file: PathBuf,
     /// UDP port at which the relay tells addresses; 0 for none, and then paths are never direct.
     pub udp_port: u16,

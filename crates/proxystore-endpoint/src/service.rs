@@ -95,12 +95,25 @@ impl Service {
             .with("asked", self.id)
             .with_hint("ask the endpoint that keeps it: peers do not pass requests on"));
         }
-        match &self.peers {
-            Some(peers) => peers.answer(request, body).await,
-            None => {
-                Err(Error::new(ErrorKind::Unsupported, "ask a peer", "this endpoint has no peers")
-                    .with_hint("set `enabled` in section [peers] of its config.toml"))
+        let Some(peers) = &self.peers else {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "ask a peer",
+                "this endpoint has no peers",
+            )
+            .with_hint("set `enabled` in section [peers] of its config.toml"));
+        };
+        match request {
+            Request::Put { name, ttl, shared: Some(shared) } => {
+                let key = Key::new(shared.id, shared.generation, shared.size);
+                let body = self.storage.take_shared(key)?;
+                peers.answer(Request::Put { name, ttl, shared: None }, body).await
             }
+            Request::Wait(..) => tokio::select! {
+                reply = peers.answer(request, body) => reply,
+                () = self.stop.cancelled() => Err(stopping()),
+            },
+            request => peers.answer(request, body).await,
         }
     }
 

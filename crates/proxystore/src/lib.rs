@@ -45,6 +45,7 @@
 //! | `file:///DIR` | files in a directory | wherever the directory is mounted |
 //! | `shm://NAME` | shared memory, mapped and not copied | this host |
 //! | `redis://HOST:PORT/DATABASE` | a Redis server or cluster (feature `redis`) | whoever reaches it |
+//! | `endpoint:ID,ID` | daemons of sites that exchange objects (feature `endpoint`) | whoever reaches one of them |
 //! | `multi:NAME=URL;NAME=URL` | several channels, chosen by [policies](connectors::multi) | as they are |
 //!
 //! # Features
@@ -52,6 +53,7 @@
 //! - `arrow`: tables and record batches of the `arrow` crates as objects.
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
+//! - `endpoint`: objects at endpoints.
 //! - `seal`: sealed objects and signed references.
 //! - `compress`: compressed objects.
 //! - `testkit`: the conformance suite that every connector must pass.

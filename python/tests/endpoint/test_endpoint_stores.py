@@ -56,7 +56,7 @@ def test_proxies_resolve_and_hold_no_token(store: Any, site: Endpoint) -> None:
 
 
 def test_a_url_opens_a_store(site: Endpoint) -> None:
-    with open_store(f"endpoint:{site.card['id']}", namespace="by-url") as store:
+    with open_store(f"endpoint:{site.card['id']}") as store:
         assert store.get(store.put([1])) == [1]
         assert isinstance(store.connector, EndpointConnector)
         store.close(clear=True)

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use proxystore::wire::Request;
+use proxystore::connectors::endpoint::EndpointConnector;
+use proxystore::connectors::{Connector, ConnectorConfig, GetOptions, PutOptions, Value};
+use proxystore::payload::Parts;
 use proxystore::{Error, ErrorKind, Result};
 use proxystore_endpoint::config::size;
 
-use super::objects::{current, get, put};
 use super::{find, peer};
-use crate::client::Client;
 use crate::output;
 
 #[derive(Debug, Args)]
@@ -34,8 +34,10 @@ Examples:
   proxystore endpoint bench site-a
   proxystore endpoint bench site-a site-b --size 1MB --size 100MB --count 5
 
-One object after another goes over one connection. Programs on the host of the daemon are faster: large
-objects are handed over in shared memory.";
+One object after another, as programs put and get them: on the host of the daemon, large ones are handed over
+in shared memory.";
+
+const MEASURE: &str = "measure an endpoint";
 
 fn bytes(text: &str) -> Result<u64, String> {
     size::parse(text).ok_or_else(|| "write a number of bytes, or \"64 MiB\", \"1.5 GB\"".into())
@@ -47,7 +49,11 @@ pub(crate) fn bench(home: &Path, args: &Bench) -> Result<ExitCode> {
         Some(called) => peer(home, &directory.config()?, called)?,
         None => card.endpoint()?,
     };
-    let mut client = Client::connect(&directory, Duration::from_mins(1))?;
+    let mut config = ConnectorConfig::new(format!("endpoint:{endpoint}"));
+    // By way of this daemon, wherever else the peer could be reached.
+    let home = directory.path().to_string_lossy().into_owned();
+    config.options.insert("home".into(), Value::Text(home));
+    let connector = EndpointConnector::open(&config)?;
     let sizes = match args.sizes.as_slice() {
         [] => &[1_000, 1_000_000, 32_000_000],
         sizes => sizes,
@@ -59,26 +65,24 @@ pub(crate) fn bench(home: &Path, args: &Bench) -> Result<ExitCode> {
         let (mut puts, mut gets) = (Vec::new(), Vec::new());
         for _ in 0..args.count {
             let started = Instant::now();
-            let key = put(&mut client, endpoint, &data)?;
+            let key = connector.put(&Parts::from(&data[..]), &PutOptions::default())?;
             puts.push(started.elapsed());
             let started = Instant::now();
-            let got = get(&mut client, endpoint, &key);
+            let got = connector.get(&key, &GetOptions::default());
             gets.push(started.elapsed());
-            client.ask(&Request::Evict(current(endpoint, &key)), &[])?;
-            if got?.as_deref() != Some(&data) {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    "measure",
-                    "what came back is different",
-                )
-                .with("key", key)
-                .with_hint("has it enough memory and disk? see `proxystore endpoint status`"));
+            let same = got.map(|got| got.is_some_and(|got| got[..] == data[..]));
+            connector.evict(&key)?;
+            if !same? {
+                return Err(Error::new(ErrorKind::Corrupt, MEASURE, "what came back is different")
+                    .with("key", key.id())
+                    .with_hint("has it enough memory and disk? see `proxystore endpoint status`"));
             }
         }
         for (what, times) in [("put", &mut puts), ("get", &mut gets)] {
             rows.push(row(what, len, times));
         }
     }
+    connector.close(true)?;
     output::table(&["WHAT", "SIZE", "MEDIAN MS", "WORST MS", "MB/S"], &rows);
     Ok(ExitCode::SUCCESS)
 }

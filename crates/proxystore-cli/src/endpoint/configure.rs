@@ -40,6 +40,9 @@ pub(crate) struct Configure {
     /// File with the certificate authority of the relay [default: those of the system]
     #[arg(long, value_name = "FILE", requires = "relay")]
     pub(crate) relay_ca_file: Option<PathBuf>,
+    /// The UDP port of the relay; 0 for none, and then no path is direct [default: 7842]
+    #[arg(long, value_name = "PORT", requires = "relay")]
+    pub(crate) relay_udp_port: Option<u16>,
     /// How much memory objects may take, such as "4 GB" [default: 1 GiB]
     #[arg(long, value_name = "SIZE", value_parser = a_size)]
     pub(crate) memory: Option<String>,
@@ -135,6 +138,9 @@ fn text(args: &Configure) -> Result<String> {
     }
     if let Some(port) = args.peer_port {
         set("peers", "port", i64::from(port).into());
+    }
+    if let Some(port) = args.relay_udp_port {
+        set("relay", "udp_port", i64::from(port).into());
     }
     if let Some(streams) = args.streams {
         set("peers", "streams", i64::from(streams).into());

@@ -93,7 +93,7 @@ pub(crate) fn test(home: &Path, args: &Test) -> Result<ExitCode> {
 }
 
 /// Stores bytes under a fresh key.
-pub(super) fn put(client: &mut Client, endpoint: EndpointId, bytes: &[u8]) -> Result<String> {
+fn put(client: &mut Client, endpoint: EndpointId, bytes: &[u8]) -> Result<String> {
     let id = format!("test.{}", unique_id()?);
     let name = Name { endpoint, id: id.clone(), generation: 1 };
     client.ask(&Request::Put { name, ttl: None, shared: None }, bytes)?;
@@ -101,7 +101,7 @@ pub(super) fn put(client: &mut Client, endpoint: EndpointId, bytes: &[u8]) -> Re
 }
 
 /// The bytes under a key.
-pub(super) fn get(client: &mut Client, endpoint: EndpointId, key: &str) -> Result<Option<Vec<u8>>> {
+fn get(client: &mut Client, endpoint: EndpointId, key: &str) -> Result<Option<Vec<u8>>> {
     let request = Request::Get { name: current(endpoint, key), range: None, shared: false };
     match client.ask(&request, &[])? {
         (Answer::Object { .. }, bytes) => Ok(Some(bytes)),
@@ -110,7 +110,7 @@ pub(super) fn get(client: &mut Client, endpoint: EndpointId, key: &str) -> Resul
     }
 }
 
-pub(super) fn current(endpoint: EndpointId, key: &str) -> Name {
+fn current(endpoint: EndpointId, key: &str) -> Name {
     Name { endpoint, id: key.to_owned(), generation: 0 }
 }
 

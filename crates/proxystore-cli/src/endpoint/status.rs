@@ -61,30 +61,75 @@ pub(crate) fn status(home: &Path, args: &Status) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (what, value) in reached(&card) {
-        output::data(format!("{what:<8}{value}"));
+        output::data(format!("{what:<10}{value}"));
     }
-    lines("", &told);
+    picture(&told);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every number and text that there is, by its place.
-fn lines(prefix: &str, value: &Value) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let name = name.replace('_', " ");
-                lines(&if prefix.is_empty() { name } else { format!("{prefix} {name}") }, value);
-            }
-        }
-        Value::Array(items) => {
-            for (i, item) in items.iter().enumerate() {
-                lines(&format!("{prefix} {}", i + 1), item);
-            }
-        }
-        Value::Null => {}
-        Value::String(text) => output::data(format!("{prefix:<24}{text}")),
-        other => output::data(format!("{prefix:<24}{other}")),
+/// What people want to know; programs get all of it as JSON.
+fn picture(told: &Value) {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let amount = |value: &Value| people(number(value));
+    let storage = &told["storage"];
+    let of = |used: &str, limit: &str| {
+        format!("{} of {}", amount(&storage[used]), amount(&storage[limit]))
+    };
+    let connected = &told["relay"]["connected"];
+    let relay = match (connected.as_bool(), told["relay"]["problem"].as_str()) {
+        (Some(true), _) => "connected".to_owned(),
+        (Some(false), problem) => format!("not connected: {}", problem.unwrap_or("not yet")),
+        (None, _) => "none".to_owned(),
+    };
+    for (what, value) in [
+        ("process", format!("{}, for {} s", number(&told["pid"]), number(&told["uptime"]))),
+        ("objects", number(&storage["objects"]).to_string()),
+        ("memory", of("memory", "memory_limit")),
+        ("disk", of("disk", "disk_limit")),
+        ("clients", number(&told["clients"]).to_string()),
+        ("requests", format!("{}, {} failed", told["requests"], told["failures"])),
+        ("clients'", traffic(&amount(&told["bytes_in"]), &amount(&told["bytes_out"]))),
+        ("peers'", traffic(&amount(&told["peer_bytes_in"]), &amount(&told["peer_bytes_out"]))),
+        ("meets at", relay),
+    ] {
+        output::data(format!("{what:<10}{value}"));
     }
+    let peers = told["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if peers.is_empty() {
+        return;
+    }
+    let rows: Vec<Vec<String>> = peers
+        .iter()
+        .map(|peer| {
+            let text = |field: &str| peer[field].as_str().unwrap_or_default().to_owned();
+            let time = Duration::from_micros(number(&peer["round_trip_us"])).as_secs_f64() * 1e3;
+            let bytes = traffic(&amount(&peer["bytes_in"]), &amount(&peer["bytes_out"]));
+            let time = if time > 0.0 { format!("{time:.1}") } else { String::new() };
+            vec![text("name"), text("path"), text("via"), time, bytes, text("state")]
+        })
+        .collect();
+    output::data("");
+    output::table(&["PEER", "PATH", "BY", "MS", "OBJECTS", "STATE"], &rows);
+}
+
+fn traffic(bytes_in: &str, bytes_out: &str) -> String {
+    format!("{bytes_in} in, {bytes_out} out")
+}
+
+/// Bytes with three digits or so.
+fn people(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "few digits are shown")]
+    let mut amount = bytes as f64;
+    let mut units = ["B", "KB", "MB", "GB", "TB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    for larger in units {
+        if amount < 1000.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1000.0, larger);
+    }
+    let digits = usize::from(unit != "B" && amount < 100.0);
+    format!("{amount:.digits$} {unit}")
 }
 
 fn page(web: Option<&str>) -> Result<ExitCode> {

@@ -77,7 +77,7 @@ url = ""
 token = ""
 # SHA-256 of the relay's certificate, which is then believed whoever signed it.
 fingerprint = ""
-# File with the certificate authority of the relay; "" for those of the system.
+# File with the certificate authority of the relay; "" for those that browsers know.
 ca_file = ""
 # UDP port at which the relay tells addresses; 0 for none, and then paths are never direct.
 udp_port = 7842

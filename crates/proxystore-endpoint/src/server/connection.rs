@@ -38,7 +38,7 @@ pub struct Door {
 }
 
 /// Attends to a client until it leaves or the daemon stops.
-pub async fn attend<R, W>(
+pub(super) async fn attend<R, W>(
     read: R,
     mut write: W,
     same_host: bool,

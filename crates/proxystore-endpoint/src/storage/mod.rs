@@ -193,6 +193,11 @@ impl Storage {
         self.0.put_shared(id, generation, ttl, shared).await
     }
 
+    /// What a client put into shared memory for another endpoint. It is freed there once nobody reads it.
+    pub fn take_shared(&self, shared: Key) -> Result<Body> {
+        self.0.take_shared(shared)
+    }
+
     /// An object, or a part of it. Who has got it reads on when it is replaced, evicted or expires.
     pub async fn get(&self, id: &str, generation: u64, wanted: &Wanted) -> Result<Option<Found>> {
         self.0.get(id, generation, wanted).await

@@ -124,6 +124,11 @@ impl Inner {
         }
     }
 
+    pub(super) fn take_shared(&self, key: Key) -> Result<Body> {
+        let session = self.session.as_ref().ok_or_else(no_session)?;
+        Ok(session.take(key)?.bytes()?.into())
+    }
+
     async fn insert(
         self: &Arc<Self>,
         id: Arc<str>,

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use iroh::SecretKey;
 use proxystore::wire::{Answer, EndpointId, Fault, Name, Request, Stat};
 use proxystore_endpoint::body::Body;
-use proxystore_endpoint::config::{Access, Config, Peer};
+use proxystore_endpoint::config::{self, Access, Config, Peer};
 use proxystore_endpoint::peer::{Bounds, Peers};
 use proxystore_endpoint::service::{Asker, Reply, Service};
 use proxystore_endpoint::status::Counters;
 use proxystore_endpoint::storage::Storage;
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -48,17 +49,35 @@ pub(crate) struct Site {
     pub(crate) service: Arc<Service>,
     pub(crate) peers: Arc<Peers>,
     serving: JoinHandle<()>,
+    _objects: Objects,
+}
+
+/// The objects of an endpoint, which outlive its network.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    pub(crate) storage: Arc<Storage>,
+    _directory: Arc<TempDir>,
+}
+
+impl Objects {
+    /// No objects.
+    pub(crate) async fn none() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = config::Storage::default();
+        let storage = Storage::open(&settings, directory.path(), None).await.unwrap();
+        Self { storage: Arc::new(storage), _directory: Arc::new(directory) }
+    }
 }
 
 impl Site {
     pub(crate) async fn start(identity: &Identity, config: &Config) -> Self {
-        Self::with(identity, config, Arc::new(Storage::default()), BOUNDS).await
+        Self::with(identity, config, &Objects::none().await, BOUNDS).await
     }
 
     pub(crate) async fn with(
         identity: &Identity,
         config: &Config,
-        storage: Arc<Storage>,
+        objects: &Objects,
         bounds: Bounds,
     ) -> Self {
         let counters = Arc::new(Counters::default());
@@ -75,14 +94,14 @@ impl Site {
         let service = Arc::new(Service {
             id: identity.id(),
             name: "site".into(),
-            storage,
+            storage: Arc::clone(&objects.storage),
             peers: Some(Arc::clone(&peers)),
             counters,
             stop: CancellationToken::new(),
             started: Instant::now(),
         });
         let serving = tokio::spawn(Arc::clone(&peers).serve(Arc::clone(&service)));
-        Self { id: identity.id(), service, peers, serving }
+        Self { id: identity.id(), service, peers, serving, _objects: objects.clone() }
     }
 
     /// The UDP port for peers.
@@ -144,7 +163,11 @@ impl Site {
 pub(crate) async fn collect(body: Body) -> Result<Bytes, proxystore::Error> {
     let reading = tokio::time::timeout(Duration::from_mins(2), body.collect());
     let pieces = reading.await.expect("it hangs")?;
-    Ok(pieces.into_iter().flatten().collect::<Vec<u8>>().into())
+    let mut whole = Vec::new();
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.into())
 }
 
 /// A port that nobody has, and that nobody gets who asks for any.

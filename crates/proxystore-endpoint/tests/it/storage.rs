@@ -233,7 +233,7 @@ async fn objects_end_when_they_should() {
     storage.expire("b", 0, None).await.unwrap();
     storage.expire("c", 7, Some(second)).await.unwrap(); // of another generation
     storage.expire("d", 1, Some(3 * second)).await.unwrap();
-    tokio::time::advance(second - Duration::from_millis(1)).await;
+    tokio::time::advance(second.checked_sub(Duration::from_millis(1)).unwrap()).await;
     assert!(get(&storage, "a", 0).await.is_some());
     tokio::time::advance(Duration::from_millis(1)).await;
     for (id, is_there) in [("a", false), ("b", true), ("c", true), ("d", true)] {

@@ -9,9 +9,8 @@ use proxystore::wire::{Answer, Request};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::config::{Access, Config};
 use proxystore_endpoint::peer::Bounds;
-use proxystore_endpoint::storage::Storage;
 
-use crate::sites::{BOUNDS, Identity, Site, admitting, bytes, collect, free_port, pair};
+use crate::sites::{BOUNDS, Identity, Objects, Site, admitting, bytes, collect, free_port, pair};
 
 const MB: usize = 1_000_000;
 
@@ -29,8 +28,8 @@ async fn a_peer_that_comes_back_in_the_middle_is_asked_for_the_rest() {
     let (a, b) = (Identity::new(), Identity::new());
     let mut config = admitting([(&b, Access::Full, None)]);
     config.peers.port = free_port();
-    let storage = Arc::new(Storage::default());
-    let far = Site::with(&a, &config, Arc::clone(&storage), BOUNDS).await;
+    let objects = Objects::none().await;
+    let far = Site::with(&a, &config, &objects, BOUNDS).await;
     let near = Site::start(&b, &admitting([(&a, Access::Full, Some(far.port()))])).await;
     let object = bytes(30 * MB);
     let name = far.name("x", 1);
@@ -38,7 +37,7 @@ async fn a_peer_that_comes_back_in_the_middle_is_asked_for_the_rest() {
     let mut body = slowly(&near, &name, object.len()).await;
     let first = body.next().await.unwrap().unwrap();
     far.stop().await;
-    let far = Site::with(&a, &config, storage, BOUNDS).await;
+    let far = Site::with(&a, &config, &objects, BOUNDS).await;
     let rest = collect(body).await.unwrap();
     assert!(object.starts_with(&first) && object[first.len()..] == rest);
     assert!(far.service.counters.peer_bytes_out.get() > 0);
@@ -57,7 +56,7 @@ fn a_peer_that_dies_in_the_middle_is_an_error_in_bounded_time() {
         let config = admitting([(&a, Access::Full, Some(far.port()))]);
         let second = Duration::from_secs(1);
         let bounds = Bounds { dial: second * 2, resume: second * 3, ..BOUNDS };
-        let near = Site::with(&b, &config, Arc::new(Storage::default()), bounds).await;
+        let near = Site::with(&b, &config, &Objects::none().await, bounds).await;
         let (name, len) = (far.name("x", 1), 30 * MB);
         near.put(&name, bytes(len)).await;
         let mut body = slowly(&near, &name, len).await;
@@ -173,17 +172,17 @@ async fn a_wait_outlives_its_connection() {
     let (a, b) = (Identity::new(), Identity::new());
     let mut config = admitting([(&b, Access::Full, None)]);
     config.peers.port = free_port();
-    let storage = Arc::new(Storage::default());
-    let far = Site::with(&a, &config, Arc::clone(&storage), BOUNDS).await;
+    let objects = Objects::none().await;
+    let far = Site::with(&a, &config, &objects, BOUNDS).await;
     let near = Site::start(&b, &admitting([(&a, Access::Full, Some(far.port()))])).await;
     let name = far.name("x", 1);
     let waiting = near.ask(Request::Wait(name.clone(), 100_000), Bytes::new());
     let meanwhile = async {
-        while storage.usage().waiting == 0 && far.peers.status().1[0].state != "connected" {
+        while objects.storage.usage().waiting == 0 && far.peers.status().1[0].state != "connected" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         far.stop().await;
-        let far = Site::with(&a, &config, storage, BOUNDS).await;
+        let far = Site::with(&a, &config, &objects, BOUNDS).await;
         far.put(&name, Bytes::from_static(b"late")).await;
         far
     };

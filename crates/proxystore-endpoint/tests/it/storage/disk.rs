@@ -27,7 +27,7 @@ async fn what_persists_is_there_after_a_restart() {
         }
         put(&storage, "gone", 1, &bytes(0, 10)).await.unwrap();
         storage.evict("gone", 0).await.unwrap();
-        let hour = Some(Duration::from_secs(3600));
+        let hour = Some(Duration::from_hours(1));
         storage.put("short", 1, Some(Duration::from_millis(1)), bytes(0, 10).into()).await.unwrap();
         storage.put("renewed", 1, Some(Duration::ZERO), Body::empty()).await.unwrap();
         storage.put("renewed", 2, hour, bytes(0, 10).into()).await.unwrap();

@@ -12,7 +12,7 @@ async fn who_waits_gets_it_when_it_comes() {
     let storage = Arc::new(open(&settings(4 * MIB, 0), dir.path()).await);
     let soon = Instant::now() + Duration::from_millis(5);
     assert!(storage.wait("a", 0, soon).await.unwrap().is_none());
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     let waiting: Vec<_> = (0..4000)
         .map(|n| {
             let storage = Arc::clone(&storage);
@@ -49,7 +49,7 @@ async fn nobody_is_woken_for_another_id() {
     let storage = open(&settings(4 * MIB, 0), dir.path()).await;
     let woken = Arc::new(Counting::default());
     let waker = Waker::from(Arc::clone(&woken));
-    let deadline = Instant::now() + Duration::from_secs(600);
+    let deadline = Instant::now() + Duration::from_mins(10);
     let ids: Vec<String> = (0..2000).map(|n| format!("w{n}")).collect();
     let mut waiting: Vec<_> =
         ids.iter().map(|id| Box::pin(storage.wait(id, 0, deadline))).collect();
@@ -74,7 +74,7 @@ async fn nobody_is_woken_for_another_id() {
 async fn closing_ends_it() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&settings(MIB, 0), dir.path()).await;
-    let deadline = Instant::now() + Duration::from_secs(600);
+    let deadline = Instant::now() + Duration::from_mins(10);
     let close = async {
         tokio::task::yield_now().await;
         storage.close().await.unwrap();

@@ -9,8 +9,8 @@ use super::stream::{Patience, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::greeting::{CHALLENGE, Challenge, Hello, PROOF, Role};
 use crate::wire::{
-    Answer, EndpointId, FRAME_HEAD, FrameHead, MAX_HEAD, PIECE_HEAD, PieceHead, Request, Stat,
-    Welcome, decode_answer,
+    Answer, EndpointId, FRAME_HEAD, Fault, FrameHead, MAX_HEAD, PIECE_HEAD, PieceHead, Request,
+    Stat, Welcome, decode_answer,
 };
 
 /// Small answers are read together; longer bodies go straight to where they belong.
@@ -142,7 +142,7 @@ impl Link {
                     .with("endpoint", &self.daemon.welcome.name)
                     .with_hint("start it again: `proxystore endpoint start`"))
             }
-            Answer::Failed(fault) => Err(fault.into_error(self.operation)),
+            Answer::Failed(fault) => Err(self.refused(fault)),
             answer => Ok((frame, answer)),
         }
     }
@@ -192,12 +192,17 @@ impl Link {
         Ok(())
     }
 
+    /// What the daemon says, and who says it.
+    fn refused(&self, fault: Fault) -> Error {
+        fault.into_error(self.operation).with("endpoint", &self.daemon.welcome.name)
+    }
+
     /// The error that follows where a body broke off.
     fn aborted(&mut self) -> Error {
         match self.frame() {
             Ok((FrameHead { body: 0, .. }, Answer::Failed(fault))) => {
                 self.owed -= 1;
-                fault.into_error(self.operation)
+                self.refused(fault)
             }
             Ok(_) => self.strange("an object broke off without a reason"),
             Err(error) => error,
