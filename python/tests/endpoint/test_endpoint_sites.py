@@ -75,7 +75,7 @@ class Fetch:
 
 def test_a_transfer_goes_on_by_the_relay_when_the_direct_path_dies(sites: Sites) -> None:
     sites.start()
-    body = put(sites, "x.huge", 160 * MIB)
+    body = put(sites, "x.huge", 112 * MIB)
     wait_until(lambda: sites.path() == "direct")
     fetch = Fetch(sites, "x.huge")
     sites.lab.block()
@@ -88,7 +88,7 @@ def test_a_transfer_goes_on_by_the_relay_when_the_direct_path_dies(sites: Sites)
 def test_a_far_daemon_that_dies_in_the_middle_is_told_and_comes_back(sites: Sites) -> None:
     sites.a.configure(storage={"persist": True})
     sites.start()
-    body = put(sites, "x.huge", 160 * MIB)
+    body = put(sites, "x.huge", 112 * MIB)
     wait_until(lambda: sites.path() == "direct")
     near = sites.b.daemon.process.pid
     fetch = Fetch(sites, "x.huge")
