@@ -1,6 +1,6 @@
 //! Starts an endpoint, and stops it again.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -111,12 +111,21 @@ pub async fn run(
     Ok(())
 }
 
+/// This host's address on the way to the world. Its name often stands for a loopback address, which no other host
+/// reaches. Nothing is sent: connecting a UDP socket only asks the routes.
+fn routed_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
 /// Where clients on other hosts connect, if they may.
 fn tcp_address(config: &Config) -> Result<Option<SocketAddr>> {
     let (host, port) = (config.clients.host.as_str(), config.clients.port);
     let host = match host {
         "" => return Ok(None),
-        "ip" | "fqdn" => host_name(),
+        "ip" => routed_address().map_or_else(host_name, |ip| ip.to_string()),
+        "fqdn" => host_name(),
         host => host.to_owned(),
     };
     let failed = |message: String| {
