@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from endpoint_daemon import Endpoint, build
+from natlab import NatLab, need_lab
+from sites import Relay, Sites
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,35 @@ def site(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     """An endpoint that runs, at the home of this process."""
     monkeypatch.setenv("PROXYSTORE_HOME", str(endpoint.home))
     return endpoint
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[NatLab]:
+    """A lab that a module builds once; nothing leaves it."""
+    need_lab()
+    with NatLab() as lab:
+        yield lab
+        assert lab.leaks() == 0
+
+
+@pytest.fixture(scope="module")
+def relay(
+    lab: NatLab, endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Relay]:
+    """The relay of the lab."""
+    relay = Relay(endpoint_binary, tmp_path_factory.mktemp("relay"), lab)
+    yield relay
+    relay.kill()
+
+
+@pytest.fixture
+def sites(
+    lab: NatLab, relay: Relay, endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Sites]:
+    """Endpoints behind NATs, each the other's peer, to be started."""
+    lab.nat("A", "independent")
+    lab.nat("B", "independent")
+    sites = Sites(endpoint_binary, tmp_path_factory.mktemp("sites"), lab, relay)
+    yield sites
+    sites.kill()
+    lab.unblock()

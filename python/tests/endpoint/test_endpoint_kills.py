@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from endpoint_daemon import PATIENCE, Endpoint
+from endpoint_daemon import PATIENCE, REPOSITORY, Endpoint
 from raw_client import DONE, EVICT, FAILED, OBJECT
+
+from proxystore_rs.connectors.endpoint import EndpointConnector
+from proxystore_rs.exceptions import EndpointConnectorError, EndpointTimeoutError
 
 WRITERS = 6
 FULL = 7
@@ -132,3 +136,63 @@ def test_a_daemon_that_is_stopped_finishes_what_was_begun(endpoint: Endpoint) ->
     with pytest.raises(OSError):
         endpoint.raw()
     assert time.monotonic() - started < PATIENCE
+
+
+def test_clients_are_told_of_kills_and_go_on(endpoint: Endpoint, tmp_path: Path) -> None:
+    board, script = tmp_path / "board", REPOSITORY / "bench" / "soak" / "client.py"
+    board.mkdir()
+    files = [tmp_path / f"client-{number}" for number in range(WRITERS)]
+    with ExitStack() as cleanup:
+        for number, file in enumerate(files):
+            command = [sys.executable, script, endpoint.name, board, str(number), "2000000"]
+            output = cleanup.enter_context(file.open("wb"))
+            client = subprocess.Popen(
+                command, env=endpoint.environment, stdout=output, stderr=output
+            )
+            cleanup.callback(client.wait)
+            cleanup.callback(client.kill)
+
+        def have(begin: str, count: int) -> bool:
+            """Whether each client said so often that it did something."""
+            return all(
+                sum(line.startswith(begin) for line in file.read_text().splitlines()) >= count
+                for file in files
+            )
+
+        daemon = endpoint.daemon
+        for kills in range(1, 3):
+            daemon.wait_until(lambda kills=kills: have("put", 5 * kills), "clients do not go on")
+            endpoint.kill()
+            end = time.monotonic() + PATIENCE
+            while not have("error", kills):
+                assert time.monotonic() < end, "not everybody is told"
+                time.sleep(0.05)
+            endpoint.start()
+            daemon = endpoint.daemon
+            told = {file: file.read_text().count("\n") for file in files}
+            daemon.wait_until(
+                lambda told=told: all(
+                    any("put" in line for line in file.read_text().splitlines()[count:])
+                    for file, count in told.items()
+                ),
+                "clients do not go on",
+            )
+    for file in files:
+        said = {line.split()[0] for line in file.read_text().splitlines()}
+        assert said <= {"put", "get", "error", "lost"}, file.read_text()[-2000:]
+
+
+def test_a_daemon_that_hangs_is_an_error_in_time(endpoint: Endpoint) -> None:
+    with EndpointConnector([endpoint.name], str(endpoint.home), timeout=2) as connector:
+        key = connector.put(b"x")
+        endpoint.daemon.signal(signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(EndpointTimeoutError):
+                connector.get(key)
+            with pytest.raises(EndpointConnectorError):
+                EndpointConnector([endpoint.name], str(endpoint.home), timeout=2).put(b"y")
+            assert time.monotonic() - started < PATIENCE
+        finally:
+            endpoint.daemon.signal(signal.SIGCONT)
+        assert bytes(connector.get(key)) == b"x"

@@ -5,49 +5,18 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from endpoint_daemon import PATIENCE
-from natlab import Nat, NatLab, need_lab
+from natlab import Nat
 from raw_client import ABSENT, DONE, FAILED, OBJECT, RawAnswer
-from sites import Relay, Sites, wait_until
+from sites import Sites, wait_until
 
 MIB = 1 << 20
 PERMISSION = 8
 """The kind of error that says so."""
 BOUND = 60.0
 """Seconds in which who asks is told that there is no answer."""
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[NatLab]:
-    need_lab()
-    with NatLab() as lab:
-        yield lab
-        assert lab.leaks() == 0
-
-
-@pytest.fixture(scope="module")
-def relay(
-    lab: NatLab, endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Relay]:
-    relay = Relay(endpoint_binary, tmp_path_factory.mktemp("relay"), lab)
-    yield relay
-    relay.kill()
-
-
-@pytest.fixture
-def sites(
-    lab: NatLab, relay: Relay, endpoint_binary: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Sites]:
-    lab.nat("A", "independent")
-    lab.nat("B", "independent")
-    sites = Sites(endpoint_binary, tmp_path_factory.mktemp("sites"), lab, relay)
-    yield sites
-    sites.kill()
-    lab.unblock()
 
 
 def put(sites: Sites, name: str, size: int) -> bytes:
@@ -106,7 +75,7 @@ class Fetch:
 
 def test_a_transfer_goes_on_by_the_relay_when_the_direct_path_dies(sites: Sites) -> None:
     sites.start()
-    body = put(sites, "x.huge", 160 * MIB)
+    body = put(sites, "x.huge", 112 * MIB)
     wait_until(lambda: sites.path() == "direct")
     fetch = Fetch(sites, "x.huge")
     sites.lab.block()
@@ -119,7 +88,7 @@ def test_a_transfer_goes_on_by_the_relay_when_the_direct_path_dies(sites: Sites)
 def test_a_far_daemon_that_dies_in_the_middle_is_told_and_comes_back(sites: Sites) -> None:
     sites.a.configure(storage={"persist": True})
     sites.start()
-    body = put(sites, "x.huge", 160 * MIB)
+    body = put(sites, "x.huge", 112 * MIB)
     wait_until(lambda: sites.path() == "direct")
     near = sites.b.daemon.process.pid
     fetch = Fetch(sites, "x.huge")
