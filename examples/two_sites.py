@@ -44,7 +44,7 @@ class Relay:
         self._command = [program, "--home", str(home), "relay", *options]
         self._log = home / "relay.txt"
         home.mkdir()
-        self.invitation = output(self._command + ["--invite"])
+        self.invitation = output([*self._command, "--invite"])
         config = home / "relay" / "config.toml"
         # No page, so that several examples may run at once.
         config.write_text(config.read_text().replace('web = "127.0.0.1:7843"', 'web = ""'))
