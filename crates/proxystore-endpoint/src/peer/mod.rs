@@ -1,6 +1,6 @@
 //! Other endpoints: who is admitted, how they are reached, and what is asked of them.
 //!
-//! - `network`, `certificate`: QUIC and the relay. `book`: where endpoints are. `admission`: who is a peer.
+//! - `network`: QUIC and the relay. `book`: where endpoints are. `admission`: who is a peer.
 //! - `dial`, `link`: connections, and requests over them. `serve`: the other direction.
 //! - `ask`: what clients of this site want of a peer, kind by kind. `get`, `parts`, `cache`: objects, fetched in parts,
 //!   once for all who want them, and kept where that is allowed.
@@ -10,7 +10,6 @@ mod admission;
 mod ask;
 mod book;
 mod cache;
-mod certificate;
 mod dial;
 mod get;
 mod link;
@@ -33,7 +32,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::status::Counters;
-pub use certificate::checks;
 
 use admission::{Admission, code};
 use book::Book;

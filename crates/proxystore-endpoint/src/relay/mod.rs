@@ -5,7 +5,7 @@
 //!
 //! - [`Config`]: what it is told; [`run`]: runs it; [`RelayInfo`]: how it is reached then.
 //! - [`check`]: whether a relay can be reached and admits; for people who look for what is wrong.
-//! - [`pin`]: believing a relay's certificate by its fingerprint.
+//! - [`pin`]: which relay's certificate is believed.
 
 mod certificate;
 mod check;
