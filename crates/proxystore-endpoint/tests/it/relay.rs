@@ -287,7 +287,11 @@ async fn page_and_metrics_tell_who_is_there_and_who_was_refused() {
     let metrics = get(&web, "/metrics", &web).await;
     assert!(metrics.contains("\nproxystore_relay_clients 2\n"), "{metrics}");
     assert_eq!(get(&web, "/health", &web).await, "ok\n");
-    assert!(get(&web, "/", &web).await.contains("never what"));
+    let page = get(&web, "/", &web).await;
+    assert!(page.contains("never what") && !page.contains("<style"), "{page}");
+    for file in ["/base.css", "/page.css", "/page.js"] {
+        assert!(page.contains(file) && !get(&web, file, &web).await.is_empty(), "{file}");
+    }
     let elsewhere = get(&web, "/status.json", "evil.example").await;
     assert!(!elsewhere.contains("clients"), "{elsewhere}");
     for endpoint in [one, two, wrong] {
