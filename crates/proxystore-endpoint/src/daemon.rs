@@ -52,6 +52,7 @@ pub async fn run(
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
+        directory: directory.clone(),
         storage: Arc::new(storage),
         peers: peers.clone(),
         counters,

@@ -25,7 +25,7 @@ use std::time::Duration;
 use iroh::{Endpoint, SecretKey};
 use proxystore::Result;
 use proxystore::wire::EndpointId;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,7 +78,8 @@ pub struct Peers {
     id: EndpointId,
     network: Endpoint,
     relay: Option<String>,
-    admission: Admission,
+    /// Who is a peer, as it was last read.
+    admission: watch::Sender<Arc<Admission>>,
     book: Book,
     slots: Slots,
     paths: Paths,
@@ -118,7 +119,7 @@ impl Peers {
             id,
             network: network::open(secret, config).await?,
             relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
-            admission,
+            admission: watch::Sender::new(Arc::new(admission)),
             book,
             slots: Slots::default(),
             paths: Paths::default(),
@@ -148,6 +149,22 @@ impl Peers {
     /// When that is no URL.
     pub fn hint(&self, peer: EndpointId, relay: &str) -> Result<()> {
         self.book.hint(peer, relay)
+    }
+
+    /// Takes over who is a peer, and where peers are. Connections of those who are not admitted any more, or may
+    /// do something else now, are closed.
+    ///
+    /// # Errors
+    /// When that makes no sense: then all stays as it was.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        let admission = Admission::new(config)?;
+        self.book.reload(config)?;
+        self.admission.send_replace(Arc::new(admission));
+        Ok(())
+    }
+
+    fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission.borrow())
     }
 
     /// Lets go of all peers, within a few seconds.
