@@ -74,6 +74,14 @@ impl Client {
     }
 }
 
+/// Has the daemon of a directory read again who is a peer.
+///
+/// # Errors
+/// When it does not run, and when what it read makes no sense.
+pub(crate) fn reload(directory: &Directory) -> Result<()> {
+    Client::connect(directory, Duration::from_secs(10))?.ask(&Request::Reload, &[]).map(drop)
+}
+
 /// A stream to the daemon of a card; `None` when it runs nowhere.
 fn connect(card: &Card, patience: Duration) -> Result<Option<Box<dyn Stream>>> {
     let refused = |error| {

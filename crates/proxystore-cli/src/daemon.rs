@@ -18,7 +18,7 @@ use proxystore_endpoint::daemon;
 use proxystore_endpoint::directory::Directory;
 use tracing::{error, warn};
 
-use crate::{log, output, process};
+use crate::{client, log, output, process};
 
 const START: &str = "start an endpoint";
 /// What a daemon on its own is called with, before its directory and its level.
@@ -112,5 +112,15 @@ fn run(directory: &Directory, ready: impl FnOnce()) -> Result<ExitCode> {
     // Relative paths in its file are relative to that file, wherever it was started.
     std::env::set_current_dir(directory.path())
         .map_err(|error| Error::io(START, error).with("directory", directory.path().display()))?;
-    process::until_signal(START, async |stop| daemon::run(directory, stop, |_| ready()).await)
+    let read_again = || {
+        let directory = directory.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = client::reload(&directory) {
+                warn!(%error, "nothing changed");
+            }
+        });
+    };
+    process::until_signal(START, read_again, async |stop| {
+        daemon::run(directory, stop, |_| ready()).await
+    })
 }

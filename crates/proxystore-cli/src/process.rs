@@ -8,11 +8,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Runs work until it is done. The first SIGTERM or SIGINT tells it to stop, the second stops it at once.
+/// SIGHUP is for `hung_up`.
 ///
 /// # Errors
 /// Those of the work.
 pub(crate) fn until_signal(
     operation: &'static str,
+    hung_up: impl Fn(),
     work: impl AsyncFnOnce(CancellationToken) -> Result<()>,
 ) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -23,7 +25,7 @@ pub(crate) fn until_signal(
         let stop = CancellationToken::new();
         tokio::select! {
             done = work(stop.clone()) => Some(done),
-            failed = signals(stop) => failed.err().map(|error| Err(Error::io(operation, error))),
+            failed = signals(stop, hung_up) => failed.err().map(|error| Err(Error::io(operation, error))),
         }
     });
     runtime.shutdown_background();
@@ -34,14 +36,14 @@ pub(crate) fn until_signal(
 }
 
 /// Stops at the first signal; is done at the second.
-async fn signals(stop: CancellationToken) -> std::io::Result<()> {
+async fn signals(stop: CancellationToken, hung_up: impl Fn()) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
             _ = hang_up.recv() => {
-                info!("SIGHUP does nothing: a restart reads the configuration again");
+                hung_up();
                 continue;
             }
             _ = terminate.recv() => {}

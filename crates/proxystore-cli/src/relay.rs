@@ -8,6 +8,7 @@ use clap::Args;
 use proxystore::{Error, ErrorKind, Result};
 use proxystore_endpoint::config::Invitation;
 use proxystore_endpoint::relay::{self, Config, RelayInfo, run};
+use tracing::info;
 
 use crate::{log, output, process};
 
@@ -89,7 +90,8 @@ pub(crate) fn relay(home: &Path, args: &Relay) -> Result<ExitCode> {
     }
     let level = args.log_level.as_ref().unwrap_or(&config.log.level);
     log::begin(args.log_file.as_deref(), level, config.log.json)?;
-    process::until_signal(START, async |stop| run(config, stop, ready).await)
+    let hung_up = || info!("SIGHUP does nothing: a restart reads the configuration again");
+    process::until_signal(START, hung_up, async |stop| run(config, stop, ready).await)
 }
 
 /// What it is told. One that was not told anything yet gets a file with the defaults and a token.

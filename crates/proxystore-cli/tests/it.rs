@@ -362,17 +362,22 @@ fn sites_meet_at_a_relay() {
         ]);
     }
     home.succeeds(&["endpoint", "trust", "site-a", "site-b", "--as", "b"]);
-    home.succeeds(&["endpoint", "trust", "site-b", "site-a", "--as", "a"]);
     assert!(home.succeeds(&["doctor", "site-a"]).contains("admitted after"));
     for site in ["site-a", "site-b"] {
         home.succeeds(&["endpoint", "start", site]);
     }
+    assert!(home.fails(&["endpoint", "ping", "site-a", "b"]).contains("does not admit us"));
+    let (_, words) = told(&home.run(&["endpoint", "trust", "site-b", "site-a", "--as", "a"]), 0);
+    assert!(words.contains("at once"), "{words}");
     let pong = home.succeeds(&["endpoint", "ping", "site-a", "b"]);
     assert!(pong.contains("direct") || pong.contains("relayed"), "{pong}");
     let (found, _) = told(&home.run(&["doctor", "site-a", "--peer", "b"]), 0);
     assert!(found.contains("b answers") && found.contains("[site-a]"), "{found}");
     let key = home.succeeds(&["endpoint", "test", "site-a", "--remote", "b", "put", "far"]);
     assert_eq!(home.succeeds(&["endpoint", "test", "site-b", "get", key.trim()]), "far\n");
+
+    home.succeeds(&["endpoint", "trust", "site-b", "a", "--remove"]);
+    assert!(home.fails(&["endpoint", "ping", "site-a", "b"]).contains("does not admit us"));
 
     signal(relay.0.id(), rustix::process::Signal::TERM);
     assert_eq!(wait(&mut relay.0), 0);

@@ -19,7 +19,7 @@ use crate::server::{Door, Listeners, serve};
 use crate::service::Service;
 use crate::status::Counters;
 use crate::storage::Storage;
-use crate::web::{Site, Web};
+use crate::web::{self, Web};
 
 const START: &str = "start an endpoint";
 
@@ -52,6 +52,7 @@ pub async fn run(
     let service = Arc::new(Service {
         id,
         name: config.name.clone(),
+        directory: directory.clone(),
         storage: Arc::new(storage),
         peers: peers.clone(),
         counters,
@@ -91,10 +92,8 @@ pub async fn run(
     ready(&card);
     let serving = peers.clone().map(|peers| tokio::spawn(peers.serve(Arc::clone(&service))));
     let web_ends = CancellationToken::new();
-    let web = web.map(|web| {
-        let site = Site { service: Arc::clone(&service), names: [host_name()].into() };
-        tokio::spawn(web.serve(site, web_ends.clone()))
-    });
+    let web =
+        web.map(|web| tokio::spawn(web.serve(web::site(Arc::clone(&service)), web_ends.clone())));
     serve(listeners, Arc::clone(&service), Arc::new(door)).await;
     if let (Some(peers), Some(serving)) = (peers, serving) {
         peers.shutdown().await;

@@ -43,7 +43,11 @@ impl Kind {
             Request::Expire(..) => Self::Expire,
             Request::Wait(..) => Self::Wait,
             Request::Clear { .. } => Self::Clear,
-            Request::Hint(..) | Request::Ping(..) | Request::Status | Request::Stop => Self::Other,
+            Request::Hint(..)
+            | Request::Ping(..)
+            | Request::Status
+            | Request::Stop
+            | Request::Reload => Self::Other,
         }
     }
 

@@ -7,9 +7,11 @@ use bytes::Bytes;
 use proxystore::wire::{Answer, EndpointId, Fault, Name, Pong, Request, Stat};
 use proxystore::{Error, ErrorKind, Key, Result};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::body::Body;
 use crate::config::Access;
+use crate::directory::Directory;
 use crate::latency::Kind;
 use crate::peer::Peers;
 use crate::status::{Counters, Status};
@@ -49,6 +51,8 @@ pub struct Service {
     pub id: EndpointId,
     /// What it is called on this site.
     pub name: String,
+    /// Where it is told what to do.
+    pub directory: Directory,
     /// Its objects.
     pub storage: Arc<Storage>,
     /// Other endpoints, if it has to do with any.
@@ -186,7 +190,21 @@ impl Service {
                 self.stop.cancel();
                 Answer::Done.into()
             }
+            Request::Reload => {
+                self.reload()?;
+                Answer::Done.into()
+            }
         })
+    }
+
+    /// Reads again who is a peer. The rest of the configuration counts from the next start.
+    fn reload(&self) -> Result<()> {
+        let config = self.directory.config()?;
+        if let Some(peers) = &self.peers {
+            peers.reload(&config)?;
+        }
+        info!("read again who is a peer");
+        Ok(())
     }
 
     /// The whole picture.
@@ -228,7 +246,7 @@ fn stopping() -> Error {
 fn admit(asker: Asker, request: &Request) -> Result<()> {
     let Asker::Peer(access) = asker else { return Ok(()) };
     let refused = match request {
-        Request::Hint(..) | Request::Status | Request::Stop => {
+        Request::Hint(..) | Request::Status | Request::Stop | Request::Reload => {
             "only its own clients may ask an endpoint that"
         }
         Request::Put { shared: Some(_), .. } => "a peer has no shared memory here",

@@ -6,7 +6,6 @@ use std::time::Duration;
 use proxystore::{Error, ErrorKind, Result};
 use proxystore_endpoint::config::Config;
 use proxystore_endpoint::directory::Directory;
-use proxystore_endpoint::peer::checks;
 use proxystore_endpoint::relay::{Report, check};
 
 use super::Findings;
@@ -44,7 +43,7 @@ fn tried(directory: &Directory, config: &Config, running: bool) -> Result<Report
         .enable_all()
         .build()
         .map_err(|error| Error::io("reach the relay", error))?;
-    runtime.block_on(check(&config.relay, checks(&config.relay)?, identity, PATIENCE))
+    runtime.block_on(check(&config.relay, identity, PATIENCE))
 }
 
 fn udp(config: &Config, address: Option<SocketAddr>, findings: &mut Findings<'_>) {

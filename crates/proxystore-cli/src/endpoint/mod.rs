@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Stop(run::Stop),
     /// Stop an endpoint if it runs, and start it
     Restart(run::Restart),
+    /// Have an endpoint that runs read again who is a peer, as SIGHUP does
+    Reload(run::Reload),
     /// Show the endpoints of this user
     List(list::List),
     /// Show what an endpoint does
@@ -60,6 +62,7 @@ pub(crate) fn run(home: &Path, command: Command) -> Result<ExitCode> {
         Command::Start(args) => run::start(home, &args),
         Command::Stop(args) => run::stop(home, &args),
         Command::Restart(args) => run::restart(home, &args),
+        Command::Reload(args) => run::reload(home, &args),
         Command::List(args) => Ok(list::list(home, &args)),
         Command::Status(args) => status::status(home, &args),
         Command::Show(args) => show::show(home, &args),

@@ -1,4 +1,4 @@
-//! `proxystore endpoint start`, `stop` and `restart`.
+//! `proxystore endpoint start`, `stop`, `restart` and `reload`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use proxystore_endpoint::lock::{Holder, holder, host_name};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::find;
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::{daemon, output};
 
 const STOP: &str = "stop an endpoint";
@@ -84,6 +84,20 @@ pub(crate) struct Restart {
     force: bool,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = RELOAD_EXAMPLES)]
+pub(crate) struct Reload {
+    /// Its name, id or UUID
+    name: String,
+}
+
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  proxystore endpoint reload site-a
+
+[[peers.allow]] and group_secret count from then on, and peers that are not admitted any more are cut off;
+other changes of config.toml count after a restart.";
+
 pub(crate) fn start(home: &Path, args: &Start) -> Result<ExitCode> {
     let (directory, card) = find(home, &args.name)?;
     if args.systemd {
@@ -134,6 +148,13 @@ pub(crate) fn restart(home: &Path, args: &Restart) -> Result<ExitCode> {
     let (directory, card) = find(home, &args.name)?;
     stop_and_wait(&directory, &card, Duration::from_secs(args.timeout), args.force)?;
     detached(&directory, None, args.timeout)
+}
+
+pub(crate) fn reload(home: &Path, args: &Reload) -> Result<ExitCode> {
+    let (directory, card) = find(home, &args.name)?;
+    client::reload(&directory)?;
+    output::note(format!("The endpoint {} read again who is a peer.", card.name));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether it ran; it does not any more.

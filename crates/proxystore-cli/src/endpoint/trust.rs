@@ -13,7 +13,7 @@ use proxystore_endpoint::lock::holder;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::{find, peer};
-use crate::output;
+use crate::{client, output};
 
 const TRUST: &str = "change who is admitted";
 
@@ -79,7 +79,10 @@ pub(crate) fn trust(home: &Path, args: &Trust) -> Result<ExitCode> {
 
 fn tell_daemon(directory: &Directory, name: &str) {
     if holder(directory).is_some() {
-        output::note(format!("It takes effect with: proxystore endpoint restart {name}"));
+        output::note(match client::reload(directory) {
+            Ok(()) => "It counts at once.".into(),
+            Err(error) => format!("{error}\nIt counts after: proxystore endpoint restart {name}"),
+        });
     }
 }
 

@@ -13,7 +13,7 @@ pub fn template(name: &str) -> String {
 
 const TEXT: &str = r#"# An endpoint of ProxyStore. What was not asked for has its default; lines may be left out.
 # Sizes are numbers of bytes, or texts such as "64 MiB" and "1.5 GB". Times are seconds.
-# Changes take effect with `proxystore endpoint restart NAME`.
+# Changes count after `proxystore endpoint restart NAME`; who is a peer, also after `proxystore endpoint reload NAME`.
 
 # The endpoint's name on this site.
 name = "NAME"

@@ -24,6 +24,8 @@ pub(super) mod code {
     pub(in crate::peer) const STOPPING: VarInt = VarInt::from_u32(2);
     /// Nobody used it.
     pub(in crate::peer) const IDLE: VarInt = VarInt::from_u32(3);
+    /// What the other side may do has changed.
+    pub(in crate::peer) const CHANGED: VarInt = VarInt::from_u32(4);
 }
 
 /// Length of what each side says first, bytes.
@@ -107,9 +109,28 @@ impl Admission {
         Err(Error::new(ErrorKind::Permission, "ask a peer", "it is no peer of this endpoint")
             .with("peer", peer)
             .with_hint(format!(
-                "run `{}` and start this endpoint again, or give both the same `group_secret`",
+                "run `{}`, or give both the same `group_secret`",
                 self.command(peer)
             )))
+    }
+
+    /// Why a connection is to be closed that was admitted before, if it is.
+    pub(super) fn ends(
+        &self,
+        before: &Self,
+        peer: &EndpointId,
+        access: Access,
+    ) -> Option<(VarInt, &'static str)> {
+        let listed = self.allowed.get(peer).map(|(_, access)| *access);
+        let proven = before.group.is_some() && !before.allowed.contains_key(peer);
+        match listed {
+            Some(now) if now == access => None,
+            None if proven && self.group == before.group => None,
+            None if self.group.is_none() => {
+                Some((code::REFUSED, "you are no peer of this endpoint any more"))
+            }
+            _ => Some((code::CHANGED, "what you may do has changed: connect again")),
+        }
     }
 
     /// What a side says first: the proof that it knows the secret, or zeros.

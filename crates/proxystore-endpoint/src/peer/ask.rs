@@ -27,7 +27,7 @@ impl Peers {
         let Some(peer) = request.endpoint().copied() else {
             return Err(Error::new(ErrorKind::Unsupported, "ask a peer", "no peer is asked that"));
         };
-        self.admission.check(&peer)?;
+        self.admission().check(&peer)?;
         match &request {
             Request::Put { name, .. } | Request::Evict(name) | Request::Expire(name, _) => {
                 self.cache.forget(&peer, |id| id == name.id);

@@ -2,40 +2,47 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use iroh::{EndpointAddr, PublicKey, RelayUrl, TransportAddr};
 use proxystore::wire::EndpointId;
 use proxystore::{Error, ErrorKind, Result};
 
-use crate::config::Config;
+use super::dial::lock;
+use crate::config::{self, Config};
 
 /// How many hints of clients are remembered.
 const HINTS: usize = 4096;
+
+/// The relay and the addresses of one endpoint.
+type Ways = (Option<RelayUrl>, Vec<String>);
 
 /// Addresses and relays of endpoints, from the configuration and from clients.
 #[derive(Debug)]
 pub(super) struct Book {
     own_relay: Option<RelayUrl>,
-    configured: HashMap<EndpointId, (Option<RelayUrl>, Vec<String>)>,
+    configured: Mutex<HashMap<EndpointId, Ways>>,
     hints: Mutex<HashMap<EndpointId, RelayUrl>>,
 }
 
 impl Book {
     /// As the configuration says.
     pub(super) fn new(config: &Config) -> Result<Self> {
-        let mut configured = HashMap::new();
-        for peer in &config.peers.allow {
-            let id = peer.id.parse::<EndpointId>()?;
-            configured.insert(id, (relay_url(&peer.relay)?, peer.addresses.clone()));
-        }
+        let configured = Mutex::new(configured(config)?);
         Ok(Self { own_relay: relay_url(&config.relay.url)?, configured, hints: Mutex::default() })
+    }
+
+    /// Takes over where peers are.
+    pub(super) fn reload(&self, config: &Config) -> Result<()> {
+        let new = configured(config)?;
+        *lock(&self.configured) = new;
+        Ok(())
     }
 
     /// Remembers by which relay an endpoint may be reached. Clients know it from keys.
     pub(super) fn hint(&self, peer: EndpointId, relay: &str) -> Result<()> {
         let Some(relay) = relay_url(relay)? else { return Ok(()) };
-        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hints = lock(&self.hints);
         if hints.len() >= HINTS && !hints.contains_key(&peer) {
             hints.clear(); // who still needs one gives it again
         }
@@ -52,14 +59,14 @@ impl Book {
         })?;
         let mut addresses: Vec<TransportAddr> = Vec::new();
         let mut relay = None;
-        if let Some((configured, hosts)) = self.configured.get(peer) {
-            relay.clone_from(configured);
-            for host in hosts {
+        let known = lock(&self.configured).get(peer).cloned();
+        if let Some((configured, hosts)) = known {
+            relay = configured;
+            for host in &hosts {
                 addresses.extend(lookup(host).await.into_iter().map(TransportAddr::Ip));
             }
         }
-        let hinted =
-            || self.hints.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned();
+        let hinted = || lock(&self.hints).get(peer).cloned();
         let relay = relay.or_else(hinted).or_else(|| self.own_relay.clone());
         addresses.extend(relay.map(TransportAddr::Relay));
         if addresses.is_empty() {
@@ -71,6 +78,13 @@ impl Book {
         }
         Ok(EndpointAddr::from_parts(key, addresses))
     }
+}
+
+fn configured(config: &Config) -> Result<HashMap<EndpointId, Ways>> {
+    let ways = |peer: &config::Peer| {
+        Ok((peer.id.parse()?, (relay_url(&peer.relay)?, peer.addresses.clone())))
+    };
+    config.peers.allow.iter().map(ways).collect()
 }
 
 async fn lookup(host: &str) -> Vec<SocketAddr> {

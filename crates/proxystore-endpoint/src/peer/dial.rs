@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tracing::{debug, info};
 
 use super::Peers;
-use super::admission::{PROOF, Role, code};
+use super::admission::{Admission, PROOF, Role, code};
 use super::link::{Link, Traffic};
 use super::network::ALPN;
+use crate::config::Access;
 
 const DIAL: &str = "reach a peer";
 
@@ -84,7 +85,7 @@ impl Peers {
         if let Some(link) = slot.link() {
             return Ok(link);
         }
-        self.admission.check(peer)?;
+        self.admission().check(peer)?;
         let asked = Instant::now();
         let _dialling = slot.dialling.lock().await;
         if let Some(link) = slot.link() {
@@ -113,7 +114,8 @@ impl Peers {
 
     async fn dial(&self, peer: &EndpointId, slot: &Slot) -> Result<Arc<Link>> {
         let ways = self.book.ways(peer).await?;
-        let name = self.admission.name(peer);
+        let admission = self.admission();
+        let name = admission.name(peer);
         debug!(peer = name, ?ways, "reaching a peer");
         let connecting = self.network.connect(ways.clone(), ALPN);
         let connection = match timeout(self.bounds.dial, connecting).await {
@@ -121,10 +123,10 @@ impl Peers {
             Ok(Err(error)) => return Err(self.unreachable(&name, &ways, &error.to_string())),
             Err(_) => return Err(self.unreachable(&name, &ways, "it did not answer in time")),
         };
-        let access = timeout(self.bounds.dial, self.greet(peer, &name, &connection))
+        let access = timeout(self.bounds.dial, self.greet(peer, &name, &admission, &connection))
             .await
             .map_err(|_elapsed| self.unreachable(&name, &ways, "it did not greet in time"))??;
-        let link = Link::new(connection, *peer, name, access, Arc::clone(&slot.traffic));
+        let link = Link::new(connection, *peer, name, access, admission, Arc::clone(&slot.traffic));
         let link = Arc::new(link);
         info!(peer = link.name, id = %peer, path = ?link.path(), "connected to a peer");
         Ok(link)
@@ -135,17 +137,18 @@ impl Peers {
         &self,
         peer: &EndpointId,
         name: &str,
+        admission: &Admission,
         connection: &Connection,
-    ) -> Result<crate::config::Access> {
+    ) -> Result<Access> {
         let failed = |error: String| self.refused(peer, name, connection, &error);
         let (mut send, mut receive) =
             connection.open_bi().await.map_err(|e| failed(e.to_string()))?;
-        let proof = self.admission.proof(Role::Dialler, connection)?;
+        let proof = admission.proof(Role::Dialler, connection)?;
         send.write_all(&proof).await.map_err(|e| failed(e.to_string()))?;
         let _ = send.finish(); // fails when the connection does: the next line says so
         let mut proof = [0; PROOF];
         receive.read_exact(&mut proof).await.map_err(|e| failed(e.to_string()))?;
-        if let Some(access) = self.admission.admits(peer, Role::Listener, &proof, connection)? {
+        if let Some(access) = admission.admits(peer, Role::Listener, &proof, connection)? {
             return Ok(access);
         }
         connection.close(code::REFUSED, b"you do not know our group secret");
@@ -153,7 +156,7 @@ impl Peers {
             .with("peer", peer)
             .with_hint(format!(
                 "give both the same `group_secret`, or run `{}`",
-                self.admission.command(peer)
+                admission.command(peer)
             )))
     }
 
@@ -175,7 +178,7 @@ impl Peers {
                 .with("our id", own)
                 .with("it says", String::from_utf8_lossy(&closed.reason))
                 .with_hint(format!(
-                    "its operator has to run `proxystore endpoint trust NAME {own}` there and start it again, or to give \
+                    "its operator has to run `proxystore endpoint trust NAME {own}` there, or to give \
                      both the same `group_secret`"
                 ));
         }

@@ -9,6 +9,7 @@ use proxystore::wire::{Answer, EndpointId, Request};
 use proxystore::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
+use super::admission::Admission;
 use crate::body::Body;
 use crate::config::Access;
 use crate::frames::{Incoming, WHOLE, send_request};
@@ -34,6 +35,8 @@ pub(super) struct Link {
     pub(super) name: String,
     /// What it may do here.
     pub(super) access: Access,
+    /// By what it was admitted.
+    pub(super) admission: Arc<Admission>,
     /// What came and went.
     pub(super) traffic: Arc<Traffic>,
     /// As many more holders as there are requests under way, in either direction.
@@ -65,10 +68,11 @@ impl Link {
         peer: EndpointId,
         name: String,
         access: Access,
+        admission: Arc<Admission>,
         traffic: Arc<Traffic>,
     ) -> Self {
         let used = Mutex::new(Instant::now());
-        Self { connection, peer, name, access, traffic, busy: Arc::default(), used }
+        Self { connection, peer, name, access, admission, traffic, busy: Arc::default(), used }
     }
 
     /// Whether requests may still get through.

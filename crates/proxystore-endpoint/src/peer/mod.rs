@@ -1,6 +1,6 @@
 //! Other endpoints: who is admitted, how they are reached, and what is asked of them.
 //!
-//! - `network`, `certificate`: QUIC and the relay. `book`: where endpoints are. `admission`: who is a peer.
+//! - `network`: QUIC and the relay. `book`: where endpoints are. `admission`: who is a peer.
 //! - `dial`, `link`: connections, and requests over them. `serve`: the other direction.
 //! - `ask`: what clients of this site want of a peer, kind by kind. `get`, `parts`, `cache`: objects, fetched in parts,
 //!   once for all who want them, and kept where that is allowed.
@@ -10,7 +10,6 @@ mod admission;
 mod ask;
 mod book;
 mod cache;
-mod certificate;
 mod dial;
 mod get;
 mod link;
@@ -26,14 +25,13 @@ use std::time::Duration;
 use iroh::{Endpoint, SecretKey};
 use proxystore::Result;
 use proxystore::wire::EndpointId;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::status::Counters;
-pub use certificate::checks;
 
 use admission::{Admission, code};
 use book::Book;
@@ -80,7 +78,8 @@ pub struct Peers {
     id: EndpointId,
     network: Endpoint,
     relay: Option<String>,
-    admission: Admission,
+    /// Who is a peer, as it was last read.
+    admission: watch::Sender<Arc<Admission>>,
     book: Book,
     slots: Slots,
     paths: Paths,
@@ -120,7 +119,7 @@ impl Peers {
             id,
             network: network::open(secret, config).await?,
             relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
-            admission,
+            admission: watch::Sender::new(Arc::new(admission)),
             book,
             slots: Slots::default(),
             paths: Paths::default(),
@@ -150,6 +149,22 @@ impl Peers {
     /// When that is no URL.
     pub fn hint(&self, peer: EndpointId, relay: &str) -> Result<()> {
         self.book.hint(peer, relay)
+    }
+
+    /// Takes over who is a peer, and where peers are. Connections of those who are not admitted any more, or may
+    /// do something else now, are closed.
+    ///
+    /// # Errors
+    /// When that makes no sense: then all stays as it was.
+    pub fn reload(&self, config: &Config) -> Result<()> {
+        let admission = Admission::new(config)?;
+        self.book.reload(config)?;
+        self.admission.send_replace(Arc::new(admission));
+        Ok(())
+    }
+
+    fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission.borrow())
     }
 
     /// Lets go of all peers, within a few seconds.

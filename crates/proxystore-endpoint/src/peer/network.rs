@@ -13,8 +13,8 @@ use noq_proto::congestion::{Bbr3Config, CubicConfig, NewRenoConfig};
 use proxystore::{Error, ErrorKind, Result};
 
 use super::book::relay_url;
-use super::certificate;
 use crate::config::Config;
+use crate::relay::pin;
 
 /// The protocol between endpoints.
 pub(super) const ALPN: &[u8] = b"proxystore/1";
@@ -46,7 +46,7 @@ pub(super) async fn open(secret: SecretKey, config: &Config) -> Result<Endpoint>
         None => builder.relay_mode(RelayMode::Disabled),
         Some(relay) => builder
             .relay_mode(RelayMode::Custom(RelayMap::from(relay)))
-            .ca_tls_config(certificate::checks(&config.relay)?),
+            .ca_tls_config(pin::checks(&config.relay)?),
     };
     let port = config.peers.port;
     if port != 0 {

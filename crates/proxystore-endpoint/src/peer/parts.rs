@@ -209,7 +209,7 @@ impl Parts {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Corrupt, GET, "what arrived is not what the peer has")
-            .with("peer", self.peers.admission.name(&self.name.endpoint))
+            .with("peer", self.peers.admission().name(&self.name.endpoint))
             .with("object", &self.name.id)
             .with_hint("get it again; if that does not help, see the peer's disk"))
     }

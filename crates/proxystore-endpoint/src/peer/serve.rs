@@ -80,29 +80,43 @@ impl Peers {
             connection.accept_bi().await.map_err(|error| of_peer(error.to_string()))?;
         let mut proof = [0; PROOF];
         receive.read_exact(&mut proof).await.map_err(|error| of_peer(error.to_string()))?;
-        let Some(access) = self.admission.admits(&peer, Role::Dialler, &proof, &connection)? else {
+        let admission = self.admission();
+        let Some(access) = admission.admits(&peer, Role::Dialler, &proof, &connection)? else {
             connection.close(code::REFUSED, b"you are no peer of this endpoint");
             return Err(Error::new(ErrorKind::Permission, ADMIT, "it is no peer of this endpoint")
                 .with("id", peer)
-                .with_hint(format!(
-                    "if it should be, run `{}` and start this endpoint again",
-                    self.admission.command(&peer)
-                )));
+                .with_hint(format!("if it should be, run `{}`", admission.command(&peer))));
         };
-        let proof = self.admission.proof(Role::Listener, &connection)?;
+        let proof = admission.proof(Role::Listener, &connection)?;
         send.write_all(&proof).await.map_err(|error| of_peer(error.to_string()))?;
         let _ = send.finish(); // fails when the connection does, which shows soon enough
         let traffic = Arc::clone(&self.slots.of(&peer).traffic);
-        let link = Link::new(connection, peer, self.admission.name(&peer), access, traffic);
+        let name = admission.name(&peer);
+        let link = Link::new(connection, peer, name, access, admission, traffic);
         info!(peer = link.name, id = %peer, path = ?link.path(), "a peer connected");
         Ok(Arc::new(link))
     }
 
-    /// Answers what a peer asks over a connection, until it ends.
+    /// Answers what a peer asks over a connection, until that ends or is not admitted any more.
     fn attend(self: &Arc<Self>, link: Arc<Link>, service: &Arc<Service>) {
         let (peers, service) = (Arc::clone(self), Arc::clone(service));
         self.tasks.spawn(async move {
-            while let Some((send, receive)) = link.accept().await {
+            let mut admission = peers.admission.subscribe();
+            admission.mark_changed(); // it may have changed since the greeting
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    Ok(()) = admission.changed() => {
+                        let now = Arc::clone(&admission.borrow_and_update());
+                        if let Some((code, why)) = now.ends(&link.admission, &link.peer, link.access) {
+                            info!(peer = link.name, id = %link.peer, "it is not admitted any more, or otherwise");
+                            link.close(code, why);
+                        }
+                        continue;
+                    }
+                    next = link.accept() => next,
+                };
+                let Some((send, receive)) = next else { break };
                 let (peers, service) = (Arc::clone(&peers), Arc::clone(&service));
                 let link = Arc::clone(&link);
                 peers.tasks.clone().spawn(async move {

@@ -30,7 +30,7 @@ impl Paths {
 impl Peers {
     /// The relay, if there is one, and the peers that are on the list or were met.
     pub fn status(&self) -> (Option<RelayStatus>, Vec<PeerStatus>) {
-        let met = self.slots.all();
+        let (met, admission) = (self.slots.all(), self.admission());
         let mut peers: Vec<PeerStatus> = met
             .iter()
             .map(|(id, slot)| {
@@ -43,7 +43,7 @@ impl Peers {
                 };
                 PeerStatus {
                     id: id.to_string(),
-                    name: self.admission.name(id),
+                    name: admission.name(id),
                     state,
                     path: path.as_ref().map(|path| path.kind().into()).unwrap_or_default(),
                     round_trip_us: path.as_ref().map(round_trip).unwrap_or_default(),
@@ -54,9 +54,9 @@ impl Peers {
             })
             .collect();
         let met: HashSet<EndpointId> = met.into_iter().map(|(id, _)| id).collect();
-        peers.extend(self.admission.listed().filter(|id| !met.contains(id)).map(|id| PeerStatus {
+        peers.extend(admission.listed().filter(|id| !met.contains(id)).map(|id| PeerStatus {
             id: id.to_string(),
-            name: self.admission.name(&id),
+            name: admission.name(&id),
             state: "idle".into(),
             ..PeerStatus::default()
         }));

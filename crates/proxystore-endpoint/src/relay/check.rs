@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{PortmapperConfig, presets};
-use iroh::tls::CaTlsConfig;
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, Watcher};
 use iroh_relay::RelayQuicConfig;
 use proxystore::{Error, ErrorKind, Result};
@@ -30,7 +29,7 @@ pub struct Report {
     pub address: Option<SocketAddr>,
 }
 
-/// Connects to a relay as an endpoint does, and leaves again. `tls` says which certificates are believed.
+/// Connects to a relay as an endpoint does, and leaves again.
 ///
 /// A relay that lists who is admitted must be asked as the endpoint, with its secret key; only do that while its
 /// daemon does not run, for what is sent to the endpoint goes to whoever connected last.
@@ -40,7 +39,6 @@ pub struct Report {
 /// believed, or refuses; then says why.
 pub async fn check(
     relay: &config::Relay,
-    tls: CaTlsConfig,
     identity: Option<SecretKey>,
     patience: Duration,
 ) -> Result<Report> {
@@ -63,7 +61,7 @@ pub async fn check(
     let endpoint = Endpoint::builder(presets::Minimal)
         .secret_key(identity.unwrap_or_else(SecretKey::generate))
         .relay_mode(RelayMode::Custom(RelayMap::from_iter([map])))
-        .ca_tls_config(tls)
+        .ca_tls_config(pin::checks(relay)?)
         .portmapper_config(PortmapperConfig::Disabled)
         .bind()
         .await

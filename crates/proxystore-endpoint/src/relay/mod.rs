@@ -5,7 +5,7 @@
 //!
 //! - [`Config`]: what it is told; [`run`]: runs it; [`RelayInfo`]: how it is reached then.
 //! - [`check`]: whether a relay can be reached and admits; for people who look for what is wrong.
-//! - [`pin`]: believing a relay's certificate by its fingerprint.
+//! - [`pin`]: which relay's certificate is believed.
 
 mod certificate;
 mod check;
@@ -33,6 +33,7 @@ pub use self::config::{Access, Config, Limits, TEMPLATE, default_directory};
 use self::front::Front;
 use self::gate::Gate;
 use self::page::Site;
+use crate::web::Web;
 
 const START: &str = "start a relay";
 
@@ -84,7 +85,7 @@ pub async fn run(
         port => Some(addresses(SocketAddr::new(config.host, port), tls).await?),
     };
     let web = match config.web_address()? {
-        Some(address) => Some(page::listen(address).await?),
+        Some(address) => Some(Web::open(address).await?),
         None => None,
     };
     let info = info(&config, &listener, quic.as_ref(), web.as_ref(), &certificate)?;
@@ -108,7 +109,7 @@ pub async fn run(
     };
     let page = async {
         if let Some(web) = web {
-            page::serve(web, site, stop.clone()).await;
+            web.serve(site.router(), stop.clone()).await;
         }
     };
     let renewal = async {
@@ -191,7 +192,7 @@ fn info(
     config: &Config,
     listener: &TcpListener,
     quic: Option<&Server>,
-    web: Option<&TcpListener>,
+    web: Option<&Web>,
     certificate: &Certificate,
 ) -> Result<RelayInfo> {
     let tcp = listener.local_addr().map_err(|error| Error::io(START, error))?;
@@ -200,7 +201,7 @@ fn info(
         url: url_of(config, tcp.port(), certificate),
         tcp,
         udp: quic.and_then(Server::quic_addr),
-        web: web.and_then(|web| web.local_addr().ok()),
+        web: web.map(Web::address),
         fingerprint: shown.fingerprint.clone(),
         self_signed: certificate.self_signed,
         names: shown.names.clone(),

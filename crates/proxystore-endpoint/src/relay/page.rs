@@ -1,31 +1,18 @@
 //! What the relay shows of itself: a page, the same as JSON, metrics, health.
 
-use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
-use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use iroh_relay::server::Metrics;
-use proxystore::{Error, Result};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::RelayInfo;
 use super::gate::Gate;
-
-/// How long browsers may take to end when the relay does.
-const GRACE: Duration = Duration::from_secs(2);
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use crate::web::{BASE_CSS, CSS, Exposition, HTML, METRICS, SCRIPT, TEXT, file, typed};
 
 /// The whole picture, at one moment.
 #[derive(Debug, Serialize)]
@@ -116,51 +103,25 @@ impl Site {
         }
     }
 
-    fn router(self: Arc<Self>) -> Router {
+    pub(super) fn router(self) -> Router {
         Router::new()
-            .route("/", get(async || typed("text/html; charset=utf-8", include_str!("page.html"))))
+            .route("/", file(HTML, include_str!("page/page.html")))
+            .route("/base.css", file(CSS, BASE_CSS))
+            .route("/page.css", file(CSS, include_str!("page/page.css")))
+            .route("/page.js", file(SCRIPT, include_str!("page/page.js")))
             .route("/status.json", get(async |State(site): State<Arc<Self>>| Json(site.status())))
             .route(
                 "/metrics",
-                get(async |State(site): State<Arc<Self>>| {
-                    typed("text/plain; version=0.0.4; charset=utf-8", metrics(&site.status()))
-                }),
+                get(async |State(site): State<Arc<Self>>| typed(METRICS, metrics(&site.status()))),
             )
-            .route("/health", get(async || typed("text/plain; charset=utf-8", "ok\n")))
-            .layer(middleware::from_fn(guard))
-            .with_state(self)
+            .route("/health", file(TEXT, "ok\n"))
+            .with_state(Arc::new(self))
     }
 }
 
-fn typed(kind: &'static str, text: impl IntoResponse) -> Response {
-    ([(CONTENT_TYPE, kind)], text).into_response()
-}
-
-/// Answers only who asks by an address or `localhost`: pages of others, whose name was made to point here, learn nothing.
-async fn guard(request: Request, next: Next) -> Response {
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let ours = host.is_some_and(|host| {
-        let name = host
-            .rsplit_once(':')
-            .filter(|(_, port)| !port.ends_with(']'))
-            .map_or(host, |(name, _)| name);
-        name.eq_ignore_ascii_case("localhost")
-            || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
-    });
-    let mut response = if ours {
-        next.run(request).await
-    } else {
-        (StatusCode::MISDIRECTED_REQUEST, "ask by an address of this host\n").into_response()
-    };
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// The status in the text format of Prometheus.
+/// The status as metrics.
 fn metrics(status: &Status) -> String {
-    let mut text = String::new();
+    let mut out = Exposition::new("proxystore_relay");
     let clients = status.clients.len() as u64;
     for (name, kind, help, value) in [
         ("uptime_seconds", "gauge", "Seconds since the start.", status.uptime),
@@ -194,31 +155,7 @@ fn metrics(status: &Status) -> String {
             u64::try_from(status.info.expires).unwrap_or(0),
         ),
     ] {
-        let name = format!("proxystore_relay_{name}");
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"); // a String takes all
+        out.single(name, kind, help, value);
     }
-    text
-}
-
-/// Listens where the page is to be.
-pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    if !address.ip().is_loopback() {
-        warn!(%address, "whoever reaches this address sees who is connected: there is no password");
-    }
-    TcpListener::bind(address).await.map_err(|error| {
-        Error::io("serve the relay's page", error).with("address", address).with_hint(
-            "choose another address for `web`, with port 0 for any that is free, or \"\" for none",
-        )
-    })
-}
-
-/// Serves the page until `stop` is cancelled.
-pub(super) async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) {
-    let router = Arc::new(site).router();
-    let stopped = stop.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    tokio::select! {
-        _ = serving.into_future() => {} // it does not fail
-        () = async { stopped.cancelled().await; tokio::time::sleep(GRACE).await } => {}
-    }
+    out.into_text()
 }

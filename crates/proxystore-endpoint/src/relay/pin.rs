@@ -1,6 +1,9 @@
-//! Believing one certificate, whoever signed it: what makes a relay without a certificate authority safe.
+//! Which relay is believed: one with a certificate of a known authority, or with exactly the one that was configured,
+//! whoever signed it, which makes a relay without a certificate authority safe.
 
-use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +13,13 @@ use iroh::tls::CaTlsConfig;
 use proxystore::{Error, ErrorKind, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::config;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const FETCH: &str = "read a relay's certificate";
@@ -35,22 +41,40 @@ pub fn parse_fingerprint(text: &str) -> Result<String> {
         return Ok(digits);
     }
     Err(Error::new(ErrorKind::Config, TRUST, "this is no fingerprint")
-        .with("fingerprint", text)
+        .with("fingerprint", format_args!("{text:?}"))
         .with_hint("copy what the relay prints when it starts: 64 hexadecimal digits"))
 }
 
-/// Believes exactly the certificate with this fingerprint, whatever its names, signer and dates; for
-/// [`Builder::ca_tls_config`](iroh::endpoint::Builder::ca_tls_config). Unlike [`trusted`] it needs no
-/// relay that answers already.
+/// How relays are checked, for [`Builder::ca_tls_config`](iroh::endpoint::Builder::ca_tls_config): the certificate
+/// with the configured fingerprint is believed whatever its names, signer and dates, others by the authorities.
 ///
 /// # Errors
-/// When it is no fingerprint.
-pub fn pinned(fingerprint: &str) -> Result<CaTlsConfig> {
-    let fingerprint = parse_fingerprint(fingerprint)?;
+/// When the fingerprint is none, and when the file of the authority cannot be used.
+pub fn checks(config: &config::Relay) -> Result<CaTlsConfig> {
+    let by_authority = authorities(&config.ca_file)?;
+    if config.fingerprint.is_empty() {
+        return Ok(by_authority);
+    }
+    let pin = parse_fingerprint(&config.fingerprint)?;
     Ok(CaTlsConfig::custom_server_cert_verifier(Arc::new(move |provider| {
-        let fingerprint = Some(fingerprint.clone());
-        Ok(Arc::new(Verifier { fingerprint, provider }))
+        let otherwise = by_authority.server_cert_verifier(Arc::clone(&provider))?;
+        let believed = Believed::Pinned { pin: pin.clone(), otherwise };
+        Ok(Arc::new(Verifier { believed, provider }))
     })))
+}
+
+fn authorities(file: &Path) -> Result<CaTlsConfig> {
+    if file.as_os_str().is_empty() {
+        return Ok(CaTlsConfig::embedded());
+    }
+    let failed = |error| Error::io(TRUST, error).with("ca_file", file.display());
+    let bytes = fs::read(file).map_err(failed)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let mut roots = found.map_err(|error| failed(io::Error::other(error)))?;
+    if roots.is_empty() {
+        roots.push(CertificateDer::from(bytes)); // it may be in the binary form
+    }
+    Ok(CaTlsConfig::custom_roots(roots))
 }
 
 /// The certificate that a relay at `url` shows, if it has this fingerprint.
@@ -97,7 +121,7 @@ async fn fetch(host: &str, port: u16) -> Result<CertificateDer<'static>> {
         Error::io(FETCH, error).with_hint("check that the relay runs, and its address and port")
     })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier { fingerprint: None, provider: Arc::clone(&provider) };
+    let verifier = Verifier { believed: Believed::Any, provider: Arc::clone(&provider) };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|source| Error::new(ErrorKind::Config, FETCH, source.to_string()))?
@@ -127,33 +151,44 @@ pub(super) fn host_and_port(url: &str) -> Result<(String, u16)> {
     Ok((host.to_owned(), parsed.port_or_known_default().unwrap_or(443)))
 }
 
-/// Takes one certificate, or any where there is no fingerprint; the server proves that it has the key either way.
+/// Takes what is believed; the server proves that it has the key either way.
+#[derive(Debug)]
 struct Verifier {
-    fingerprint: Option<String>,
+    believed: Believed,
     provider: Arc<CryptoProvider>,
 }
 
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Verifier").field(&self.fingerprint).finish()
-    }
+#[derive(Debug)]
+enum Believed {
+    /// Every certificate: it is looked at later.
+    Any,
+    /// The one with this fingerprint, and what else somebody says.
+    Pinned { pin: String, otherwise: Arc<dyn ServerCertVerifier> },
 }
 
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match &self.fingerprint {
-            Some(expected) if *expected != fingerprint_of(certificate) => {
-                Err(CertificateError::ApplicationVerificationFailure.into())
-            }
-            _ => Ok(ServerCertVerified::assertion()),
+        let Believed::Pinned { pin, otherwise } = &self.believed else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        let found = fingerprint_of(certificate);
+        if found == *pin {
+            return Ok(ServerCertVerified::assertion());
         }
+        otherwise.verify_server_cert(certificate, intermediates, name, ocsp, now).inspect_err(|_| {
+            tracing::warn!(
+                found,
+                configured = pin,
+                "the relay has another certificate; if that is right, set `fingerprint` in section [relay]",
+            );
+        })
     }
 
     fn verify_tls12_signature(

@@ -1,171 +1,46 @@
-//! What is answered to whom.
+//! What an endpoint answers.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
-};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::{self, Next};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
+use axum::routing::get;
 use axum::{Json, Router};
 
+use super::guard::{CSS, HTML, METRICS, SCRIPT, SVG, TEXT, file, typed};
 use super::metrics;
 use crate::service::Service;
 
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const SVG: &str = "image/svg+xml";
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const TEXT: &str = "text/plain; charset=utf-8";
+/// How every page looks, that of the relay too.
+pub(crate) const BASE_CSS: &str = include_str!("page/base.css");
 
-/// Of every answer: nothing of others is loaded, nothing is kept, nobody frames the page.
-const HEADERS: [(HeaderName, &str); 5] = [
-    (
-        CONTENT_SECURITY_POLICY,
-        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (REFERRER_POLICY, "no-referrer"),
-    (CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-];
-
-/// What is served, and under which names.
-#[derive(Debug, Clone)]
-pub struct Site {
-    /// What there is to tell.
-    pub service: Arc<Service>,
-    /// Names of the host, beside `localhost` and its addresses.
-    pub names: Arc<[String]>,
+/// What there is to see of an endpoint.
+pub fn site(service: Arc<Service>) -> Router {
+    Router::new()
+        .route("/", file(HTML, include_str!("page/page.html")))
+        .route("/base.css", file(CSS, BASE_CSS))
+        .route("/page.css", file(CSS, include_str!("page/page.css")))
+        .route("/page.js", file(SCRIPT, include_str!("page/page.js")))
+        .route("/icon.svg", file(SVG, include_str!("page/icon.svg")))
+        .route("/status.json", get(status))
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .with_state(service)
 }
 
-impl Site {
-    pub(super) fn router(self) -> Router {
-        Router::new()
-            .route("/", file(HTML, include_str!("page/page.html")))
-            .route("/page.css", file(CSS, include_str!("page/page.css")))
-            .route("/page.js", file(SCRIPT, include_str!("page/page.js")))
-            .route("/icon.svg", file(SVG, include_str!("page/icon.svg")))
-            .route("/status.json", get(async |State(site): State<Self>| site.status()))
-            .route("/metrics", get(async |State(site): State<Self>| site.metrics()))
-            .route("/health", get(async |State(site): State<Self>| site.health()))
-            .layer(middleware::from_fn_with_state(self.clone(), guard))
-            .with_state(self)
-    }
-
-    fn status(&self) -> Response {
-        Json(self.service.status()).into_response()
-    }
-
-    fn metrics(&self) -> Response {
-        let text = metrics::text(&self.service.status(), &self.service.counters.latencies);
-        ([(CONTENT_TYPE, METRICS)], text).into_response()
-    }
-
-    fn health(&self) -> Response {
-        let (code, text) = if self.service.stop.is_cancelled() {
-            (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-        } else {
-            (StatusCode::OK, "ok\n")
-        };
-        (code, [(CONTENT_TYPE, TEXT)], text).into_response()
-    }
+async fn status(State(service): State<Arc<Service>>) -> Response {
+    Json(service.status()).into_response()
 }
 
-fn file(kind: &'static str, text: &'static str) -> MethodRouter<Site> {
-    get(async move || ([(CONTENT_TYPE, kind)], text))
+async fn metrics(State(service): State<Arc<Service>>) -> Response {
+    typed(METRICS, metrics::text(&service.status(), &service.counters.latencies))
 }
 
-/// Refuses who asks by a name that is not of this host, as pages do whose name was made to point here.
-async fn guard(State(site): State<Site>, request: Request, next: Next) -> Response {
-    let mut response = if is_ours(request.headers(), &site.names) {
-        next.run(request).await
+async fn health(State(service): State<Arc<Service>>) -> Response {
+    if service.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, typed(TEXT, "stopping\n")).into_response()
     } else {
-        let text = "the endpoint is not called that; ask by an address of this host\n";
-        (StatusCode::MISDIRECTED_REQUEST, [(CONTENT_TYPE, TEXT)], text).into_response()
-    };
-    for (name, value) in HEADERS {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-fn is_ours(headers: &HeaderMap, names: &[String]) -> bool {
-    let mut hosts = headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
-    let Some(host) = host.to_str().ok().and_then(without_port) else { return false };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<Ipv4Addr>().is_ok()
-        || bracketed(host).is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())
-        || names.iter().any(|name| host.eq_ignore_ascii_case(name))
-}
-
-fn bracketed(host: &str) -> Option<&str> {
-    host.strip_prefix('[')?.strip_suffix(']')
-}
-
-/// `HOST` of `HOST` or `HOST:PORT`; `None` where it is neither.
-fn without_port(text: &str) -> Option<&str> {
-    let name_ends = text.rfind(']').unwrap_or(0);
-    match text[name_ends..].find(':') {
-        None => Some(text),
-        Some(colon) => {
-            let (host, port) = text.split_at(name_ends + colon);
-            port[1..].parse::<u16>().is_ok().then_some(host)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(host: &str) -> bool {
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, host.parse().expect("a header"));
-        is_ours(&headers, &["node7.example".into()])
-    }
-
-    #[test]
-    fn who_asks_by_a_name_of_this_host_is_answered() {
-        for host in
-            ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]", "[::1]:9", "Node7.example:1"]
-        {
-            assert!(asked(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn who_asks_by_another_name_is_not() {
-        for host in [
-            "",
-            "evil.example",
-            "evil.example:80",
-            "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "localhost:80:80",
-            "localhost:port",
-            "::1",
-            "[::1",
-            "[evil.example]",
-            "user@localhost",
-        ] {
-            assert!(!asked(host), "{host}");
-        }
-        assert!(!is_ours(&HeaderMap::new(), &[]));
-    }
-
-    #[test]
-    fn who_asks_by_two_names_is_not() {
-        let mut headers = HeaderMap::new();
-        headers.append(HOST, "localhost".parse().expect("a header"));
-        headers.append(HOST, "evil.example".parse().expect("a header"));
-        assert!(!is_ours(&headers, &[]));
+        typed(TEXT, "ok\n")
     }
 }

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::answers::Site;
+use super::guard::guarded;
+use crate::lock::host_name;
 
 /// How many may be connected at once; who comes later is sent away.
 const PLACES: usize = 64;
@@ -30,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The longest head of a request.
 const HEAD: usize = 16 << 10;
 
-/// Where metrics, health and the page are served.
+/// Where metrics, health and a page are served.
 #[derive(Debug)]
 pub struct Web {
     listener: TcpListener,
@@ -45,7 +47,7 @@ impl Web {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let failed = |error: io::Error| {
             Error::io("serve metrics and the page", error).with("address", address).with_hint(
-                "choose another `address` in section [web], with port 0 for any that is free",
+                "configure another address for them, with port 0 for any that is free, or \"\" for none",
             )
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -61,9 +63,9 @@ impl Web {
         self.address
     }
 
-    /// Serves until `end` is cancelled.
-    pub async fn serve(self, site: Site, end: CancellationToken) {
-        let router = site.router();
+    /// Serves until `end` is cancelled. Only who asks by an address of this host, or its name, is answered.
+    pub async fn serve(self, router: Router, end: CancellationToken) {
+        let router = guarded(router, [host_name()].into());
         let places = Arc::new(Semaphore::new(PLACES));
         let tasks = TaskTracker::new();
         loop {
@@ -94,7 +96,7 @@ impl Web {
     }
 }
 
-async fn attend(stream: TcpStream, router: axum::Router, end: CancellationToken) {
+async fn attend(stream: TcpStream, router: Router, end: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)

@@ -1,19 +1,17 @@
-//! The status as metrics, in the text format of Prometheus, version 0.0.4.
+//! The status of an endpoint as metrics.
 
-use std::fmt::Write;
 use std::time::Duration;
 
+use super::exposition::Exposition;
 use crate::latency::{BOUNDS, Latencies};
 use crate::status::{PeerStatus, Status};
 
 /// How many peers have series of their own, so that many peers do not make many series.
 pub const PEERS: usize = 100;
 
-const PREFIX: &str = "proxystore_endpoint";
-
 /// The metrics of a status.
 pub fn text(status: &Status, latencies: &Latencies) -> String {
-    let mut out = Exposition::default();
+    let mut out = Exposition::new("proxystore_endpoint");
     let storage = &status.storage;
 
     out.family("info", "gauge", "Which endpoint this is.");
@@ -46,39 +44,10 @@ pub fn text(status: &Status, latencies: &Latencies) -> String {
     out.single("peers_refused_total", "counter", "Peers refused.", status.refused_peers);
     out.peers(&status.peers);
     out.latencies(latencies);
-    out.0
+    out.into_text()
 }
 
-#[derive(Default)]
-struct Exposition(String);
-
 impl Exposition {
-    /// Begins a metric.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let help = escaped(help, false);
-        self.line(format_args!("# HELP {PREFIX}_{name} {help}"));
-        self.line(format_args!("# TYPE {PREFIX}_{name} {kind}"));
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let labels = labelled(labels);
-        self.line(format_args!("{PREFIX}_{name}{labels} {value}"));
-    }
-
-    fn seconds(&mut self, name: &str, labels: &[(&str, &str)], value: Duration) {
-        let labels = labelled(labels);
-        self.line(format_args!("{PREFIX}_{name}{labels} {}", value.as_secs_f64()));
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.family(name, kind, help);
-        self.sample(name, &[], value);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        let _ = writeln!(self.0, "{line}"); // a String takes everything
-    }
-
     fn peers(&mut self, peers: &[PeerStatus]) {
         self.family("peers", "gauge", "Peers known, by how they are reached.");
         for (path, value) in [("direct", "direct"), ("relayed", "relayed"), ("", "none")] {
@@ -142,18 +111,4 @@ impl Exposition {
 
 fn of(peer: &PeerStatus) -> [(&str, &str); 2] {
     [("peer", &peer.id), ("name", &peer.name)]
-}
-
-fn labelled(labels: &[(&str, &str)]) -> String {
-    if labels.is_empty() {
-        return String::new();
-    }
-    let pairs: Vec<String> =
-        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value, true))).collect();
-    format!("{{{}}}", pairs.join(","))
-}
-
-fn escaped(text: &str, quotes: bool) -> String {
-    let text = text.replace('\\', "\\\\").replace('\n', "\\n");
-    if quotes { text.replace('"', "\\\"") } else { text }
 }

@@ -93,7 +93,7 @@ async fn a_peer_asks_for_the_objects_of_this_endpoint_only() {
     let endpoint = raw(&b).await;
     let peer = connect(&endpoint, &site).await;
     let elsewhere = Name { endpoint: EndpointId::from_bytes([7; 32]), ..site.name("x", 1) };
-    let requests = [Request::Evict(elsewhere), Request::Status, Request::Stop];
+    let requests = [Request::Evict(elsewhere), Request::Status, Request::Stop, Request::Reload];
     for request in requests {
         let Answer::Failed(fault) = ask(&peer, request).await else { panic!("it was answered") };
         assert_eq!(fault.kind(), ErrorKind::Permission);

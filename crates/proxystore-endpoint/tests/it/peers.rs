@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proxystore::ErrorKind;
 use proxystore::wire::{Answer, Name, Request};
-use proxystore_endpoint::config::{Access, Config};
+use proxystore_endpoint::config::{self, Access, Config};
 use proxystore_endpoint::peer::Peers;
 
 use crate::sites::{BOUNDS, Identity, Site, admitting, bytes, free_port, pair};
@@ -157,6 +157,58 @@ async fn who_may_only_read_does_not_write() {
     let Answer::Failed(fault) = near.ask(request, object).await.answer else { panic!("it may") };
     assert_eq!(fault.kind(), ErrorKind::Permission);
     assert_eq!(near.get(&name).await.unwrap().unwrap(), &b"read me"[..]);
+    near.stop().await;
+    far.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_a_peer_may_change_while_endpoints_run() {
+    let (a, b) = (Identity::new(), Identity::new());
+    let far = Site::start(&a, &Config::default()).await;
+    let near = Site::start(&b, &Config::default()).await;
+    let (name, back) = (far.name("x", 1), near.name("y", 1));
+    far.put(&name, Bytes::from_static(b"read me")).await;
+    near.put(&back, Bytes::from_static(b"me too")).await;
+    assert_eq!(near.get(&name).await.unwrap_err().kind(), ErrorKind::Permission);
+
+    let there = admitting([(&a, Access::Full, Some(far.port()))]);
+    assert_eq!(near.reload(&there).await.answer, Answer::Done);
+    assert_eq!(near.get(&name).await.unwrap_err().kind(), ErrorKind::Permission);
+    assert_eq!(far.reload(&admitting([(&b, Access::Read, None)])).await.answer, Answer::Done);
+    assert_eq!(near.get(&name).await.unwrap().unwrap(), &b"read me"[..]);
+    let evict = || Request::Evict(name.clone());
+    assert_eq!(near.failure(evict()).await.kind(), ErrorKind::Permission);
+
+    // What makes no sense changes nothing.
+    let Answer::Failed(_) = far.reload(&of_group("short")).await.answer else { panic!("taken") };
+    assert_eq!(near.get(&name).await.unwrap().unwrap(), &b"read me"[..]);
+
+    assert_eq!(far.reload(&admitting([(&b, Access::Full, None)])).await.answer, Answer::Done);
+    assert_eq!(near.ask(evict(), Bytes::new()).await.answer, Answer::Done);
+
+    // A peer that waits is cut off as well, and asks in vain for what it may not have any more.
+    let waiting = near.ask(Request::Wait(far.name("z", 1), 60_000), Bytes::new());
+    let removing = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        far.reload(&Config::default()).await
+    };
+    let (waited, removed) = tokio::join!(waiting, removing);
+    assert_eq!(removed.answer, Answer::Done);
+    let Answer::Failed(fault) = waited.answer else { panic!("it waited on") };
+    assert_eq!(fault.kind(), ErrorKind::Permission);
+    assert_eq!(near.get(&name).await.unwrap_err().kind(), ErrorKind::Permission);
+    assert_eq!(far.get(&back).await.unwrap_err().kind(), ErrorKind::Permission);
+
+    // Who was on the list and knows the secret is a peer still.
+    let secret = "nobody guesses this one";
+    let both =
+        Config { peers: config::Peers { group_secret: secret.into(), ..there.peers }, ..there };
+    assert_eq!(near.reload(&both).await.answer, Answer::Done);
+    assert_eq!(far.reload(&of_group(secret)).await.answer, Answer::Done);
+    assert_eq!(near.get(&far.name("none", 1)).await.unwrap(), None);
+    assert_eq!(far.get(&back).await.unwrap().unwrap(), &b"me too"[..]);
+    assert_eq!(far.reload(&of_group("somebody guesses that")).await.answer, Answer::Done);
+    assert_eq!(near.get(&far.name("none", 1)).await.unwrap_err().kind(), ErrorKind::Permission);
     near.stop().await;
     far.stop().await;
 }

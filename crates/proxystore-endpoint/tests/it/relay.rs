@@ -10,6 +10,7 @@ use iroh::{
 };
 use proxystore::ErrorKind;
 use proxystore::wire::EndpointId;
+use proxystore_endpoint::config;
 use proxystore_endpoint::relay::{self, Access, Config, RelayInfo, pin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -95,6 +96,7 @@ async fn endpoint(url: &str, fingerprint: &str, token: Option<&str>) -> Endpoint
 }
 
 fn builder(url: &str, fingerprint: &str, token: Option<&str>) -> iroh::endpoint::Builder {
+    let checked = config::Relay { fingerprint: fingerprint.into(), ..config::Relay::default() };
     let mut relay = RelayConfig::new(url.parse().expect("a URL"), None);
     if let Some(token) = token {
         relay = relay.with_auth_token(token);
@@ -102,7 +104,7 @@ fn builder(url: &str, fingerprint: &str, token: Option<&str>) -> iroh::endpoint:
     Endpoint::builder(presets::Minimal)
         .alpns(vec![ALPN.to_vec()])
         .relay_mode(RelayMode::Custom(RelayMap::from_iter([relay])))
-        .ca_tls_config(pin::pinned(fingerprint).expect("a fingerprint"))
+        .ca_tls_config(pin::checks(&checked).expect("a fingerprint"))
         .portmapper_config(PortmapperConfig::Disabled)
         .clear_ip_transports()
 }
@@ -285,7 +287,11 @@ async fn page_and_metrics_tell_who_is_there_and_who_was_refused() {
     let metrics = get(&web, "/metrics", &web).await;
     assert!(metrics.contains("\nproxystore_relay_clients 2\n"), "{metrics}");
     assert_eq!(get(&web, "/health", &web).await, "ok\n");
-    assert!(get(&web, "/", &web).await.contains("never what"));
+    let page = get(&web, "/", &web).await;
+    assert!(page.contains("never what") && !page.contains("<style"), "{page}");
+    for file in ["/base.css", "/page.css", "/page.js"] {
+        assert!(page.contains(file) && !get(&web, file, &web).await.is_empty(), "{file}");
+    }
     let elsewhere = get(&web, "/status.json", "evil.example").await;
     assert!(!elsewhere.contains("clients"), "{elsewhere}");
     for endpoint in [one, two, wrong] {
@@ -381,8 +387,8 @@ async fn who_has_no_token_is_told_so() {
     relay.stop().await;
 }
 
-fn asked(relay: &Running) -> proxystore_endpoint::config::Relay {
-    proxystore_endpoint::config::Relay {
+fn asked(relay: &Running) -> config::Relay {
+    config::Relay {
         url: relay.url(),
         token: TOKEN.into(),
         fingerprint: relay.info.fingerprint.clone(),
@@ -396,19 +402,17 @@ async fn a_check_finds_what_is_wrong() {
     let home = tempfile::tempdir().expect("a directory");
     let relay = Running::start(config(home.path())).await;
     let right = asked(&relay);
-    let tls = || pin::pinned(&relay.info.fingerprint).expect("a fingerprint");
-    let report = relay::check(&right, tls(), None, LONG).await.expect("all is well");
+    let report = relay::check(&right, None, LONG).await.expect("all is well");
     assert_eq!(report.fingerprint, relay.info.fingerprint);
     assert_eq!(report.address, None);
 
-    let wrong = proxystore_endpoint::config::Relay { token: "another".into(), ..right.clone() };
-    let error = relay::check(&wrong, tls(), None, LONG).await.expect_err("refused");
+    let wrong = config::Relay { token: "another".into(), ..right.clone() };
+    let error = relay::check(&wrong, None, LONG).await.expect_err("refused");
     assert_eq!(error.kind(), ErrorKind::Permission);
     assert!(error.to_string().contains("the token is not one of this relay"), "{error}");
 
     relay.stop().await;
-    let error = relay::check(&right, pin::pinned(&right.fingerprint).expect("one"), None, LONG);
-    let error = error.await.expect_err("nobody is there");
+    let error = relay::check(&right, None, LONG).await.expect_err("nobody is there");
     assert!(error.to_string().contains("check that the relay runs"), "{error}");
 }
 
@@ -424,8 +428,7 @@ async fn addresses_are_told_by_udp() {
             break relay;
         }
     };
-    let tls = pin::pinned(&relay.info.fingerprint).expect("a fingerprint");
-    let report = relay::check(&asked(&relay), tls, None, LONG).await.expect("all is well");
+    let report = relay::check(&asked(&relay), None, LONG).await.expect("all is well");
     assert!(report.address.is_some_and(|seen| seen.ip().is_loopback()), "{report:?}");
     relay.stop().await;
 }

@@ -10,6 +10,7 @@ use iroh::SecretKey;
 use proxystore::wire::{Answer, EndpointId, Fault, Name, Request, Stat};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::config::{self, Access, Config, Peer};
+use proxystore_endpoint::directory::Directory;
 use proxystore_endpoint::peer::{Bounds, Peers};
 use proxystore_endpoint::service::{Asker, Reply, Service};
 use proxystore_endpoint::status::Counters;
@@ -49,14 +50,14 @@ pub(crate) struct Site {
     pub(crate) service: Arc<Service>,
     pub(crate) peers: Arc<Peers>,
     serving: JoinHandle<()>,
-    _objects: Objects,
+    objects: Objects,
 }
 
 /// The objects of an endpoint, which outlive its network.
 #[derive(Clone)]
 pub(crate) struct Objects {
     pub(crate) storage: Arc<Storage>,
-    _directory: Arc<TempDir>,
+    directory: Arc<TempDir>,
 }
 
 impl Objects {
@@ -65,7 +66,7 @@ impl Objects {
         let directory = tempfile::tempdir().unwrap();
         let settings = config::Storage::default();
         let storage = Storage::open(&settings, directory.path(), None).await.unwrap();
-        Self { storage: Arc::new(storage), _directory: Arc::new(directory) }
+        Self { storage: Arc::new(storage), directory: Arc::new(directory) }
     }
 }
 
@@ -94,6 +95,7 @@ impl Site {
         let service = Arc::new(Service {
             id: identity.id(),
             name: "site".into(),
+            directory: Directory::at(objects.directory.path()),
             storage: Arc::clone(&objects.storage),
             peers: Some(Arc::clone(&peers)),
             counters,
@@ -101,7 +103,14 @@ impl Site {
             started: Instant::now(),
         });
         let serving = tokio::spawn(Arc::clone(&peers).serve(Arc::clone(&service)));
-        Self { id: identity.id(), service, peers, serving, _objects: objects.clone() }
+        Self { id: identity.id(), service, peers, serving, objects: objects.clone() }
+    }
+
+    /// Tells it anew who is a peer.
+    pub(crate) async fn reload(&self, config: &Config) -> Reply {
+        let file = self.objects.directory.path().join("config.toml");
+        std::fs::write(file, toml::to_string(config).unwrap()).unwrap();
+        self.ask(Request::Reload, Bytes::new()).await
     }
 
     /// The UDP port for peers.

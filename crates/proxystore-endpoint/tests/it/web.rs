@@ -60,6 +60,7 @@ async fn everything_answers_with_what_protects_it() {
     assert!(web.ip().is_loopback());
     for (path, kind) in [
         ("/", "text/html; charset=utf-8"),
+        ("/base.css", "text/css; charset=utf-8"),
         ("/page.css", "text/css; charset=utf-8"),
         ("/page.js", "text/javascript; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),

@@ -84,6 +84,8 @@ pub enum Request {
     Status,
     /// Finish what was begun and stop. Answered by [`Answer::Done`].
     Stop,
+    /// Read again who is a peer. Answered by [`Answer::Done`].
+    Reload,
 }
 
 /// What an endpoint answers.
@@ -160,6 +162,7 @@ mod kind {
     pub(super) const PING: u8 = 0x09;
     pub(super) const STATUS: u8 = 0x0a;
     pub(super) const STOP: u8 = 0x0b;
+    pub(super) const RELOAD: u8 = 0x0c;
     pub(super) const DONE: u8 = 0x81;
     pub(super) const OBJECT: u8 = 0x82;
     pub(super) const ABSENT: u8 = 0x83;
@@ -180,7 +183,7 @@ impl Request {
             | Self::Expire(name, _)
             | Self::Wait(name, _) => Some(&name.endpoint),
             Self::Clear { endpoint, .. } | Self::Ping(endpoint) => Some(endpoint),
-            Self::Hint(..) | Self::Status | Self::Stop => None,
+            Self::Hint(..) | Self::Status | Self::Stop | Self::Reload => None,
         }
     }
 }
@@ -212,6 +215,7 @@ pub fn encode_request(
         Request::Ping(endpoint) => frame.of(kind::PING, &(endpoint,)),
         Request::Status => frame.of(kind::STATUS, &()),
         Request::Stop => frame.of(kind::STOP, &()),
+        Request::Reload => frame.of(kind::RELOAD, &()),
     }
 }
 
@@ -255,6 +259,7 @@ pub fn decode_request(frame: &FrameHead, bytes: &[u8]) -> Result<Request> {
         kind::PING => Request::Ping(read::<(EndpointId,)>(bytes)?.0),
         kind::STATUS => Request::Status,
         kind::STOP => Request::Stop,
+        kind::RELOAD => Request::Reload,
         kind => {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -394,6 +399,7 @@ mod tests {
             Request::Ping(name().endpoint),
             Request::Status,
             Request::Stop,
+            Request::Reload,
         ];
         let mut bytes = Vec::new();
         for (number, request) in (0..).zip(&all) {
