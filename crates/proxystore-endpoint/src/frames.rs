@@ -36,6 +36,11 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         Self { stream, buffer: BytesMut::with_capacity(BUFFER), patience }
     }
 
+    /// The stream; what was read ahead is lost.
+    pub fn into_inner(self) -> R {
+        self.stream
+    }
+
     /// Whether there is something to read without waiting.
     pub fn has_more(&self) -> bool {
         !self.buffer.is_empty()

@@ -17,8 +17,8 @@ use crate::peer::Peers;
 use crate::status::{Counters, Status};
 use crate::storage::{Storage, Wanted};
 
-/// The longest anybody waits in one request; who wants to wait longer asks again.
-const LONGEST_WAIT: Duration = Duration::from_hours(1);
+/// The longest anybody waits in one request, milliseconds; who wants to wait longer asks again.
+const LONGEST_WAIT: u64 = 3_600_000;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,10 @@ impl Service {
 
     async fn try_answer(&self, asker: Asker, request: Request, body: Body) -> Result<Reply> {
         admit(asker, &request)?;
+        let request = match request {
+            Request::Wait(name, time) => Request::Wait(name, time.min(LONGEST_WAIT)),
+            request => request,
+        };
         match request.endpoint() {
             Some(endpoint) if *endpoint != self.id => self.ask_peer(asker, request, body).await,
             _ => self.answer_here(request, body).await,
@@ -155,8 +159,7 @@ impl Service {
                 Answer::Done.into()
             }
             Request::Wait(Name { id, generation, .. }, time) => {
-                let time = Duration::from_millis(time).min(LONGEST_WAIT);
-                let deadline = tokio::time::Instant::now() + time;
+                let deadline = tokio::time::Instant::now() + Duration::from_millis(time);
                 tokio::select! {
                     found = self.storage.wait(&id, generation, deadline) => stated(found?),
                     () = self.stop.cancelled() => return Err(stopping()),

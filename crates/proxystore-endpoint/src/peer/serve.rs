@@ -145,7 +145,6 @@ impl Peers {
         let Some((frame, request)) = next.map_err(|_elapsed| nothing(patience))?? else {
             return Ok(());
         };
-        let _transfer;
         let reply = match request {
             Err(error) => Answer::Failed(Fault::of(&error)).into(),
             Ok(request @ Request::Wait(..)) => tokio::select! {
@@ -159,7 +158,8 @@ impl Peers {
                 self.answer_peer(link, service, request, body.into()).await
             }
             Ok(request) => {
-                _transfer = self.transfers.acquire().await;
+                // Given back before the answer, which may need a place itself: nobody waits for one while having one.
+                let _transfer = self.transfers.acquire().await;
                 link.traffic.bytes_in.add(frame.body);
                 service.counters.peer_bytes_in.add(frame.body);
                 let (sender, body) = Body::coming(frame.body);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::body::Body;
@@ -68,11 +69,14 @@ pub(super) async fn attend<R, W>(
         return;
     }
     service.counters.clients.add(1);
+    let gone = CancellationToken::new();
+    let _leaves = gone.clone().drop_guard();
     let client = Client {
         incoming,
         write,
         service: Arc::clone(&service),
         door: Arc::clone(&door),
+        gone,
         pending: VecDeque::new(),
         out: Vec::new(),
     };
@@ -127,6 +131,8 @@ struct Client<R, W> {
     write: W,
     service: Arc<Service>,
     door: Arc<Door>,
+    /// Cancelled when it sends no more: then it waits for no objects either.
+    gone: CancellationToken,
     /// Answers that are due, in order.
     pending: VecDeque<(u32, Due)>,
     /// Answers that were not sent yet.
@@ -155,7 +161,10 @@ where
                 biased;
                 () = settle(&mut self.pending), if first_is_coming => self.drain().await?,
                 next = self.incoming.request(), if self.pending.len() < AT_ONCE => {
-                    let Some((frame, request)) = next? else { return self.finish().await };
+                    let Some((frame, request)) = next? else {
+                        self.gone.cancel();
+                        return self.finish().await;
+                    };
                     self.take(frame, request).await?;
                     self.drain().await?;
                 }
@@ -177,10 +186,14 @@ where
         let due = match request {
             Err(error) => Due::Ready(Answer::Failed(Fault::of(&error)).into()),
             Ok(request) if self.takes_time(&request) => {
-                let service = Arc::clone(&self.service);
-                let answer =
-                    async move { service.answer(Asker::Client, request, body.into()).await };
-                Due::Coming(tokio::spawn(answer))
+                let (service, gone) = (Arc::clone(&self.service), self.gone.clone());
+                let waits = matches!(request, Request::Wait(..));
+                Due::Coming(tokio::spawn(async move {
+                    tokio::select! {
+                        reply = service.answer(Asker::Client, request, body.into()) => reply,
+                        () = gone.cancelled(), if waits => Answer::Absent.into(),
+                    }
+                }))
             }
             Ok(request) => {
                 Due::Ready(self.service.answer(Asker::Client, request, body.into()).await)
@@ -203,7 +216,7 @@ where
         let _transfer = self.door.transfers.acquire().await;
         let (sender, body) = Body::coming(frame.body);
         self.service.counters.bytes_in.add(frame.body);
-        let request = match request {
+        let request = match request.and_then(with_long_body) {
             Ok(request) => request,
             Err(error) => {
                 drop(body);
@@ -253,6 +266,14 @@ where
             self.drain().await?;
         }
         self.flush().await
+    }
+}
+
+/// A request that came with a long body, if that is one it has a use for. Others would keep it on its way.
+fn with_long_body(request: Request) -> Result<Request> {
+    match request {
+        Request::Put { .. } => Ok(request),
+        _ => Err(Error::new(ErrorKind::Corrupt, "read a request", "it has no use for a body")),
     }
 }
 

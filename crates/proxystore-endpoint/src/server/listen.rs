@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use proxystore::{Error, Result};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -52,9 +54,10 @@ impl Listeners {
     }
 }
 
-/// Serves clients until the service is told to stop; then finishes what was begun.
+/// Serves clients until the service is told to stop; then finishes what was begun, within the patience with a
+/// client.
 pub async fn serve(listeners: Listeners, service: Arc<Service>, door: Arc<Door>) {
-    let tasks = TaskTracker::new();
+    let (tasks, over) = (TaskTracker::new(), CancellationToken::new());
     loop {
         let tcp = async {
             match &listeners.tcp {
@@ -67,7 +70,8 @@ pub async fn serve(listeners: Listeners, service: Arc<Service>, door: Arc<Door>)
             accepted = listeners.unix.accept() => match accepted {
                 Ok((stream, _)) => {
                     let (read, write) = stream.into_split();
-                    tasks.spawn(attend(read, write, true, Arc::clone(&service), Arc::clone(&door)));
+                    let client = attend(read, write, true, Arc::clone(&service), Arc::clone(&door));
+                    tasks.spawn(over.clone().run_until_cancelled_owned(client));
                     continue;
                 }
                 Err(error) => error,
@@ -77,7 +81,8 @@ pub async fn serve(listeners: Listeners, service: Arc<Service>, door: Arc<Door>)
                     debug!(%from, "a client connected");
                     keep_alive(&stream);
                     let (read, write) = stream.into_split();
-                    tasks.spawn(attend(read, write, false, Arc::clone(&service), Arc::clone(&door)));
+                    let client = attend(read, write, false, Arc::clone(&service), Arc::clone(&door));
+                    tasks.spawn(over.clone().run_until_cancelled_owned(client));
                     continue;
                 }
                 Err(error) => error,
@@ -90,7 +95,11 @@ pub async fn serve(listeners: Listeners, service: Arc<Service>, door: Arc<Door>)
     let _ = fs::remove_file(&listeners.path); // clients see at once that nobody is there
     drop(listeners);
     tasks.close();
-    tasks.wait().await;
+    if timeout(door.patience, tasks.wait()).await.is_err() {
+        warn!(clients = tasks.len(), "stopped in the middle of what clients take too long for");
+        over.cancel();
+        tasks.wait().await;
+    }
 }
 
 /// Clients that vanish without a word are noticed within minutes; small answers leave at once.

@@ -59,8 +59,8 @@ impl Kind {
 
 impl Disk {
     /// The directory, made if need be and cleared of what other runs left, and the objects that they left on
-    /// purpose, in the order in which they were put.
-    pub(super) fn open(path: &Path, sync: bool) -> Result<(Arc<Self>, Vec<Left>)> {
+    /// purpose, in the order in which they were put; and the highest number of a file, damaged ones among them.
+    pub(super) fn open(path: &Path, sync: bool) -> Result<(Arc<Self>, Vec<Left>, u64)> {
         let failed = |error| Error::io(OPEN, error).with("directory", path.display());
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let mut options = File::options();
@@ -78,18 +78,19 @@ impl Disk {
         }
         let directory = File::open(path).map_err(failed)?;
         let disk = Self { path: path.to_owned(), directory, sync, lock };
-        let found = disk.clear_up().map_err(failed)?;
-        Ok((Arc::new(disk), found))
+        let (found, last) = disk.clear_up().map_err(failed)?;
+        Ok((Arc::new(disk), found, last))
     }
 
-    fn clear_up(&self) -> io::Result<Vec<Left>> {
-        let mut found = Vec::new();
+    fn clear_up(&self) -> io::Result<(Vec<Left>, u64)> {
+        let (mut found, mut last) = (Vec::new(), 0);
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
             let number = path.file_stem().and_then(|stem| stem.to_str());
             let number = number.and_then(|stem| u64::from_str_radix(stem, 16).ok());
             let extension = path.extension().and_then(|extension| extension.to_str());
             let (Some(number), Some(extension)) = (number, extension) else { continue };
+            last = last.max(number);
             if extension == PART || extension == Kind::Spill.extension() {
                 fs::remove_file(&path)?;
             } else if extension == Kind::Object.extension() {
@@ -103,7 +104,7 @@ impl Disk {
             }
         }
         found.sort_unstable_by_key(|left| left.number);
-        Ok(found)
+        Ok((found, last))
     }
 
     /// Lets another run have the directory.

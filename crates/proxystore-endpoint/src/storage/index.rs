@@ -60,6 +60,13 @@ impl Object {
         generation == 0 || self.stat.generation == generation
     }
 
+    /// Leaves its file for the next run, if it is to persist.
+    pub(super) fn outlive(&self) {
+        if let Some(disk) = self.disk.as_ref().filter(|disk| disk.persists()) {
+            disk.leave();
+        }
+    }
+
     pub(super) fn head(&self, id: &str) -> Head {
         let ends = self.end.map_or(0, |end| end.since_1970);
         Head { id: id.into(), size: self.stat.size, generation: self.stat.generation, ends }

@@ -137,10 +137,10 @@ impl Storage {
         let directory = if settings.dir.as_os_str().is_empty() { directory } else { &settings.dir };
         let (directory, sync) = (directory.to_owned(), settings.sync);
         let session = session.filter(|_| settings.shared_from > 0).map(str::to_owned);
-        let (disk, session, found) = blocking(OPEN, move || {
-            let (disk, found) = Disk::open(&directory, sync)?;
+        let (disk, session, found, last) = blocking(OPEN, move || {
+            let (disk, found, last) = Disk::open(&directory, sync)?;
             let session = session.as_deref().map(Session::open).transpose()?;
-            Ok((disk, session, found))
+            Ok((disk, session, found, last))
         })
         .await?;
         let inner = Arc::new(Inner {
@@ -157,7 +157,7 @@ impl Storage {
             stop: CancellationToken::new(),
         });
         let storage = Self(inner);
-        storage.0.take_in(found);
+        storage.0.take_in(found, last);
         storage.0.tasks.spawn(expiry::remove_expired(Arc::clone(&storage.0)));
         Ok(storage)
     }
@@ -303,11 +303,7 @@ impl Storage {
         blocking("close the objects of an endpoint", move || {
             // The whole session at once; its objects need not be removed one by one then.
             let closed = closing.session.as_ref().map_or(Ok(()), Session::close);
-            for object in objects {
-                if let Some(disk) = object.disk.as_ref().filter(|disk| disk.persists()) {
-                    disk.leave();
-                }
-            }
+            objects.iter().for_each(Object::outlive);
             closing.disk.release();
             closed
         })
@@ -321,17 +317,25 @@ impl Drop for Storage {
     }
 }
 
+impl Drop for Inner {
+    /// What persists stays, also when the daemon fails, or is stopped at once.
+    fn drop(&mut self) {
+        self.lock().take_all().iter().for_each(Object::outlive);
+    }
+}
+
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what an earlier run left on disk, in the order in which it was put there.
-    fn take_in(&self, found: Vec<disk::Left>) {
+    /// Takes in what an earlier run left on disk, in the order in which it was put there. `last` is the highest
+    /// number of a file there.
+    fn take_in(&self, found: Vec<disk::Left>, last: u64) {
         let mut replaced = Vec::new();
         let mut index = self.lock();
+        index.skip_to(last);
         for disk::Left { number, head } in found {
-            index.skip_to(number);
             // What is there is there, also if the bounds are lower now.
             let charge = self.room_on_disk.insist(head.len() + head.size);
             let entry = self.memory.insist(entry_bytes(&head.id));

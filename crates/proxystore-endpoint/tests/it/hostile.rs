@@ -6,7 +6,7 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, PortmapperConfig, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode};
 use proxystore::ErrorKind;
-use proxystore::wire::{Answer, EndpointId, Name, Request, Stat};
+use proxystore::wire::{Answer, EndpointId, Name, Request, Stat, encode_request};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::config::Access;
 use proxystore_endpoint::frames::{Incoming, send_reply, send_request};
@@ -83,6 +83,34 @@ async fn garbage_and_thousands_of_streams_are_borne() {
     assert_eq!(good.get(&name).await.unwrap().unwrap(), &b"kept"[..]);
     endpoint.close().await;
     good.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn long_requests_with_long_answers_do_not_wait_for_each_other() {
+    let (a, b) = (Identity::new(), Identity::new());
+    let site = Site::start(&a, &admitting([(&b, Access::Full, None)])).await;
+    let name = site.name("x", 1);
+    site.put(&name, bytes(3_000_000)).await;
+    let endpoint = raw(&b).await;
+    let peer = connect(&endpoint, &site).await;
+    let request = Request::Get { name, range: None, shared: false };
+    let mut asked = Vec::new();
+    // Nobody reads the answers yet: those that are begun stay on their way.
+    for _ in 0..300 {
+        let (mut send, receive) = peer.open_bi().await.unwrap();
+        let mut out = Vec::new();
+        encode_request(&mut out, 1, &request, 100_000, false).unwrap();
+        send.write_all(&out).await.unwrap();
+        asked.push((send, receive));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for (_send, receive) in asked {
+        let mut incoming = Incoming::new(receive, PATIENCE);
+        let answer = tokio::time::timeout(PATIENCE, incoming.answer()).await;
+        assert!(matches!(answer.expect("it hangs"), Ok(Some((_, Answer::Object { .. })))));
+    }
+    endpoint.close().await;
     site.stop().await;
 }
 

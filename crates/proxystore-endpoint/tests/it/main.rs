@@ -4,6 +4,7 @@
 mod connector;
 mod exposition;
 mod hostile;
+mod leaving;
 mod peers;
 mod relay;
 mod running;

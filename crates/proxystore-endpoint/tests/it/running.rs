@@ -91,4 +91,17 @@ impl Client {
         self.incoming.whole(frame.body).await.unwrap();
         answer
     }
+
+    /// What the endpoint says of itself.
+    pub(crate) async fn status(&mut self) -> serde_json::Value {
+        send_request(&mut self.write, 1, &Request::Status, Body::empty(), PATIENCE).await.unwrap();
+        let (frame, _) = self.incoming.answer().await.unwrap().unwrap();
+        let json = self.incoming.whole(frame.body).await.unwrap();
+        serde_json::from_slice(&json).unwrap()
+    }
+
+    /// The bytes that come, from whoever wants to read them in a way of its own. What is written is kept open.
+    pub(crate) fn into_stream(self) -> UnixStream {
+        self.incoming.into_inner().reunite(self.write).unwrap()
+    }
 }

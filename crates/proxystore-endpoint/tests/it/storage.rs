@@ -197,9 +197,8 @@ async fn a_full_endpoint_says_so_and_keeps_what_it_has() {
     storage.clear("o").await.unwrap();
     put(&storage, "o", 1, &stored[0]).await.unwrap();
     let long = config::Storage { max_object: 10, ..settings };
-    drop(storage);
-    let error = Storage::open(&long, dir.path(), None).await;
-    assert!(error.is_ok_and(|storage| storage.usage().objects == 0));
+    storage.close().await.unwrap();
+    assert_eq!(open(&long, dir.path()).await.usage().objects, 0);
 }
 
 #[tokio::test]

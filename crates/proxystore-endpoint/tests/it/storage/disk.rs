@@ -55,6 +55,32 @@ async fn what_persists_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_persists_outlives_a_daemon_that_fails_or_is_stopped_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = persisting(MIB, 64 * MIB);
+    let mut storage = open(&settings, dir.path()).await;
+    put(&storage, "a", 1, &bytes(1, 1000)).await.unwrap();
+    for _ in 0..2 {
+        drop(storage); // without closing it
+        storage = reopened(&settings, dir.path()).await;
+        assert_eq!(get(&storage, "a", 1).await.as_deref(), Some(&bytes(1, 1000)[..]));
+    }
+}
+
+/// Opens what another is still letting go of.
+async fn reopened(settings: &config::Storage, directory: &Path) -> Storage {
+    let opening = async {
+        loop {
+            match Storage::open(settings, directory, None).await {
+                Ok(storage) => return storage,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), opening).await.unwrap()
+}
+
+#[tokio::test]
 async fn what_does_not_is_cleared_up() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&settings(64 * KIB, 64 * MIB), dir.path()).await;
@@ -105,6 +131,23 @@ async fn damaged_files_are_left_out() {
     // They do not get in the way of new ones.
     put(&storage, "o0", 2, &bytes(7, 1000)).await.unwrap();
     assert_eq!(get(&storage, "o0", 0).await.unwrap(), bytes(7, 1000));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&persisting(MIB, 64 * MIB), dir.path()).await;
+    put(&storage, "a", 1, &bytes(1, 1000)).await.unwrap();
+    storage.close().await.unwrap();
+    drop(storage);
+    let file = &files(dir.path(), "object")[0];
+    fs::File::options().write(true).open(file).unwrap().set_len(500).unwrap();
+    let storage = open(&persisting(MIB, 64 * MIB), dir.path()).await;
+    for n in 0..20 {
+        put(&storage, &format!("o{n}"), 1, &bytes(n, 1000)).await.unwrap();
+    }
+    storage.clear("").await.unwrap();
+    assert_eq!(fs::metadata(file).unwrap().len(), 500);
 }
 
 #[tokio::test]

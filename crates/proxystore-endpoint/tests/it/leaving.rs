@@ -1,0 +1,84 @@
+//! Clients that go in the middle of something, or never come to its end: they keep nobody.
+
+use std::time::Duration;
+
+use proxystore::ErrorKind;
+use proxystore::wire::{Answer, Request};
+use proxystore_endpoint::body::Body;
+use proxystore_endpoint::frames::send_request;
+use tokio::io::AsyncReadExt;
+use tokio::time::{sleep, timeout};
+
+use crate::running::{PATIENCE, Running};
+use crate::sites::bytes;
+
+const HOUR: u64 = 3_600_000;
+
+async fn usage(running: &Running) -> serde_json::Value {
+    running.client().await.status().await
+}
+
+/// Looks until so many wait, and so many are connected besides who looks.
+async fn until(running: &Running, waiting: u64, clients: u64) {
+    let looking = async {
+        loop {
+            let status = usage(running).await;
+            if status["storage"]["waiting"] == waiting && status["clients"] == clients + 1 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("it hangs");
+}
+
+#[tokio::test]
+async fn who_has_gone_waits_no_more() {
+    let running = Running::start("[peers]\nenabled = false\n").await;
+    let mut client = running.client().await;
+    let request = Request::Wait(running.name("never"), HOUR);
+    for number in 0..3 {
+        send_request(&mut client.write, number, &request, Body::empty(), PATIENCE).await.unwrap();
+    }
+    until(&running, 3, 1).await;
+    drop(client);
+    until(&running, 0, 0).await;
+    running.stop.cancel();
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn a_body_that_belongs_to_nothing_keeps_nobody() {
+    let running = Running::start("[peers]\nenabled = false\n").await;
+    let mut client = running.client().await;
+    let (waits, len) = (Request::Wait(running.name("never"), HOUR), 4_000_000);
+    let sending = send_request(&mut client.write, 1, &waits, bytes(len).into(), PATIENCE);
+    timeout(PATIENCE, sending).await.expect("it is not taken").unwrap();
+    let Answer::Failed(fault) = client.answer().await else { panic!("it was answered") };
+    assert_eq!(fault.kind(), ErrorKind::Corrupt);
+    assert!(matches!(client.ask(&Request::Status, Body::empty()).await, Answer::Object { .. }));
+    running.stop.cancel();
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn who_takes_little_at_a_time_does_not_keep_it_from_stopping() {
+    let running = Running::start("[peers]\nenabled = false\n[clients]\npatience = 2\n").await;
+    let mut client = running.client().await;
+    let name = running.name("large");
+    let put = Request::Put { name: name.clone(), ttl: None, shared: None };
+    assert_eq!(client.ask(&put, bytes(50_000_000).into()).await, Answer::Done);
+    let get = Request::Get { name, range: None, shared: false };
+    send_request(&mut client.write, 1, &get, Body::empty(), PATIENCE).await.unwrap();
+    let mut read = client.into_stream();
+    let dripping = tokio::spawn(async move {
+        // Never silent for long, never done.
+        while read.read(&mut [0; 4096]).await.is_ok_and(|len| len > 0) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    sleep(Duration::from_millis(100)).await;
+    running.stop.cancel();
+    running.ended().await;
+    timeout(PATIENCE, dripping).await.expect("it was not let go").unwrap();
+}
