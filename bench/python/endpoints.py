@@ -100,7 +100,7 @@ class Clients:
         card = tomllib.loads((folder / "address.toml").read_text())
         self.environment |= {
             "PROXYSTORE_HOME": str(self.home / "nothing"),
-            "PROXYSTORE_ENDPOINT_ADDRESS": f"tcp://{card['tcp']}",
+            "PROXYSTORE_ENDPOINT_ADDRESS": card["tcp"],
             "PROXYSTORE_ENDPOINT_TOKEN": (folder / "token").read_text().strip(),
         }
         return ("proxystore_rs", "endpoint", "EndpointConnector", ([identity],))

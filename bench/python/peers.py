@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
+import socket
 import subprocess
 import tempfile
 import time
@@ -32,37 +32,20 @@ class Peers:
         self.stack = contextlib.ExitStack()
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         homes = [folder / "near", folder / "far"]
-        options = ["--group-secret-file", str(folder / "secret")]
-        (folder / "secret").write_text(os.urandom(16).hex())
-        if kind == "relayed":
-            options += self.start_relay(folder)
-        ids = [self.stack.enter_context(servers.endpoint(h, h.name, *options)) for h in homes]
-        if kind == "direct":
-            for home, other, identity in zip(homes, homes[::-1], ids[::-1], strict=True):
-                status = json.loads(
-                    servers.proxystore(other, "endpoint", "status", other.name, "--json")
-                )
-                address = f"127.0.0.1:{status['peer_port']}"
-                servers.proxystore(
-                    home, "endpoint", "trust", home.name, identity, "--address", address
-                )
-        self.home = homes[1]
+        udp_port = servers.free_port(socket.SOCK_DGRAM) if kind == "direct" else 0
+        invitation = self.stack.enter_context(servers.relay(folder / "relay", udp_port))
+        ids = []
+        for home in homes:
+            options = ["--join", invitation] + ["--new-group-secret"] * (not ids)
+            ids.append(self.stack.enter_context(servers.endpoint(home, home.name, *options)))
+            invitation = servers.proxystore(home, "endpoint", "invite", home.name)
+        path = servers.proxystore(homes[1], "endpoint", "ping", homes[1].name, ids[0])
+        if kind not in path:
+            raise AssertionError(f"{kind} is asked for, found is {path}")
         arguments = [([ids[0]], str(home)) for home in homes]
         self.far, self.near = (
             connect("proxystore_rs", "endpoint", "EndpointConnector", given) for given in arguments
         )
-
-    def start_relay(self, folder: Path) -> list[str]:
-        """A relay that hides addresses, so that nothing goes another way; how to use it."""
-        https = servers.free_port()
-        command = [str(servers.BINARY), "relay", "--host", "127.0.0.1", "--port", str(https)]
-        command += ["--no-udp", "--token", "bench"]
-        home = folder / "relay"
-        running = servers.running(command, https, {"PROXYSTORE_HOME": str(home)})
-        self.stack.enter_context(running)
-        fingerprint = servers.proxystore(home, "relay", "--fingerprint")
-        found = ["--relay", f"https://127.0.0.1:{https}", "--relay-token", "bench"]
-        return [*found, "--relay-fingerprint", fingerprint]
 
     def transfer(self, size: int) -> dict[str, float]:
         """Seconds to get an object of the other site."""

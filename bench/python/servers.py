@@ -18,9 +18,9 @@ from harness import ROOT
 BINARY = ROOT / "target" / "release" / "proxystore"
 
 
-def free_port() -> int:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A port that nobody listens at, a moment ago."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
@@ -101,6 +101,19 @@ def endpoint(home: Path, name: str, *options: str) -> Iterator[str]:
         yield proxystore(home, "endpoint", "show", name, "--id")
     finally:
         proxystore(home, "endpoint", "stop", name, check=False)
+
+
+@contextlib.contextmanager
+def relay(home: Path, udp_port: int) -> Iterator[str]:
+    """One of our relays; the line that invites endpoints to it."""
+    port = free_port()
+    options = ["relay", "--name", "127.0.0.1", "--port", str(port), "--udp-port", str(udp_port)]
+    invitation = proxystore(home, *options, "--invite")
+    config = home / "relay" / "config.toml"
+    # No page, so that several may run at once.
+    config.write_text(config.read_text().replace('web = "127.0.0.1:7843"', 'web = ""'))
+    with running([str(BINARY), *options], port, {"PROXYSTORE_HOME": str(home)}):
+        yield invitation
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ pub(crate) struct Invite {
 }
 
 const EXAMPLES: &str = "\
-Example, here and at the other site:
+Examples:
   proxystore endpoint invite site-a
   proxystore endpoint configure site-b --join INVITATION
 
