@@ -18,6 +18,11 @@ pub(super) struct Session {
     shared: Arc<Connected>,
 }
 
+/// Objects shorter than this are copied by who reads them, so that keeping them mapped would keep a copy.
+const COPIED_BELOW: usize = 64 << 10;
+/// As many objects are kept mapped at most: a process has no more than 65530 mappings, and each takes two.
+const MOST_MAPPED: usize = 1 << 13;
+
 #[derive(Debug)]
 struct Connected {
     connector: ShmConnector,
@@ -53,18 +58,19 @@ impl Session {
             .with("key", &key)
             .with_hint("put it into shared memory once for each object"));
         }
-        let segment = Segment { shared: Arc::clone(&self.shared), key };
+        let mut segment = Segment { shared: Arc::clone(&self.shared), key, mapped: None };
         // Whoever put it may have given it an end for the case that we never hear of it.
         self.shared.connector.expire(std::slice::from_ref(&segment.key), None)?;
-        let found = segment.buffer()?.map(|buffer| buffer.len() as u64);
-        if found == Some(segment.key.size()) {
-            return Ok(segment);
-        }
-        let message = match found {
-            None => "it is not in shared memory",
-            Some(_) => "it is not as long in shared memory as the client says",
+        let (kind, message) = match segment.buffer()? {
+            Some(buffer) if buffer.len() as u64 == segment.key.size() => {
+                segment.keep(buffer);
+                return Ok(segment);
+            }
+            // Of a client in a container, for example, who sends the bytes when it hears this.
+            None => (ErrorKind::NotFound, "it is not in shared memory"),
+            Some(_) => (ErrorKind::Config, "it is not as long in shared memory as the client says"),
         };
-        Err(Error::new(ErrorKind::Config, TAKE, message)
+        Err(Error::new(kind, TAKE, message)
             .with("key", &segment.key)
             .with("size", segment.key.size())
             .with_hint("store it again"))
@@ -78,7 +84,11 @@ impl Session {
         }
         let key = self.shared.connector.put(&parts, &PutOptions::default())?;
         self.shared.owned().insert(key.id().into());
-        Ok(Segment { shared: Arc::clone(&self.shared), key })
+        let mut segment = Segment { shared: Arc::clone(&self.shared), key, mapped: None };
+        if let Some(buffer) = segment.buffer()? {
+            segment.keep(buffer);
+        }
+        Ok(segment)
     }
 
     /// Leaves the session, and removes all that is in it.
@@ -92,9 +102,17 @@ impl Session {
 pub(super) struct Segment {
     shared: Arc<Connected>,
     key: Key,
+    /// Its bytes, so that they are not lost with their file: some systems remove the files of users who log out.
+    mapped: Option<Bytes>,
 }
 
 impl Segment {
+    fn keep(&mut self, buffer: proxystore::Buffer) {
+        if buffer.len() >= COPIED_BELOW && self.shared.owned().len() <= MOST_MAPPED {
+            self.mapped = Some(Bytes::from_owner(buffer));
+        }
+    }
+
     /// How clients find it.
     pub(super) fn place(&self) -> Shared {
         Shared {
@@ -111,6 +129,9 @@ impl Segment {
 
     /// Its bytes, where they are.
     pub(super) fn bytes(&self) -> Result<Bytes> {
+        if let Some(mapped) = &self.mapped {
+            return Ok(mapped.clone());
+        }
         let buffer = self.buffer()?.ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "get object", "it vanished from shared memory")
                 .with("key", &self.key)
@@ -122,6 +143,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        self.mapped = None; // or its memory could not be used again at once
         let _ = self.shared.connector.evict(&self.key); // or it goes with the session
         self.shared.owned().remove(self.key.id());
     }

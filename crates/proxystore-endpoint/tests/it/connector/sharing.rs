@@ -1,11 +1,13 @@
 //! Objects that clients and daemon exchange through shared memory, and what other processes see of a connector.
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use proxystore::Store;
 use proxystore::connectors::endpoint::EndpointConnector;
 use proxystore::connectors::{Access, Connector, GetOptions};
+use proxystore::{Key, Store};
 
 use super::site::{Over, Site};
 use super::{get, put};
@@ -28,6 +30,29 @@ fn large_objects_go_through_shared_memory_and_stay_when_their_writer_leaves() {
     reader.evict(&key).unwrap();
     assert!(get(&reader, &key).is_none());
     assert!(*held == *bytes, "what was got stays");
+}
+
+#[test]
+fn who_has_other_shared_memory_than_the_endpoint_sends_bytes_and_nothing_is_lost() {
+    let site = Site::start(Over::Unix, "");
+    let before = site.open();
+    let holds = |connector: &EndpointConnector, key: &Key, byte: u8| {
+        let bytes = get(connector, key).unwrap();
+        bytes.len() == 1_000_000 && bytes.iter().all(|b| *b == byte)
+    };
+    let key = put(&before, &vec![1; 1_000_000]);
+    // As when a user logs out and the system tidies up, or for who is in a container.
+    let user = format!("/dev/shm/proxystore-{}", rustix::process::geteuid().as_raw());
+    let session = format!("endpoint-{}", site.card().endpoint().unwrap().short());
+    fs::remove_dir_all(Path::new(&user).join(session)).unwrap();
+    let after = site.open();
+    assert!(holds(&after, &key, 1));
+    for _ in 0..2 {
+        let key = put(&after, &vec![2; 1_000_000]);
+        assert!(holds(&after, &key, 2) && holds(&before, &key, 2));
+    }
+    before.evict(&key).unwrap();
+    assert!(get(&after, &key).is_none());
 }
 
 #[test]

@@ -63,7 +63,8 @@ async fn what_is_not_there_is_refused_and_nothing_is_left() {
     let lying = Key::new(key.id(), key.generation(), 100 * KIB);
     assert!(storage.put_shared("a", 1, None, lying).await.is_err());
     assert!(!client.exists(&key).unwrap(), "it is the endpoint's also when that fails");
-    assert!(storage.put_shared("a", 1, None, key).await.is_err());
+    let error = storage.put_shared("a", 1, None, key).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     let large = hand_over(&client, &bytes(1, 2 * MIB));
     let error = storage.put_shared("a", 1, None, large.clone()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
