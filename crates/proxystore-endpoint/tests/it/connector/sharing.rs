@@ -1,7 +1,7 @@
 //! Objects that clients and daemon exchange through shared memory, and what other processes see of a connector.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -32,6 +32,22 @@ fn large_objects_go_through_shared_memory_and_stay_when_their_writer_leaves() {
     assert!(*held == *bytes, "what was got stays");
 }
 
+fn session_of(site: &Site) -> PathBuf {
+    let user = format!("/dev/shm/proxystore-{}", rustix::process::geteuid().as_raw());
+    let session = format!("endpoint-{}", site.card().endpoint().unwrap().short());
+    Path::new(&user).join(session)
+}
+
+#[test]
+fn what_its_client_never_hands_over_has_an_end() {
+    let site = Site::start(Over::Unix, "");
+    let connector = site.open();
+    let mark = session_of(&site).join("expiring");
+    assert!(!mark.exists());
+    put(&connector, &vec![1; 1_000_000]);
+    assert!(mark.exists(), "who sweeps looks for what a client left that died");
+}
+
 #[test]
 fn who_has_other_shared_memory_than_the_endpoint_sends_bytes_and_nothing_is_lost() {
     let site = Site::start(Over::Unix, "");
@@ -42,9 +58,7 @@ fn who_has_other_shared_memory_than_the_endpoint_sends_bytes_and_nothing_is_lost
     };
     let key = put(&before, &vec![1; 1_000_000]);
     // As when a user logs out and the system tidies up, or for who is in a container.
-    let user = format!("/dev/shm/proxystore-{}", rustix::process::geteuid().as_raw());
-    let session = format!("endpoint-{}", site.card().endpoint().unwrap().short());
-    fs::remove_dir_all(Path::new(&user).join(session)).unwrap();
+    fs::remove_dir_all(session_of(&site)).unwrap();
     let after = site.open();
     assert!(holds(&after, &key, 1));
     for _ in 0..2 {

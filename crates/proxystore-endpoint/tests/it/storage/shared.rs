@@ -1,7 +1,7 @@
 //! Objects in shared memory.
 
 use proxystore::Key;
-use proxystore::connectors::shm::ShmConnector;
+use proxystore::connectors::shm::{ShmConnector, sweep};
 use proxystore::connectors::{Connector, GetOptions, PutOptions};
 use proxystore::wire::Shared;
 
@@ -51,6 +51,22 @@ async fn what_a_client_put_there_is_the_endpoints() {
     assert!(read(&client, &place).is_none(), "evicting frees it");
     assert_eq!(buffer[..], bytes[..], "but not under who reads it");
     assert_eq!(storage.usage().memory, 0);
+    storage.close().await.unwrap();
+    client.close(true).unwrap();
+}
+
+#[tokio::test]
+async fn what_has_an_end_in_case_nobody_takes_it_over_has_none_after_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, client) = shared(&settings(4 * MIB, 0), dir.path()).await;
+    let options = PutOptions { ttl: Some(Duration::from_millis(200)), ..PutOptions::default() };
+    let [taken, left] = [1, 2].map(|n| client.put(&bytes(n, MIB)[..].into(), &options).unwrap());
+    storage.put_shared("a", 1, None, taken.clone()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    sweep(None).unwrap();
+    assert!(client.exists(&taken).unwrap() && !client.exists(&left).unwrap());
+    let error = storage.put_shared("b", 1, None, left).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
     storage.close().await.unwrap();
     client.close(true).unwrap();
 }

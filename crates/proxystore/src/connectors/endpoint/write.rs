@@ -17,6 +17,9 @@ const FIRST: u64 = 1;
 /// How long a put that failed may take to remove what it left.
 const CLEANUP: Duration = Duration::from_secs(1);
 
+/// How long an object is in shared memory that the daemon never hears of, because its client died.
+const UNCLAIMED: Duration = Duration::from_mins(1);
+
 impl EndpointConnector {
     pub(super) fn put_one(&self, parts: &Parts<'_>, options: &PutOptions) -> Result<Key> {
         self.check_open(PUT)?;
@@ -116,7 +119,8 @@ impl EndpointConnector {
         }
         let Some(session) = self.daemons.session(call)? else { return Ok(false) };
         // Where shared memory is full, the daemon may have room on its disk.
-        let Ok(key) = session.put(parts, &PutOptions::default()) else { return Ok(false) };
+        let unclaimed = PutOptions { ttl: Some(UNCLAIMED), ..PutOptions::default() };
+        let Ok(key) = session.put(parts, &unclaimed) else { return Ok(false) };
         let put = Request::Put { name: name.clone(), ttl, shared: Some(shared_of(&key)) };
         let attempt = self.daemons.attempt(call, |link| {
             link.send(&[(put, &[])])?;
@@ -132,21 +136,18 @@ impl EndpointConnector {
                 }
                 _ => Err(error),
             },
-            // Nobody knows whether it took the object over, and with it the memory.
+            // Nobody knows whether it takes the object over, and with it the memory, which ends by itself if not.
             Ok(Attempt::Broken(_)) => {
                 let request = Request::Stat { name: name.clone(), hash: false };
                 let found = self.daemons.call(call, |link| {
                     link.send(&[(request.clone(), &[])])?;
                     link.stat()
                 });
-                match found {
-                    Ok(Some(_)) => return Ok(true),
-                    found => found.map(|_| false),
-                }
+                return found.map(|found| found.is_some());
             }
             Err(error) => Err(error),
         };
-        let _ = session.evict(&key); // or it is swept with the session
+        let _ = session.evict(&key); // or it ends by itself
         outcome
     }
 
