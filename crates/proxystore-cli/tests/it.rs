@@ -414,6 +414,27 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn a_home_may_be_far_down() {
+    let home = Home::new();
+    let deep = home.file(&"far-down/".repeat(15));
+    let run = |args: &[&str]| {
+        let mut command = home.command(PROXYSTORE, args);
+        told(&command.env("PROXYSTORE_HOME", &deep).output().unwrap(), 0).0
+    };
+    let id = run(&["endpoint", "configure", "deep", "--no-peers", "--disk", "0"]);
+    let started = run(&["endpoint", "start", "deep"]);
+    let socket = started.lines().find_map(|line| line.strip_prefix("socket")).unwrap().trim();
+    assert!(socket.len() < 100 && socket.contains(&id[..10]), "{socket}");
+    let parent = PathBuf::from(socket).parent().unwrap().metadata().unwrap();
+    assert_eq!(parent.permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(socket).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(run(&["endpoint", "ping", "deep", "-c", "1"]).contains("local"));
+    run(&["doctor", "deep"]);
+    run(&["endpoint", "stop", "deep"]);
+    assert!(!PathBuf::from(socket).exists());
+}
+
+#[test]
 fn the_verbs_of_the_python_original() {
     let home = Home::new();
     let run = |args: &[&str]| home.command(ENDPOINT, args).output().unwrap();

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::lock::{Lock, host_name};
 use crate::peer::{Bounds, Peers};
-use crate::server::{Door, Listeners, serve};
+use crate::server::{Door, Listeners, serve, socket_path};
 use crate::service::Service;
 use crate::status::Counters;
 use crate::storage::Storage;
@@ -59,7 +59,8 @@ pub async fn run(
         stop: stop.clone(),
         started: Instant::now(),
     });
-    let listeners = Listeners::open(&directory.socket(), tcp_address(&config)?).await?;
+    let socket = socket_path(directory, &id)?;
+    let listeners = Listeners::open(&socket, tcp_address(&config)?).await?;
     let web = match config.web.address {
         Some(address) => Some(Web::open(address).await?),
         None => None,
@@ -69,7 +70,7 @@ pub async fn run(
         id: id.to_string(),
         uuid: id.uuid(),
         host: Some(host_name()),
-        socket: Some(directory.socket()),
+        socket: Some(socket),
         tcp: listeners.tcp_address().map(|address| address.to_string()),
         relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
         web: web.as_ref().map(|web| web.address().to_string()),

@@ -8,7 +8,7 @@
 //! | `address.toml` | how it is reached; see [`Card`] |
 //! | `daemon.pid` | the process, and a lock that says whether it lives |
 //! | `log.txt` | what happened |
-//! | `socket` | for clients on this host |
+//! | `socket` | for clients on this host, unless its path is too long: the card says where it is |
 //! | `objects/` | objects on disk |
 
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -77,7 +77,7 @@ impl Directory {
         self.0.join("log.txt")
     }
 
-    /// `socket`.
+    /// `socket`, where its path is short enough; see the card.
     pub fn socket(&self) -> PathBuf {
         self.0.join("socket")
     }

@@ -18,9 +18,6 @@ use crate::client::Client;
 use crate::endpoint::list::state;
 use crate::endpoint::peer;
 
-/// The longest path of a Unix socket, bytes.
-const SOCKET: usize = 107;
-
 /// Looks at it; with a peer to be reached, the answer is a picture of the path.
 pub(super) fn look(
     home: &Path,
@@ -76,14 +73,6 @@ fn secrets(directory: &Directory, findings: &mut Findings<'_>) {
 
 /// Whether there is as much room as it was told to use.
 fn room(directory: &Directory, config: &Config, findings: &mut Findings<'_>) {
-    let socket = directory.socket();
-    if socket.as_os_str().len() > SOCKET {
-        findings.problem(
-            "socket",
-            format!("its path is too long: {}", socket.display()),
-            "set PROXYSTORE_HOME to a shorter path",
-        );
-    }
     let limit = config.storage.memory;
     match available_memory() {
         Some(available) if available < limit => findings.warning(

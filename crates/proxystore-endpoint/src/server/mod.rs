@@ -2,6 +2,8 @@
 
 mod connection;
 mod listen;
+mod socket;
 
 pub use connection::Door;
 pub use listen::{Listeners, serve};
+pub use socket::socket_path;
