@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,17 +19,51 @@ use proxystore::wire::greeting::{Challenge, HELLO, Hello, Token};
 use super::site::{Over, Site};
 use super::{get, put};
 
+/// Opens a connector whose home has no endpoints in a process that has this one as its usual home.
+fn open_elsewhere(id: &str, given: &Path, usual: &Path) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "connector::failures::elsewhere", "--ignored", "--nocapture"])
+        .env("PROXYSTORE_HOME", usual)
+        .env("ELSEWHERE_ID", id)
+        .env("ELSEWHERE_HOME", given)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "the other process of the tests below"]
+fn elsewhere() {
+    let Ok(id) = std::env::var("ELSEWHERE_ID") else { return };
+    let mut config = ConnectorConfig::new(format!("endpoint:{id}"));
+    config.options.insert("home".into(), Value::Text(std::env::var("ELSEWHERE_HOME").unwrap()));
+    let told = match EndpointConnector::open(&config) {
+        Ok(connector) => format!("asks {}", connector.home_endpoint().unwrap()),
+        Err(error) => format!("{:?} {error}", error.kind()),
+    };
+    std::io::stdout().write_all(told.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_home_of_another_site_does_not_hide_that_of_this_one() {
+    let (site, other) = (Site::start(Over::Unix, ""), Site::start(Over::Unix, ""));
+    let id = site.card().id;
+    for given in [Path::new("/nowhere"), tempfile::tempdir().unwrap().path()] {
+        let told = open_elsewhere(&id, given, site.home());
+        assert!(told.contains(&format!("asks {id}")), "{told}");
+    }
+    let told = open_elsewhere(&id, site.home(), other.home());
+    assert!(told.contains(&format!("asks {id}")), "{told}");
+}
+
 #[test]
 fn what_is_missing_is_said_with_its_remedy() {
     let empty = tempfile::tempdir().unwrap();
     let id = Site::configure(Over::Unix, "").card().id;
-    let mut config = ConnectorConfig::new(format!("endpoint:{id}"));
-    let home = empty.path().to_str().unwrap().to_owned();
-    config.options.insert("home".into(), Value::Text(home.clone()));
-    let error = EndpointConnector::open(&config).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
-    for part in [home.as_str(), &id, "proxystore endpoint configure", "endpoint start"] {
-        assert!(error.to_string().contains(part), "{part} in {error}");
+    let told = open_elsewhere(&id, empty.path(), empty.path());
+    let home = empty.path().to_str().unwrap();
+    for part in ["Config", home, &id, "proxystore endpoint configure", "endpoint start"] {
+        assert!(told.contains(part), "{part} in {told}");
     }
 
     let site = Site::configure(Over::Unix, "");

@@ -4,7 +4,7 @@ use std::env;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::home::{Card, endpoints_below, read_token};
+use super::home::{Card, endpoints_below, home_dir, read_token};
 use super::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::EndpointId;
@@ -92,9 +92,14 @@ impl Candidate {
 
 /// The daemons that may be asked, in the order in which to try them: those of the connector's endpoints that are
 /// configured here, or else any that is, and then the one that the environment names.
+///
+/// A home that was given may be one of the site a reference came from: where it has no endpoints, the usual one counts.
 pub(super) fn candidates(settings: &Settings) -> Result<Vec<Candidate>> {
     let home = settings.home();
-    let cards = endpoints_below(&home);
+    let mut cards = endpoints_below(&home);
+    if cards.is_empty() {
+        cards = endpoints_below(&home_dir());
+    }
     let mut here: Vec<_> = cards
         .into_iter()
         .filter_map(|(dir, card)| {

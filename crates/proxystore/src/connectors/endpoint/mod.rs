@@ -100,7 +100,7 @@ impl EndpointConnector {
     /// | option | meaning |
     /// | --- | --- |
     /// | `namespace` | first part of the ids; random |
-    /// | `home` | directory below which endpoints are configured; see [`home_dir`](home::home_dir) |
+    /// | `home` | directory below which endpoints are configured; [`home_dir`](home::home_dir), also where there are none below it |
     /// | `hints` | list of `ID@RELAY-URL`: by which relays endpoints may be reached |
     /// | `timeout` | seconds the daemon may be silent; 30 |
     ///
