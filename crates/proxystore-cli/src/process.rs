@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use proxystore::{Error, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,6 +18,7 @@ pub(crate) fn until_signal(
     hung_up: impl Fn(),
     work: impl AsyncFnOnce(CancellationToken) -> Result<()>,
 ) -> Result<ExitCode> {
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -33,6 +35,12 @@ pub(crate) fn until_signal(
         warn!("stopped at once");
     }
     done.map_or(Ok(ExitCode::FAILURE), |done| done.map(|()| ExitCode::SUCCESS))
+}
+
+/// Lets this process have as many files open as it may: many systems begin with 1024, for the sake of old programs.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }); // the doctor says what that means
 }
 
 /// Stops at the first signal; is done at the second.

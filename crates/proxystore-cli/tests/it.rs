@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -432,6 +433,32 @@ fn a_home_may_be_far_down() {
     run(&["doctor", "deep"]);
     run(&["endpoint", "stop", "deep"]);
     assert!(!PathBuf::from(socket).exists());
+}
+
+#[test]
+fn who_says_nothing_takes_neither_all_places_nor_all_files() {
+    let home = Home::new();
+    let configure = ["endpoint", "configure", "a", "--no-peers", "--persist", "--web", ""];
+    home.succeeds(&[&configure[..], &["--host", "127.0.0.1"]].concat());
+    let start = |limit: &str| {
+        let script = format!("ulimit {limit}; exec \"$0\" endpoint start a");
+        let mut shell = home.command("/bin/sh", &["-c", &script, PROXYSTORE]);
+        told(&shell.env("PROXYSTORE_ENDPOINT_CLIENTS_PATIENCE", "600").output().unwrap(), 0);
+    };
+    start("-Sn 100");
+    let key = home.succeeds(&["endpoint", "test", "a", "put", "kept"]);
+    let pid = home.read("a/daemon.pid").lines().next().unwrap().to_owned();
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let [soft, hard] = [3, 4].map(|at| files.split_whitespace().nth(at).unwrap());
+    assert_eq!(soft, hard, "it has as many files as it may");
+    home.succeeds(&["endpoint", "stop", "a"]);
+
+    start("-n 128");
+    let listed = json(&home.succeeds(&["endpoint", "list", "--json"]));
+    let address = listed[0]["tcp"].as_str().unwrap();
+    let _silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(home.succeeds(&["endpoint", "test", "a", "get", key.trim()]), "kept\n");
 }
 
 #[test]

@@ -75,6 +75,7 @@ pub async fn run(
         relay: Some(config.relay.url.clone()).filter(|url| !url.is_empty()),
         web: web.as_ref().map(|web| web.address().to_string()),
     };
+    let places = config.clients.connections.min(open_files() / 2);
     let door = Door {
         token: directory.token()?,
         welcome: Welcome {
@@ -85,7 +86,8 @@ pub async fn run(
             max_object: config.storage.max_object,
         },
         patience: Duration::from_secs(config.clients.patience.max(1)),
-        places: Semaphore::new(config.clients.connections),
+        places: Semaphore::new(places),
+        strangers: Semaphore::new(places.div_ceil(2)),
         transfers: Semaphore::new(TRANSFERS),
     };
     directory.write_card(&card)?;
@@ -109,6 +111,12 @@ pub async fn run(
     directory.write_card(&Card { host: None, socket: None, tcp: None, web: None, ..card })?;
     info!("the endpoint stopped");
     Ok(())
+}
+
+/// How many files this process may have open. Clients take half of them at most: objects are in files too.
+fn open_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1 << 20).min(1 << 20)
 }
 
 /// This host's address on the way to the world. Its name often stands for a loopback address, which no other host

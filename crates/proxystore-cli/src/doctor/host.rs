@@ -18,11 +18,12 @@ const SHARED: u64 = 256 << 20;
 pub(super) fn look(home: &Path, findings: &mut Findings<'_>) {
     directory(home, findings);
     shared_memory(findings);
-    match getrlimit(Resource::Nofile).current {
+    // Daemons raise their limit to what is allowed.
+    match getrlimit(Resource::Nofile).maximum {
         Some(files) if files < FILES => findings.warning(
             "open files",
             format!("a process may have {files} open"),
-            "raise the limit before a daemon starts: `ulimit -n 65536`",
+            "raise the limit before a daemon starts: `ulimit -Hn 65536`",
         ),
         files => findings.ok(
             "open files",

@@ -34,6 +34,8 @@ pub struct Door {
     pub patience: Duration,
     /// As many as there may be at once.
     pub places: Semaphore,
+    /// As many of them as those may have who came from another host and did not greet yet.
+    pub strangers: Semaphore,
     /// As many long bodies as may be on their way at once, so that their pieces do not fill the memory.
     pub transfers: Semaphore,
 }
@@ -49,7 +51,9 @@ pub(super) async fn attend<R, W>(
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send,
 {
-    let Ok(_place) = door.places.try_acquire() else {
+    let place = door.places.try_acquire();
+    let stranger = if same_host { Ok(None) } else { door.strangers.try_acquire().map(Some) };
+    let (Ok(_place), Ok(stranger)) = (place, stranger) else {
         service.counters.refused_clients.add(1);
         info!("refused a client: there are too many");
         return;
@@ -68,6 +72,7 @@ pub(super) async fn attend<R, W>(
         info!(reason, "refused a client");
         return;
     }
+    drop(stranger);
     service.counters.clients.add(1);
     let gone = CancellationToken::new();
     let _leaves = gone.clone().drop_guard();
