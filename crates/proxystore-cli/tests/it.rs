@@ -271,7 +271,18 @@ fn a_daemon_that_cannot_start_says_why() {
     assert!(error.contains(&web), "{error}");
     assert!(home.read("site-a/log.txt").contains(&web));
     fs::write(home.file("site-a/config.toml"), "[storage]\nmemory = \"much\"\n").unwrap();
-    assert!(home.fails(&["endpoint", "start", "site-a"]).contains("no size"));
+    let error = home.fails(&["endpoint", "start", "site-a"]);
+    assert!(error.contains("no size") && error.contains("line=2"), "{error}");
+    // The line may have a secret in it.
+    let unfinished = "[peers]\ngroup_secret = \"hush, hush\n";
+    fs::write(home.file("site-a/config.toml"), unfinished).unwrap();
+    fs::create_dir(home.file("relay")).unwrap();
+    fs::write(home.file("relay/config.toml"), "[access]\ntokens = [\"hush, hush\n").unwrap();
+    for command in [&["endpoint", "start", "site-a"][..], &["relay"]] {
+        let error = home.fails(command);
+        assert!(error.contains("line=") && !error.contains("hush"), "{error}");
+    }
+    assert!(!home.read("site-a/log.txt").contains("hush"));
 }
 
 #[test]

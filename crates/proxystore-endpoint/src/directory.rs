@@ -130,11 +130,9 @@ impl Directory {
         let text = fs::read_to_string(&path)
             .map_err(|error| Error::io(READ, error).with("file", path.display()))?;
         let config = toml::from_str(&text).map_err(|source| {
-            Error::new(ErrorKind::Config, READ, source.to_string().trim().to_owned())
-                .with("file", path.display())
-                .with_hint(
-                    "correct the line, or compare with `proxystore endpoint configure --help`",
-                )
+            wrong(READ, &text, &source).with("file", path.display()).with_hint(
+                "correct the line, or compare with `proxystore endpoint configure --help`",
+            )
         })?;
         overridden(config, std::env::vars_os())
     }
@@ -145,10 +143,8 @@ impl Directory {
     /// When it has none, and when the file cannot be written.
     pub fn write_config(&self, text: &str) -> Result<()> {
         const WRITE: &str = "write an endpoint's configuration";
-        toml::from_str::<Config>(text).map_err(|source| {
-            Error::new(ErrorKind::Config, WRITE, source.to_string().trim().to_owned())
-                .with_hint("nothing was written")
-        })?;
+        toml::from_str::<Config>(text)
+            .map_err(|source| wrong(WRITE, text, &source).with_hint("nothing was written"))?;
         let path = self.config_file();
         write_private(&path, text)
             .map_err(|error| Error::io(WRITE, error).with("file", path.display()))
@@ -200,6 +196,15 @@ impl Directory {
         })?;
         write_private(&self.0.join(CARD), &text)
             .map_err(|error| Error::io(WRITE, error).with("directory", self.0.display()))
+    }
+}
+
+/// What is wrong with a configuration, and in which line. The line itself may have a secret in it.
+pub(crate) fn wrong(operation: &'static str, text: &str, source: &toml::de::Error) -> Error {
+    let error = Error::new(ErrorKind::Config, operation, source.message().to_owned());
+    match source.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => error.with("line", before.matches('\n').count() + 1),
+        None => error,
     }
 }
 

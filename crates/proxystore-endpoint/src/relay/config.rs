@@ -12,7 +12,7 @@ use proxystore::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Log, size};
-use crate::directory::write_private;
+use crate::directory::{write_private, wrong};
 
 const READ: &str = "read a relay's configuration";
 const CREATE: &str = "configure a relay";
@@ -168,9 +168,7 @@ impl Config {
                 .with_hint("configure the relay first: `proxystore relay --help` says how")
         })?;
         let config: Self = toml::from_str(&text).map_err(|source| {
-            Error::new(ErrorKind::Config, READ, source.to_string().trim().to_owned())
-                .with("file", path.display())
-                .with_hint("correct the line")
+            wrong(READ, &text, &source).with("file", path.display()).with_hint("correct the line")
         })?;
         let directory = path.parent().unwrap_or(path).to_owned();
         Ok(Self { directory, ..config })

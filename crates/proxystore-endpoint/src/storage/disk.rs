@@ -85,12 +85,14 @@ impl Disk {
     fn clear_up(&self) -> io::Result<(Vec<Left>, u64)> {
         let (mut found, mut last) = (Vec::new(), 0);
         for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let number = path.file_stem().and_then(|stem| stem.to_str());
-            let number = number.and_then(|stem| u64::from_str_radix(stem, 16).ok());
+            let entry = entry?;
+            let path = entry.path();
             let extension = path.extension().and_then(|extension| extension.to_str());
-            let (Some(number), Some(extension)) = (number, extension) else { continue };
+            let (Some(number), Some(extension)) = (number_of(&path), extension) else { continue };
             last = last.max(number);
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
             if extension == PART || extension == Kind::Spill.extension() {
                 fs::remove_file(&path)?;
             } else if extension == Kind::Object.extension() {
@@ -132,6 +134,14 @@ impl Disk {
     fn sync_directory(&self) -> io::Result<()> {
         if self.sync { self.directory.sync_all() } else { Ok(()) }
     }
+}
+
+/// The number in the name of a file of ours. Files of others are left alone: somebody may have them in the same
+/// directory.
+fn number_of(path: &Path) -> Option<u64> {
+    let stem = path.file_stem()?.to_str()?;
+    let number = u64::from_str_radix(stem, 16).ok()?;
+    (format!("{number:016x}") == stem).then_some(number)
 }
 
 fn read_head(path: &Path) -> io::Result<Head> {
