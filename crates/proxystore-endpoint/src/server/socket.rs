@@ -39,7 +39,8 @@ fn make_private(path: &Path) -> Result<()> {
     }
     let found = fs::symlink_metadata(path).map_err(failed)?;
     let user = rustix::process::geteuid().as_raw();
-    if found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0 {
+    let for_others = found.mode() & 0o077;
+    if found.is_dir() && found.uid() == user && for_others == 0 {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Permission, MAKE, "it is not this user's alone")

@@ -105,8 +105,12 @@ async fn files_of_others_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let others = ["cafe.part", "1.spill", "+0000000000000001.spill", "notes.object", "b.object"];
     let folders = ["00000000000000aa.part", "00000000000000ab.object"];
-    others.map(|name| fs::write(dir.path().join(name), "theirs").unwrap());
-    folders.map(|name| fs::create_dir(dir.path().join(name)).unwrap());
+    for name in others {
+        fs::write(dir.path().join(name), "theirs").unwrap();
+    }
+    for name in folders {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
     for _ in 0..2 {
         let storage = open(&persisting(MIB, 64 * MIB), dir.path()).await;
         put(&storage, "a", 1, &bytes(1, 1000)).await.unwrap();
