@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod model;
 mod shared;
+mod storm;
 mod waiting;
 
 use std::path::Path;
