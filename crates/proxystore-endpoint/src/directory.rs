@@ -11,9 +11,9 @@
 //! | `socket` | for clients on this host, unless its path is too long: the card says where it is |
 //! | `objects/` | objects on disk |
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE32_NOPAD_NOCASE;
@@ -101,11 +101,12 @@ impl Directory {
         }
         let failed = |error| Error::io(CREATE, error).with("directory", self.0.display());
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
+        // Also where it was there already.
+        fs::set_permissions(&self.0, Permissions::from_mode(0o700)).map_err(failed)?;
         let secret = SecretKey::generate();
         let text = BASE32_NOPAD_NOCASE.encode(&secret.to_bytes()).to_ascii_lowercase();
         write_private(&self.identity_file(), &text).map_err(failed)?;
         write_private(&self.0.join(TOKEN), &Token::random()?.reveal()).map_err(failed)?;
-        write_private(&self.config_file(), config).map_err(failed)?;
         let id = EndpointId::from_bytes(*secret.public().as_bytes());
         let card = Card {
             name: name.to_owned(),
@@ -118,6 +119,8 @@ impl Directory {
             web: None,
         };
         self.write_card(&card)?;
+        // Last: without it there is no endpoint, and it may be configured again.
+        write_private(&self.config_file(), config).map_err(failed)?;
         Ok(card)
     }
 
@@ -216,4 +219,33 @@ pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_configured_to_the_end_is_configured_again() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = Directory::named(home.path(), "a").unwrap();
+        let in_the_way = directory.path().join(CARD);
+        fs::create_dir_all(&in_the_way).unwrap();
+        directory.create("a", "").unwrap_err();
+        fs::remove_dir(in_the_way).unwrap();
+        let card = directory.create("a", "").unwrap();
+        assert_eq!(directory.card().unwrap().as_ref(), Some(&card));
+        assert_eq!(directory.create("a", "").unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn nobody_else_enters_a_directory_that_was_there_already() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = Directory::named(home.path(), "a").unwrap();
+        fs::create_dir(directory.path()).unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        directory.create("a", "").unwrap();
+        let mode = fs::metadata(directory.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }
