@@ -50,13 +50,13 @@ fn udp(config: &Config, address: Option<SocketAddr>, findings: &mut Findings<'_>
     match address {
         _ if config.relay.udp_port == 0 => findings.warning(
             "UDP",
-            "it is off: all that peers exchange passes through the relay",
+            "it is off: what peers exchange across NATs passes through the relay",
             "set `udp_port` in section [relay], if the relay has one",
         ),
         None => findings.warning(
             "UDP",
             format!(
-                "port {} of the relay does not answer: no path is direct",
+                "port {} of the relay does not answer: no NAT is passed directly",
                 config.relay.udp_port
             ),
             "let UDP pass firewalls on both sides; without, it works by the relay alone",
