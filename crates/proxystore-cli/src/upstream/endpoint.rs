@@ -16,7 +16,7 @@ use crate::endpoint::run::{Start, Stop, start, stop};
 use crate::output;
 
 /// Runs `proxystore-endpoint` with these arguments; the first is the name of the program.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     crate::begin::<Cli>(args, |cli, home| act(home, cli))
 }
 

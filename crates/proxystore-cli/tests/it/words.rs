@@ -1,5 +1,7 @@
 //! What the commands say of themselves, by which names, and to whom.
 
+use std::path::Path;
+
 use crate::home::{ENDPOINT, Home, PROXYSTORE, told, wait};
 
 #[test]
@@ -56,4 +58,18 @@ fn a_reader_that_went_away_is_no_error() {
     drop(read);
     let mut child = home.command(PROXYSTORE, &["man"]).stdout(write).spawn().unwrap();
     assert_eq!(wait(&mut child), 0);
+}
+
+#[test]
+fn the_name_of_the_program_says_what_it_does() {
+    let home = Home::new();
+    for name in ["proxystore-endpoint", "proxystore-relay"] {
+        let link = home.file(name);
+        std::os::unix::fs::symlink(PROXYSTORE, &link).unwrap();
+        let linked = home.command(link.to_str().unwrap(), &["--help"]).output().unwrap();
+        let own = Path::new(PROXYSTORE).with_file_name(name);
+        let own = home.command(own.to_str().unwrap(), &["--help"]).output().unwrap();
+        assert!(told(&own, 0).0.contains(&format!("Usage: {name} ")));
+        assert_eq!(told(&linked, 0), told(&own, 0));
+    }
 }
