@@ -121,7 +121,8 @@ pub(super) fn candidates(settings: &Settings) -> Result<Vec<Candidate>> {
     Ok(here)
 }
 
-fn of_environment() -> Option<Candidate> {
+/// The daemon that the environment names.
+pub(super) fn of_environment() -> Option<Candidate> {
     let variable = |name| env::var(name).ok().filter(|text| !text.is_empty());
     let (address, token) = (variable(ADDRESS)?, variable(TOKEN)?);
     Some(Candidate {
