@@ -82,6 +82,9 @@ fuzz: ## what reads foreign bytes, under libFuzzer (needs a C++ compiler; minute
 
 .PHONY: bench
 bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp .venvs/engines/stamp ## compare with others, side by side (minutes)
+	@scripts/servers
+	@$(STEP) "Building the daemon of endpoints (minutes the first time)" \
+		cargo build --release --package proxystore-cli --package proxystore-endpoint --bins --example raw_iroh
 	@for topic in $(filter-out %/harness.py %/engines.py %/servers.py,$(wildcard bench/python/*.py)); do \
 		$(BIN)/python $$topic || exit 1; \
 	done

@@ -125,6 +125,14 @@ class Endpoint:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
         return done
 
+    def doctor(self) -> str:
+        """What `proxystore doctor` finds."""
+        command = self._run(self.binary, "doctor", self.name)
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=2 * PATIENCE
+        )
+        return done.stdout
+
     def configure(self, **sections: Mapping[str, Any]) -> None:
         """Set options in sections of its config.toml; they count from its next start on."""
         file = self.directory / "config.toml"

@@ -25,7 +25,8 @@ pub(crate) struct Relay {
     /// The TCP port
     #[arg(long)]
     pub(crate) port: Option<u16>,
-    /// The UDP port at which endpoints learn their addresses; 0 for none, and then no path is direct
+    /// The UDP port at which endpoints learn their addresses; 0 for none, and then no NAT is passed
+    /// directly
     #[arg(long, value_name = "PORT")]
     pub(crate) udp_port: Option<u16>,
     /// A name or address by which endpoints reach it; may be repeated

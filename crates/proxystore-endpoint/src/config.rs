@@ -100,6 +100,8 @@ pub struct Peers {
     pub enabled: bool,
     /// Which UDP port; 0 for any.
     pub port: u16,
+    /// Whether peers are talked to directly where that works; else by the relay alone.
+    pub direct: bool,
     /// Whoever knows this secret is admitted, with full access.
     pub group_secret: String,
     /// Those who are admitted by name.
@@ -118,6 +120,7 @@ impl Default for Peers {
         Self {
             enabled: true,
             port: 0,
+            direct: true,
             group_secret: String::new(),
             allow: Vec::new(),
             streams: 4,
@@ -166,7 +169,7 @@ pub struct Relay {
     pub fingerprint: String,
     /// File with the certificate authority of the relay; those that browsers know where empty.
     pub ca_file: PathBuf,
-    /// UDP port at which the relay tells addresses; 0 for none, and then paths are never direct.
+    /// UDP port at which the relay tells addresses; 0 for none, and then no NAT is passed directly.
     pub udp_port: u16,
 }
 

@@ -49,6 +49,19 @@ def test_objects_pass_nats(sites: Sites, a: Nat, b: Nat, path: str) -> None:
     assert (peer["name"], peer["state"], peer["path"]) == ("site-a", "connected", path)
 
 
+@pytest.mark.parametrize(
+    ("nat", "found"),
+    [
+        ("independent", "by a NAT that lets peers through"),
+        ("symmetric", "by a symmetric NAT"),
+        ("no-udp", "7842 of the relay does not answer"),
+    ],
+)
+def test_the_doctor_tells_the_kind_of_nat(sites: Sites, nat: Nat, found: str) -> None:
+    sites.lab.nat("A", nat)
+    assert found in sites.a.doctor()
+
+
 class Fetch:
     """An object on its way from A to B."""
 

@@ -1,6 +1,6 @@
 //! The way to the relay.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use proxystore::{Error, ErrorKind, Result};
@@ -32,7 +32,7 @@ pub(super) fn look(
                     report.admitted.as_millis()
                 ),
             );
-            udp(config, report.address, findings);
+            udp(config, &report, findings);
         }
     }
 }
@@ -46,17 +46,17 @@ fn tried(directory: &Directory, config: &Config, running: bool) -> Result<Report
     runtime.block_on(check(&config.relay, identity, PATIENCE))
 }
 
-fn udp(config: &Config, address: Option<SocketAddr>, findings: &mut Findings<'_>) {
-    match address {
+fn udp(config: &Config, report: &Report, findings: &mut Findings<'_>) {
+    match report.address {
         _ if config.relay.udp_port == 0 => findings.warning(
             "UDP",
-            "it is off: all that peers exchange passes through the relay",
+            "it is off: what peers exchange across NATs passes through the relay",
             "set `udp_port` in section [relay], if the relay has one",
         ),
         None => findings.warning(
             "UDP",
             format!(
-                "port {} of the relay does not answer: no path is direct",
+                "port {} of the relay does not answer: no NAT is passed directly",
                 config.relay.udp_port
             ),
             "let UDP pass firewalls on both sides; without, it works by the relay alone",
@@ -65,8 +65,18 @@ fn udp(config: &Config, address: Option<SocketAddr>, findings: &mut Findings<'_>
         Some(address) if UdpSocket::bind((address.ip(), 0)).is_ok() => {
             findings.ok("UDP", format!("it passes, without NAT: the relay sees {}", address.ip()));
         }
+        Some(address) if report.varies == Some(true) => findings.warning(
+            "UDP",
+            format!("it passes, by a symmetric NAT, which shows everyone another address: the relay sees {address}"),
+            "peers behind such NATs too, or behind strict firewalls, are reached by the relay; a peer that can be \
+             reached at an address of its own is reached directly",
+        ),
         Some(address) => {
-            findings.ok("UDP", format!("it passes, by a NAT: the relay sees {address}"));
+            let kind = match report.varies {
+                None => "a NAT",
+                Some(_) => "a NAT that lets peers through, for it shows the same address to all",
+            };
+            findings.ok("UDP", format!("it passes, by {kind}: the relay sees {address}"));
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Configure {
     /// File with the certificate authority of the relay [default: those that browsers believe]
     #[arg(long, value_name = "FILE", requires = "relay")]
     pub(crate) relay_ca_file: Option<PathBuf>,
-    /// The UDP port of the relay; 0 for none, and then no path is direct [default: 7842]
+    /// The UDP port of the relay; 0 for none, and then no NAT is passed directly [default: 7842]
     #[arg(long, value_name = "PORT", requires = "relay")]
     pub(crate) relay_udp_port: Option<u16>,
     /// How much memory objects may take, such as "4 GB" [default: 1 GiB]

@@ -52,6 +52,8 @@ shared_from = "128 KiB"
 enabled = true
 # At which UDP port they reach this one; 0 for any.
 port = 0
+# Whether peers are talked to directly where that works; if not, everything goes through the relay.
+direct = true
 # Whoever knows this secret is admitted, with full access; "" for nobody.
 group_secret = ""
 # How many parts of a large object are fetched at once.
@@ -79,7 +81,7 @@ token = ""
 fingerprint = ""
 # File with the certificate authority of the relay; "" for those that browsers know.
 ca_file = ""
-# UDP port at which the relay tells addresses; 0 for none, and then paths are never direct.
+# UDP port at which the relay tells addresses; 0 for none, and then no NAT is passed directly.
 udp_port = 7842
 
 # Metrics, health and a page that shows what goes on.

@@ -49,7 +49,9 @@ pub(super) async fn open(secret: SecretKey, config: &Config) -> Result<Endpoint>
             .ca_tls_config(pin::checks(&config.relay)?),
     };
     let port = config.peers.port;
-    if port != 0 {
+    if !config.peers.direct {
+        builder = relayed(builder, config)?;
+    } else if port != 0 {
         builder = bound(builder, port).map_err(|error| {
             Error::new(ErrorKind::Config, START, error.to_string()).with("port", port)
         })?;
@@ -67,6 +69,19 @@ fn bound(builder: Builder, port: u16) -> Result<Builder, iroh::endpoint::Invalid
     builder
         .bind_addr(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?
         .bind_addr_with_opts(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), optional)
+}
+
+/// Without addresses of its own, it neither finds direct paths nor is found by them.
+fn relayed(builder: Builder, config: &Config) -> Result<Builder> {
+    if config.relay.url.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Config,
+            START,
+            "peers cannot be reached: not directly, and by no relay",
+        )
+        .with_hint("set `url` in section [relay], or `direct = true` in section [peers]"));
+    }
+    Ok(builder.clear_ip_transports())
 }
 
 fn relay(config: &Config) -> Result<Option<RelayConfig>> {

@@ -4,17 +4,20 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{PortmapperConfig, presets};
+use iroh::unstable_net_report::NetReport;
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, RelayUrl, SecretKey, Watcher};
 use iroh_relay::RelayQuicConfig;
 use proxystore::{Error, ErrorKind, Result};
 use serde::Serialize;
 
-use super::pin;
+use super::{pin, second_port};
 use crate::config;
 
 const CHECK: &str = "reach the relay";
 /// How long the relay may take to tell an address by UDP.
 const UDP: Duration = Duration::from_secs(5);
+/// And to tell it once more, from another port.
+const SECOND: Duration = Duration::from_secs(2);
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,6 +30,8 @@ pub struct Report {
     pub admitted: Duration,
     /// This host's address as it is seen from there; none where UDP does not pass, and then no path is direct.
     pub address: Option<SocketAddr>,
+    /// Whether that address depends on whom it is shown to, as behind a symmetric NAT; none where it is not known.
+    pub varies: Option<bool>,
 }
 
 /// Connects to a relay as an endpoint does, and leaves again.
@@ -53,14 +58,23 @@ pub async fn check(
     let url: RelayUrl = relay.url.parse().map_err(|source| {
         Error::new(ErrorKind::Config, CHECK, "this is no URL").with_source(source)
     })?;
-    let quic = (relay.udp_port != 0).then(|| RelayQuicConfig::new(relay.udp_port));
-    let mut map = RelayConfig::new(url, quic);
-    if !relay.token.is_empty() {
-        map = map.with_auth_token(&relay.token);
-    }
+    let known = |url, port: Option<u16>| {
+        let relay_config = RelayConfig::new(url, port.map(RelayQuicConfig::new));
+        match relay.token.as_str() {
+            "" => relay_config,
+            token => relay_config.with_auth_token(token),
+        }
+    };
+    // The library compares what relays say. This one says it twice, from two ports.
+    let second = second_port(relay.udp_port).and_then(|port| {
+        let url = format!("{}/second", relay.url.trim_end_matches('/'));
+        Some(known(url.parse().ok()?, Some(port)))
+    });
+    let first = known(url, Some(relay.udp_port).filter(|port| *port != 0));
+    let relays: RelayMap = [Some(first), second].into_iter().flatten().collect();
     let endpoint = Endpoint::builder(presets::Minimal)
         .secret_key(identity.unwrap_or_else(SecretKey::generate))
-        .relay_mode(RelayMode::Custom(RelayMap::from_iter([map])))
+        .relay_mode(RelayMode::Custom(relays))
         .ca_tls_config(pin::checks(relay)?)
         .portmapper_config(PortmapperConfig::Disabled)
         .bind()
@@ -69,9 +83,9 @@ pub async fn check(
     let result =
         admitted(&endpoint, patience).await.map_err(|error| error.with("relay", &relay.url));
     let admitted = start.elapsed();
-    let address = match result {
+    let (address, varies) = match result {
         Ok(()) if relay.udp_port != 0 => seen_address(&endpoint).await,
-        _ => None,
+        _ => (None, None),
     };
     endpoint.close().await;
     result.map(|()| Report {
@@ -79,6 +93,7 @@ pub async fn check(
         tls: connected,
         admitted,
         address,
+        varies,
     })
 }
 
@@ -118,18 +133,34 @@ async fn admitted(endpoint: &Endpoint, patience: Duration) -> Result<()> {
     })
 }
 
-async fn seen_address(endpoint: &Endpoint) -> Option<SocketAddr> {
-    let mut reports = endpoint.net_report();
-    let seen = async {
+/// The address that is seen, and whether it varies.
+async fn seen_address(endpoint: &Endpoint) -> (Option<SocketAddr>, Option<bool>) {
+    let reports = endpoint.net_report();
+    let told = |report: &NetReport| {
+        report.global_v4.map(SocketAddr::from).or(report.global_v6.map(SocketAddr::from))
+    };
+    let Some(report) = first_that(reports.clone(), UDP, |report| told(report).is_some()).await
+    else {
+        return (None, None);
+    };
+    let compared = |report: &NetReport| report.mapping_varies_by_dest().is_some();
+    let later = first_that(reports, SECOND, compared).await;
+    (told(&report), later.and_then(|report| report.mapping_varies_by_dest()))
+}
+
+/// The first of the reports that is so, within this time.
+async fn first_that(
+    mut reports: impl Watcher<Value = Option<NetReport>>,
+    within: Duration,
+    so: impl Fn(&NetReport) -> bool,
+) -> Option<NetReport> {
+    let found = async {
         loop {
-            if let Some(report) = reports.get() {
-                let address = report.global_v4.map(SocketAddr::from);
-                if let Some(address) = address.or(report.global_v6.map(SocketAddr::from)) {
-                    return Some(address);
-                }
+            if let Some(report) = reports.get().filter(&so) {
+                return Some(report);
             }
             reports.updated().await.ok()?;
         }
     };
-    tokio::time::timeout(UDP, seen).await.ok().flatten()
+    tokio::time::timeout(within, found).await.ok().flatten()
 }

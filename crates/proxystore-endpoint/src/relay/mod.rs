@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use self::certificate::Certificate;
 pub use self::check::{Report, check};
@@ -82,7 +82,14 @@ pub async fn run(
         TcpListener::bind(address).await.map_err(|error| bind_failed(error, address, "port"))?;
     let quic = match config.udp_port {
         0 => None,
-        port => Some(addresses(SocketAddr::new(config.host, port), tls).await?),
+        port => Some(addresses(SocketAddr::new(config.host, port), tls.clone()).await?),
+    };
+    let second = match second_port(config.udp_port) {
+        None => None,
+        Some(port) => addresses(SocketAddr::new(config.host, port), tls)
+            .await
+            .inspect_err(|error| warn!(%error, "no doctor can tell the kind of a NAT"))
+            .ok(),
     };
     let web = match config.web_address()? {
         Some(address) => Some(Web::open(address).await?),
@@ -121,11 +128,16 @@ pub async fn run(
         }
     };
     tokio::join!(front.serve(listener, stop.clone()), page, renewal);
-    if let Some(quic) = quic {
+    for quic in quic.into_iter().chain(second) {
         let _ = quic.shutdown().await; // it stops either way
     }
     info!("the relay stopped");
     Ok(())
+}
+
+/// The UDP port that tells addresses as well, for those who wonder whether a NAT shows them alike to everyone.
+fn second_port(port: u16) -> Option<u16> {
+    port.checked_add(1).filter(|_| port != 0)
 }
 
 /// What tells endpoints their addresses.

@@ -285,6 +285,16 @@ async fn peers_meet_at_a_relay_that_is_known_by_its_certificate() {
     assert!(near.get(&far.name("x", 1)).await.unwrap().unwrap() == object);
     near.stop().await;
 
+    // One side that wants no direct path is enough; it may be had where nothing else is known of the other.
+    let mut relayed = config(&a);
+    relayed.peers.direct = false;
+    let near = Site::start(&b, &relayed).await;
+    near.put(&far.name("y", 1), object.clone()).await;
+    tokio::time::sleep(Duration::from_millis(500)).await; // time enough to find a direct one here
+    assert!(near.get(&far.name("y", 1)).await.unwrap().unwrap() == object);
+    assert_eq!(near.peers.status().1[0].path, "relayed");
+    near.stop().await;
+
     // With another fingerprint the relay is not believed.
     let mut doubting = config(&a);
     doubting.relay.fingerprint = "ab".repeat(32);
