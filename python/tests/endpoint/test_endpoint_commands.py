@@ -185,5 +185,12 @@ def test_a_daemon_that_the_environment_names(
         EndpointConnector(["site-b"])
     client.evict(f"tcp://{tcp}", "some-key")
     assert client.get(f"tcp://{tcp}", "some-key") is None
+    monkeypatch.setenv("PROXYSTORE_ENDPOINT_TOKEN", "not a token")
+    with pytest.raises(EndpointConnectorError, match="variable=PROXYSTORE_ENDPOINT_TOKEN"):
+        client.get(f"tcp://{tcp}", "some-key")
+    monkeypatch.setenv("PROXYSTORE_ENDPOINT_TOKEN", (endpoint.directory / "token").read_text())
+    endpoint.stop()
+    with pytest.raises(EndpointConnectorError, match="correct PROXYSTORE_ENDPOINT_ADDRESS"):
+        client.get(f"tcp://{tcp}", "some-key")
     with pytest.raises(EndpointConnectorError, match="no endpoint configured on this site"):
         client.get("tcp://127.0.0.1:1", "some-key")

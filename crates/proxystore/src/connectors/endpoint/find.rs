@@ -62,7 +62,9 @@ impl Candidate {
     pub(super) fn token(&self) -> Result<Token> {
         match &self.source {
             Source::Directory(dir) => read_token(dir),
-            Source::Environment(text) => text.parse(),
+            Source::Environment(text) => {
+                text.parse().map_err(|error: Error| error.with("variable", TOKEN))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::find::of_environment;
 use super::home::{endpoints_below, home_dir};
-use super::link::Link;
+use super::link::{Link, is_absent};
 use super::stream::Patience;
 use crate::connectors::given::Given;
 use crate::connectors::{ConnectorConfig, Value, known_options};
@@ -132,9 +132,10 @@ fn named_by_environment(text: &str, timeout: Duration) -> Result<Option<Endpoint
     let Some(candidate) = of_environment() else { return Ok(None) };
     let patience = Patience { silence: timeout, deadline: None };
     for place in &candidate.places {
-        let daemon = Link::open(OPEN, &candidate, place, patience)?.daemon;
-        let id = daemon.id;
-        let names = [daemon.welcome.name.clone(), id.uuid(), place.to_string()];
+        let link = Link::open(OPEN, &candidate, place, patience)
+            .map_err(|error| if is_absent(&error) { candidate.not_running() } else { error })?;
+        let id = link.daemon.id;
+        let names = [link.daemon.welcome.name.clone(), id.uuid(), place.to_string()];
         if names.iter().any(|name| name == text) {
             return Ok(Some(id));
         }
