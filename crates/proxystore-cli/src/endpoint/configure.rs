@@ -11,6 +11,7 @@ use proxystore_endpoint::config::{Config, Invitation, size, template};
 use proxystore_endpoint::directory::Directory;
 use toml_edit::{DocumentMut, Value};
 
+use super::a_relay;
 use super::invite::accept;
 use crate::output;
 
@@ -34,7 +35,7 @@ pub(crate) struct Configure {
     #[arg(long, value_name = "INVITATION", conflicts_with_all = ["relay", "no_peers"])]
     pub(crate) join: Option<String>,
     /// The relay where its peers meet it, such as <https://relay.example.org:8443>
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = a_relay)]
     pub(crate) relay: Option<String>,
     /// What the relay asks for
     #[arg(long, value_name = "TOKEN", requires = "relay")]

@@ -29,7 +29,7 @@ pub(crate) struct Trust {
     #[arg(long = "as", value_name = "LABEL")]
     label: Option<String>,
     /// The relay by which it is reached [default: this endpoint's own]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::a_relay)]
     relay: Option<String>,
     /// Where it may be reached without a relay; may be repeated
     #[arg(long = "address", value_name = "HOST:PORT")]

@@ -32,6 +32,9 @@ fn the_life_of_an_endpoint() {
     let later = json(&home.succeeds(&["endpoint", "status", "site-a", "--json"]));
     assert_ne!(later["pid"], status["pid"]);
     home.succeeds(&["endpoint", "stop", "site-a"]);
+    assert!(
+        home.fails(&["endpoint", "ping", "site-a"]).contains("`proxystore endpoint start site-a`")
+    );
     assert!(told(&home.run(&["endpoint", "stop", "site-a"]), 0).1.contains("does not run"));
     assert!(home.read("site-a/log.txt").contains("the endpoint stopped"));
     assert!(home.fails(&["endpoint", "remove", "site-a"]).contains("--yes"));
@@ -149,6 +152,10 @@ fn what_configure_is_told_is_in_the_file() {
     }
     assert!(!home.file("site-c").exists());
     told(&home.run(&["endpoint", "configure", "site-c", "--memory", "lots"]), 2);
+    for url in ["relay.example.org:8443", "http://relay.example.org", "8443"] {
+        let refused = home.run(&["endpoint", "configure", "site-c", "--relay", url]);
+        assert!(told(&refused, 2).1.contains("https://HOST:PORT"));
+    }
     told(&home.run(&["endpoint"]), 2);
     told(&home.run(&["endpiont"]), 2);
 }

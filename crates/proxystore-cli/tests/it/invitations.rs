@@ -45,7 +45,7 @@ fn two_sites_join_by_invitation() {
     assert!(shown.contains(fingerprint) && shown.contains("udp_port = 0"), "{shown}");
 
     let (to_a, words) = told(&a.run(&["endpoint", "invite", "site-a"]), 0);
-    assert!(words.contains("peer"), "{words}");
+    assert!(words.contains(&format!("ping NAME {}", id.trim())), "{words}");
     let to_a = only_line(&to_a);
     assert_ne!(to_a, invitation, "it adds the secret of the group");
     let configure = ["endpoint", "configure", "site-b", "--disk", "0", "--join", "-"];
