@@ -110,7 +110,10 @@ pub(crate) fn peer(home: &Path, config: &Config, called: &str) -> Result<Endpoin
     let (_, card) = find(home, called).map_err(|_nobody| {
         Error::new(ErrorKind::NotFound, "find a peer", "nobody is called so")
             .with("peer", called)
-            .with_hint("say its id, or name it: `proxystore endpoint trust NAME ID --as LABEL`")
+            .with_hint(
+                "say its id, as `proxystore endpoint show NAME --id` prints it there, or name it: \
+                 `proxystore endpoint trust NAME ID --as LABEL`",
+            )
     })?;
     card.endpoint()
 }

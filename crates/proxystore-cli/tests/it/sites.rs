@@ -20,6 +20,7 @@ fn peers_are_trusted_and_comments_stay() {
     assert_eq!(list.matches(id).count(), 1);
     let file = home.read("site-a/config.toml");
     assert!(file.contains("# Who may connect here, and where."), "{file}");
+    told(&home.run(&["endpoint", "trust", "site-a", "b", "--address", "127.0.0.1"]), 2);
     home.succeeds(&["endpoint", "trust", "site-a", "b", "--remove"]);
     assert!(!home.succeeds(&["endpoint", "trust", "site-a", "--list"]).contains(id));
     assert!(home.fails(&["endpoint", "trust", "site-a", id, "--remove"]).contains("not admitted"));
