@@ -31,10 +31,11 @@ pub(crate) fn invite(home: &Path, args: &Invite) -> Result<ExitCode> {
     if config.peers.group_secret.is_empty() {
         return Err(Error::new(ErrorKind::Config, "invite a peer", "the endpoint belongs to no group")
             .with("file", directory.config_file().display())
-            .with_hint(
-                "configure it with --new-group-secret, write a `group_secret` into [peers], or admit peers one by one: \
-                 `proxystore endpoint trust`",
-            ));
+            .with_hint(format!(
+                "write a `group_secret` into [peers] there (`openssl rand -hex 32` makes one) and run `proxystore endpoint \
+                 reload {0}`, or admit peers one by one: `proxystore endpoint trust {0} ID`",
+                card.name
+            )));
     }
     let invitation = Invitation {
         relay: config.relay.url,

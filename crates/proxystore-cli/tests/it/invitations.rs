@@ -49,6 +49,8 @@ fn two_sites_join_by_invitation() {
     let to_a = only_line(&to_a);
     assert_ne!(to_a, invitation, "it adds the secret of the group");
     let configure = ["endpoint", "configure", "site-b", "--disk", "0", "--join", "-"];
+    let two_groups = ["endpoint", "configure", "site-b", "--join", to_a, "--new-group-secret"];
+    assert!(b.fails(&two_groups).contains("to another group"));
     told(&told_a_line(&b, &configure, &format!("  {to_a} ")), 0);
 
     a.succeeds(&["endpoint", "start", "site-a"]);
@@ -66,17 +68,21 @@ fn two_sites_join_by_invitation() {
 fn who_belongs_to_no_group_invites_nobody() {
     let home = Home::new();
     let invitation = home.succeeds(&["relay", "--name", "127.0.0.1", "--invite"]);
-    home.succeeds(&["endpoint", "configure", "site-a", "--join", only_line(&invitation)]);
+    let configure = ["endpoint", "configure", "site-a", "--join", only_line(&invitation)];
+    let (_, words) = told(&home.run(&configure), 0);
+    assert!(words.contains("endpoint trust"), "{words}");
     let error = home.fails(&["endpoint", "invite", "site-a"]);
     assert!(error.contains("belongs to no group"), "{error}");
-    assert!(error.contains("remedy") && error.contains("group_secret"), "{error}");
+    assert!(error.contains("remedy") && error.contains("endpoint reload site-a"), "{error}");
 
     // What the remedy says, done.
+    home.succeeds(&["endpoint", "start", "site-a"]);
     let file = home.file("site-a/config.toml");
     let config = home.read("site-a/config.toml");
     let empty = "group_secret = \"\"";
     assert!(config.contains(empty), "{config}");
     std::fs::write(file, config.replace(empty, "group_secret = \"0123456789abcdef\"")).unwrap();
+    home.succeeds(&["endpoint", "reload", "site-a"]);
     home.succeeds(&["endpoint", "invite", "site-a"]);
 }
 
