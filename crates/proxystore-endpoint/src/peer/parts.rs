@@ -94,7 +94,7 @@ impl Peers {
         Ok(Begun::Object(Box::new(parts)))
     }
 
-    /// One part, also when the connection breaks in the middle.
+    /// One part, also when the connection breaks in the middle: then what is missing of it is asked for again.
     async fn part(
         &self,
         name: &Name,
@@ -102,25 +102,35 @@ impl Peers {
         range: Range<u64>,
         first: Option<Body>,
     ) -> Result<Pieces> {
-        let deadline = Instant::now() + self.bounds.resume;
-        let mut pause = Duration::from_millis(50);
+        let first_pause = Duration::from_millis(50);
+        let (mut pieces, mut at) = (Pieces::new(), range.start);
+        // Until when the peer may come back, once it was lost; time that brought bytes does not count.
+        let (mut deadline, mut pause) = (None, first_pause);
+        let by = || Instant::now() + self.bounds.resume;
         let mut body = first;
-        let request =
-            Request::Get { name: name.clone(), range: Some(range.clone()), shared: false };
         loop {
-            let failed = if let Some(body) = body.take() {
-                match body.collect().await {
-                    Ok(pieces) => return Ok(pieces),
-                    Err(error) => error,
+            let failed = if let Some(mut body) = body.take() {
+                loop {
+                    match body.next().await {
+                        None => return Ok(pieces),
+                        Some(Err(error)) => break error,
+                        Some(Ok(piece)) => {
+                            at += piece.len() as u64;
+                            pieces.push_back(piece);
+                            (deadline, pause) = (None, first_pause);
+                        }
+                    }
                 }
             } else {
-                let patience = self.bounds.patience;
-                let reply = self.ask_until(&name.endpoint, &request, patience, deadline).await?;
+                let rest = Some(at..range.end);
+                let request = Request::Get { name: name.clone(), range: rest, shared: false };
+                let (patience, until) = (self.bounds.patience, deadline.unwrap_or_else(by));
+                let reply = self.ask_until(&name.endpoint, &request, patience, until).await?;
                 match reply.answer {
                     Answer::Object { stat: found, .. }
                         if (found.generation, found.size) == (stat.generation, stat.size) =>
                     {
-                        if reply.body.len() != range.end - range.start {
+                        if reply.body.len() != range.end - at {
                             return Err(wrong_length());
                         }
                         body = Some(reply.body);
@@ -132,7 +142,8 @@ impl Peers {
             };
             // A peer that is stopping may be back soon.
             let passing = failed.kind().is_retryable() || failed.kind() == ErrorKind::Closed;
-            if !passing || Instant::now() + pause > deadline || self.stop.is_cancelled() {
+            let until = *deadline.get_or_insert_with(by);
+            if !passing || Instant::now() + pause > until || self.stop.is_cancelled() {
                 return Err(failed);
             }
             sleep(pause).await;

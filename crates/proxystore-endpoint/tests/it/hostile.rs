@@ -6,13 +6,14 @@ use bytes::Bytes;
 use iroh::endpoint::{Connection, PortmapperConfig, presets};
 use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode};
 use proxystore::ErrorKind;
-use proxystore::wire::{Answer, EndpointId, Name, Request, Stat, encode_request};
+use proxystore::wire::{Answer, EndpointId, Name, Request, Stat, encode_answer, encode_request};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::config::Access;
 use proxystore_endpoint::frames::{Incoming, send_reply, send_request};
+use proxystore_endpoint::peer::Bounds;
 use proxystore_endpoint::service::Reply;
 
-use crate::sites::{Identity, Site, admitting, bytes};
+use crate::sites::{BOUNDS, Identity, Objects, Site, admitting, bytes};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ALPN: &[u8] = b"proxystore/1";
@@ -131,13 +132,19 @@ async fn a_peer_asks_for_the_objects_of_this_endpoint_only() {
     site.stop().await;
 }
 
-/// A peer that says one hash and sends bytes of another.
-async fn liar(endpoint: Endpoint, object: Bytes) {
+/// Whoever connects is greeted.
+async fn accept(endpoint: &Endpoint) -> Connection {
     let connection = endpoint.accept().await.unwrap().await.unwrap();
     let (mut send, mut receive) = connection.accept_bi().await.unwrap();
     receive.read_exact(&mut [0; 32]).await.unwrap();
     send.write_all(&[0; 32]).await.unwrap();
     send.finish().unwrap();
+    connection
+}
+
+/// A peer that says one hash and sends bytes of another.
+async fn liar(endpoint: Endpoint, object: Bytes) {
+    let connection = accept(&endpoint).await;
     while let Ok((mut send, receive)) = connection.accept_bi().await {
         let (frame, request) = Incoming::new(receive, PATIENCE).request().await.unwrap().unwrap();
         let Ok(Request::Get { range: Some(range), .. }) = request else { panic!("{request:?}") };
@@ -168,4 +175,42 @@ async fn what_is_not_what_the_peer_has_is_not_given_whole() {
         near.stop().await;
         lying.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_part_may_be_lost_later_than_lost_peers_are_waited_for() {
+    let (a, b) = (Identity::new(), Identity::new());
+    let endpoint = raw(&a).await;
+    let port = endpoint.bound_sockets().iter().find(|a| a.is_ipv4()).unwrap().port();
+    let object = bytes(600_000);
+    let bounds = Bounds { resume: Duration::from_millis(500), ..BOUNDS };
+    let config = admitting([(&a, Access::Full, Some(port))]);
+    let near = Site::with(&b, &config, &Objects::none().await, bounds).await;
+    let name = Name { endpoint: a.id(), id: "x".into(), generation: 1 };
+    let sent_slowly = object.clone();
+    let slow = tokio::spawn(async move {
+        let (object, mut sent) = (sent_slowly, 0);
+        for next in [300_000, 600_000] {
+            let connection = accept(&endpoint).await;
+            let (mut send, receive) = connection.accept_bi().await.unwrap();
+            let asked = Incoming::new(receive, PATIENCE).request().await.unwrap().unwrap();
+            let Ok(Request::Get { range: Some(range), .. }) = asked.1 else { panic!("{asked:?}") };
+            assert!(range.start <= sent, "what arrived is asked for again");
+            let part = object.slice(range.start as usize..object.len());
+            let hash = Some(*blake3::hash(&object).as_bytes());
+            let stat = Stat { generation: 1, size: object.len() as u64, hash };
+            let mut out = Vec::new();
+            let answer = Answer::Object { stat, shared: None };
+            encode_answer(&mut out, asked.0.number, &answer, part.len() as u64, false).unwrap();
+            out.extend_from_slice(&part[..next - range.start as usize]);
+            send.write_all(&out).await.unwrap();
+            sent = next as u64;
+            tokio::time::sleep(bounds.resume * 3).await;
+            connection.close(9u32.into(), b"lost");
+        }
+        endpoint
+    });
+    assert!(near.get(&name).await.unwrap().unwrap() == object);
+    drop(slow.await.unwrap());
+    near.stop().await;
 }
