@@ -214,3 +214,22 @@ async fn a_slow_part_may_be_lost_later_than_lost_peers_are_waited_for() {
     drop(slow.await.unwrap());
     near.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_no_namespace_clears_nothing() {
+    let (a, b) = (Identity::new(), Identity::new());
+    let site = Site::start(&a, &admitting([(&b, Access::Full, None)])).await;
+    let name = site.name("random.x", 1);
+    site.put(&name, Bytes::from_static(b"kept")).await;
+    let endpoint = raw(&b).await;
+    let peer = connect(&endpoint, &site).await;
+    let clear = |prefix: &str| Request::Clear { endpoint: site.id, prefix: prefix.into() };
+    for prefix in ["r", "random", "."] {
+        assert!(matches!(ask(&peer, clear(prefix)).await, Answer::Failed(_)), "{prefix}");
+    }
+    assert_eq!(site.get(&name).await.unwrap().unwrap(), &b"kept"[..]);
+    assert_eq!(ask(&peer, clear("random.")).await, Answer::Done);
+    assert_eq!(site.get(&name).await.unwrap(), None);
+    endpoint.close().await;
+    site.stop().await;
+}

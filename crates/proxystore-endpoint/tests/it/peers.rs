@@ -142,7 +142,7 @@ async fn who_may_only_read_does_not_write() {
     let waited = near.ask(Request::Wait(name.clone(), 1000), Bytes::new()).await;
     assert!(matches!(waited.answer, Answer::Stat(_)));
     let put = Request::Put { name: far.name("y", 1), ttl: None, shared: None };
-    let clear = Request::Clear { endpoint: far.id, prefix: "x".into() };
+    let clear = Request::Clear { endpoint: far.id, prefix: "x.".into() };
     for request in
         [put, Request::Evict(name.clone()), Request::Expire(name.clone(), Some(1)), clear]
     {

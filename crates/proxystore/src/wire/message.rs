@@ -73,7 +73,7 @@ pub enum Request {
     Clear {
         /// Whose objects.
         endpoint: EndpointId,
-        /// How their ids begin; not empty.
+        /// How their ids begin: a namespace and a dot. Whoever knows no namespace clears nothing.
         prefix: String,
     },
     /// By which relay an endpoint may be reached. Answered by [`Answer::Done`].
@@ -250,6 +250,15 @@ pub fn decode_request(frame: &FrameHead, bytes: &[u8]) -> Result<Request> {
         kind::CLEAR => {
             let (endpoint, prefix) = read::<(_, String)>(bytes)?;
             check_id(&prefix)?;
+            if prefix.len() < 2 || !prefix.ends_with('.') {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "read a request",
+                    "it clears no namespace",
+                )
+                .with("prefix", prefix)
+                .with_hint("give a namespace, and a dot after it"));
+            }
             Request::Clear { endpoint, prefix }
         }
         kind::HINT => {
@@ -394,7 +403,7 @@ mod tests {
             Request::Evict(name()),
             Request::Expire(name(), None),
             Request::Wait(name(), 1000),
-            Request::Clear { endpoint: name().endpoint, prefix: "a".into() },
+            Request::Clear { endpoint: name().endpoint, prefix: "a.".into() },
             Request::Hint(name().endpoint, "https://relay".into()),
             Request::Ping(name().endpoint),
             Request::Status,
