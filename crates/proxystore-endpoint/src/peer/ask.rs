@@ -9,12 +9,15 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Peers;
+use super::dial::WAITS;
 use super::status::pong;
 use crate::body::Body;
 use crate::service::Reply;
 
 /// The longest a peer waits in one request, so that it is noticed when it has gone.
 const LONG_POLL: Duration = Duration::from_mins(1);
+/// The same where places for those who wait get scarce: they take turns.
+const SHORT_POLL: Duration = Duration::from_secs(2);
 /// The longest between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -104,9 +107,15 @@ impl Peers {
     async fn wait(&self, name: Name, time: Duration) -> Result<Reply> {
         let deadline = Instant::now() + time;
         self.link(&name.endpoint).await?; // who cannot be reached at all is not waited for
+        let slot = self.slots.of(&name.endpoint);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let step = left.min(LONG_POLL);
+            let Ok(_place) = timeout(left, slot.waits.acquire()).await else {
+                return Ok(Answer::Absent.into());
+            };
+            let scarce = slot.waits.available_permits() < WAITS / 2;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let step = left.min(if scarce { SHORT_POLL } else { LONG_POLL });
             let request = Request::Wait(name.clone(), milliseconds(step));
             let within = step + self.bounds.patience;
             let reply = self.ask_until(&name.endpoint, &request, within, deadline).await?;

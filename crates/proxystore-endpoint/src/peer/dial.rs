@@ -10,6 +10,7 @@ use iroh::endpoint::{Connection, ConnectionError};
 use iroh::{EndpointAddr, Watcher};
 use proxystore::wire::{EndpointId, Fault};
 use proxystore::{Error, ErrorKind, Result};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
@@ -24,12 +25,15 @@ const DIAL: &str = "reach a peer";
 /// How many peers are remembered that are not connected.
 const REMEMBERED: usize = 4096;
 
+/// How many requests at a peer may wait for objects at once: fewer than it answers, so that others get through.
+pub(super) const WAITS: usize = 768;
+
 /// The peers that were connected, or tried.
 #[derive(Debug, Default)]
 pub(super) struct Slots(Mutex<HashMap<EndpointId, Arc<Slot>>>);
 
 /// One peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slot {
     link: Mutex<Option<Arc<Link>>>,
     pub(super) traffic: Arc<Traffic>,
@@ -38,6 +42,21 @@ pub(super) struct Slot {
     failed: Mutex<Option<(Instant, Fault)>>,
     /// How many connections there were.
     count: AtomicU64,
+    /// For requests that wait for its objects.
+    pub(super) waits: Semaphore,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            link: Mutex::default(),
+            traffic: Arc::default(),
+            dialling: tokio::sync::Mutex::default(),
+            failed: Mutex::default(),
+            count: AtomicU64::default(),
+            waits: Semaphore::new(WAITS),
+        }
+    }
 }
 
 impl Slots {

@@ -213,3 +213,26 @@ async fn both_may_connect_at_once() {
     first.stop().await;
     second.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_wait_puts_get_through() {
+    let (far, near) = pair().await;
+    let (name, near) = (far.name("x", 1), Arc::new(near));
+    let waits: Vec<_> = (0..1100)
+        .map(|_| {
+            let (near, request) = (Arc::clone(&near), Request::Wait(name.clone(), 60_000));
+            tokio::spawn(async move { near.ask(request, Bytes::new()).await.answer })
+        })
+        .collect();
+    while far.service.storage.usage().waiting < 768 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await; // as many as may ask more than that
+    near.put(&name, Bytes::from_static(b"here")).await;
+    for wait in waits {
+        let answer = wait.await.unwrap();
+        assert!(matches!(answer, Answer::Stat(stat) if stat.size == 4), "{answer:?}");
+    }
+    Arc::into_inner(near).unwrap().stop().await;
+    far.stop().await;
+}
