@@ -45,6 +45,8 @@ use status::Paths;
 const STRANGERS: usize = 64;
 /// How many long bodies may go to peers, or come from them, at once.
 const TRANSFERS: usize = 128;
+/// How many parts of objects of peers may be on their way, or wait for who wants them, beside one of each object.
+const AHEAD: usize = 128;
 /// How many bytes of objects may be held while several fetch them at once, unless the copies that are kept may be more.
 const SHARED: u64 = 64 << 20;
 
@@ -89,6 +91,8 @@ pub struct Peers {
     transfers: Semaphore,
     /// How many parts of an object are on their way at once, or so.
     streams: usize,
+    /// For parts beside the next one of each object.
+    ahead: Arc<Semaphore>,
     cache: Cache,
     flights: Flights,
     /// For objects that several fetch at once.
@@ -128,6 +132,7 @@ impl Peers {
             strangers: Arc::new(Semaphore::new(STRANGERS)),
             transfers: Semaphore::new(TRANSFERS),
             streams: config.peers.streams.clamp(1, 16),
+            ahead: Arc::new(Semaphore::new(AHEAD)),
             cache: Cache::new(config.peers.cache),
             flights: Flights::default(),
             room: Arc::new(Semaphore::new((SHARED.max(config.peers.cache) / get::UNIT) as usize)),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proxystore::wire::{Answer, Name, Request, Stat};
 use proxystore::{Error, ErrorKind, Result};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,6 +36,9 @@ pub(super) enum Begun {
     Other(Reply),
 }
 
+/// A part that is on its way, and its place among those that are asked for ahead.
+type Coming = (AbortOnDropHandle<Result<Pieces>>, Option<OwnedSemaphorePermit>);
+
 /// The parts of an object.
 pub(super) struct Parts {
     peers: Arc<Peers>,
@@ -44,7 +48,7 @@ pub(super) struct Parts {
     range: Range<u64>,
     /// Where the part begins that is asked for next.
     ahead: u64,
-    coming: VecDeque<AbortOnDropHandle<Result<Pieces>>>,
+    coming: VecDeque<Coming>,
     /// Which connection it was when this began.
     connection: u64,
     /// Whether the hash is checked even if nothing went wrong.
@@ -90,7 +94,7 @@ impl Peers {
             range,
             ahead,
         };
-        parts.ask(start..ahead, Some(reply.body));
+        parts.ask(start..ahead, Some(reply.body), None);
         Ok(Begun::Object(Box::new(parts)))
     }
 
@@ -163,10 +167,10 @@ impl Parts {
         &self.name
     }
 
-    fn ask(&mut self, range: Range<u64>, first: Option<Body>) {
+    fn ask(&mut self, range: Range<u64>, first: Option<Body>, place: Option<OwnedSemaphorePermit>) {
         let (peers, name, stat) = (Arc::clone(&self.peers), self.name.clone(), self.stat);
         let part = async move { peers.part(&name, &stat, range, first).await };
-        self.coming.push_back(AbortOnDropHandle::new(self.peers.tasks.spawn(part)));
+        self.coming.push_back((AbortOnDropHandle::new(self.peers.tasks.spawn(part)), place));
     }
 
     /// The next part; `None` after the last. The last one is only given when the whole is what the peer says it is,
@@ -174,12 +178,16 @@ impl Parts {
     pub(super) async fn next(&mut self) -> Option<Result<Pieces>> {
         // Twice as many as streams, so that none of them waits for its next request.
         while self.ahead < self.range.end && self.coming.len() < self.peers.streams * 2 {
+            let place = Arc::clone(&self.peers.ahead).try_acquire_owned().ok();
+            if place.is_none() && !self.coming.is_empty() {
+                break;
+            }
             let end = self.range.end.min(self.ahead + PART);
-            self.ask(self.ahead..end, None);
+            self.ask(self.ahead..end, None, place);
             self.ahead = end;
         }
-        let part = self.coming.pop_front()?.await;
-        let part = part.unwrap_or_else(|stopped| {
+        let (part, _place) = self.coming.pop_front()?;
+        let part = part.await.unwrap_or_else(|stopped| {
             Err(Error::new(ErrorKind::Closed, GET, "the endpoint is stopping").with_source(stopped))
         });
         let Ok(pieces) = part else { return Some(part) };
