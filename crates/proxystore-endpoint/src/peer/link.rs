@@ -10,6 +10,7 @@ use proxystore::{Error, ErrorKind, Result};
 use tokio::time::timeout;
 
 use super::admission::Admission;
+use super::network;
 use crate::body::Body;
 use crate::config::Access;
 use crate::frames::{Incoming, WHOLE, send_request};
@@ -71,6 +72,7 @@ impl Link {
         admission: Arc<Admission>,
         traffic: Arc<Traffic>,
     ) -> Self {
+        network::open_up(&connection);
         let used = Mutex::new(Instant::now());
         Self { connection, peer, name, access, admission, traffic, busy: Arc::default(), used }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use iroh::endpoint::{
-    BindOpts, Builder, ControllerFactory, PortmapperConfig, QuicTransportConfig, VarInt, presets,
+    BindOpts, Builder, Connection, ControllerFactory, PortmapperConfig, QuicTransportConfig,
+    VarInt, presets,
 };
 use iroh::{Endpoint, RelayConfig, RelayMap, RelayMode, SecretKey};
 use iroh_relay::RelayQuicConfig;
@@ -25,6 +26,8 @@ const START: &str = "open the network for peers";
 const STREAM_WINDOW: u32 = 2 << 20;
 /// How many bytes of one connection may.
 const WINDOW: u32 = 32 << 20;
+/// And how many before the other side is admitted. It has one stream then, to say who it is.
+const WINDOW_OF_STRANGERS: u32 = 64 << 10;
 /// How many bytes of one connection may be sent before they are acknowledged.
 const SEND_WINDOW: u64 = 64 << 20;
 /// How many requests a peer may have under way at once. Those that wait for objects count.
@@ -94,6 +97,12 @@ fn relay(config: &Config) -> Result<Option<RelayConfig>> {
     }))
 }
 
+/// Gives a peer that is admitted what it needs.
+pub(super) fn open_up(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32(WINDOW));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS));
+}
+
 fn transport(congestion: &str) -> Result<QuicTransportConfig> {
     let controller: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
         "" | "cubic" => Arc::new(CubicConfig::default()),
@@ -108,9 +117,9 @@ fn transport(congestion: &str) -> Result<QuicTransportConfig> {
     Ok(QuicTransportConfig::builder()
         .congestion_controller_factory(controller)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(WINDOW_OF_STRANGERS))
         .send_window(SEND_WINDOW)
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(VarInt::from_u32(IDLE).into()))

@@ -8,7 +8,7 @@ use iroh::{Endpoint, EndpointAddr, PublicKey, RelayMode};
 use proxystore::ErrorKind;
 use proxystore::wire::{Answer, EndpointId, Name, Request, Stat, encode_answer, encode_request};
 use proxystore_endpoint::body::Body;
-use proxystore_endpoint::config::Access;
+use proxystore_endpoint::config::{Access, Config};
 use proxystore_endpoint::frames::{Incoming, send_reply, send_request};
 use proxystore_endpoint::peer::Bounds;
 use proxystore_endpoint::service::Reply;
@@ -230,6 +230,22 @@ async fn who_knows_no_namespace_clears_nothing() {
     assert_eq!(site.get(&name).await.unwrap().unwrap(), &b"kept"[..]);
     assert_eq!(ask(&peer, clear("random.")).await, Answer::Done);
     assert_eq!(site.get(&name).await.unwrap(), None);
+    endpoint.close().await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_not_said_who_it_is_has_one_stream() {
+    let site = Site::start(&Identity::new(), &Config::default()).await;
+    let endpoint = raw(&Identity::new()).await;
+    let id = PublicKey::from_bytes(site.id.as_bytes()).unwrap();
+    let address = EndpointAddr::new(id).with_ip_addr(([127, 0, 0, 1], site.port()).into());
+    let connection = endpoint.connect(address, ALPN).await.unwrap();
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    // One byte less than what is said: nobody decides yet.
+    send.write_all(&[0; 31]).await.unwrap();
+    let second = tokio::time::timeout(Duration::from_secs(1), connection.open_bi()).await;
+    assert!(second.is_err());
     endpoint.close().await;
     site.stop().await;
 }
