@@ -14,10 +14,10 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-use super::Peers;
 use super::admission::{Admission, PROOF, Role, code};
 use super::link::{Link, Traffic};
 use super::network::ALPN;
+use super::{Peers, TRANSFERS};
 use crate::config::Access;
 
 const DIAL: &str = "reach a peer";
@@ -44,6 +44,8 @@ pub(super) struct Slot {
     count: AtomicU64,
     /// For requests that wait for its objects.
     pub(super) waits: Semaphore,
+    /// For long bodies that it sends or is sent because it asked.
+    pub(super) transfers: Semaphore,
 }
 
 impl Default for Slot {
@@ -55,6 +57,7 @@ impl Default for Slot {
             failed: Mutex::default(),
             count: AtomicU64::default(),
             waits: Semaphore::new(WAITS),
+            transfers: Semaphore::new(TRANSFERS / 2),
         }
     }
 }

@@ -43,10 +43,11 @@ use status::Paths;
 
 /// How many may connect at once without having said who they are.
 const STRANGERS: usize = 64;
-/// How many long bodies may go to peers, or come from them, at once.
+/// How many long bodies may go to peers that asked, or come from them, at once; one peer has half of that at most.
 const TRANSFERS: usize = 128;
-/// How many parts of objects of peers may be on their way, or wait for who wants them, beside one of each object.
-const AHEAD: usize = 128;
+/// How many parts of objects of peers may be on their way, or wait for who wants them, beside one of each object:
+/// fewer than one peer answers at once.
+const AHEAD: usize = 48;
 /// How many bytes of objects may be held while several fetch them at once, unless the copies that are kept may be more.
 const SHARED: u64 = 64 << 20;
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 use iroh::endpoint::{Connection, Incoming as IncomingConnection, RecvStream, SendStream};
 use proxystore::wire::{Answer, EndpointId, Fault, Request};
 use proxystore::{Error, ErrorKind, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{AcquireError, SemaphorePermit, mpsc};
 use tokio::time::{interval, timeout};
 use tracing::{debug, info, warn};
 
 use super::Peers;
 use super::admission::{PROOF, Role, code};
+use super::dial::Slot;
 use super::link::Link;
 use crate::body::Body;
 use crate::frames::{Incoming, WHOLE, send_reply};
@@ -145,7 +146,8 @@ impl Peers {
         let Some((frame, request)) = next.map_err(|_elapsed| nothing(patience))?? else {
             return Ok(());
         };
-        let reply = match request {
+        let slot = self.slots.of(&link.peer);
+        let mut reply = match request {
             Err(error) => Answer::Failed(Fault::of(&error)).into(),
             Ok(request @ Request::Wait(..)) => tokio::select! {
                 reply = self.answer_peer(link, service, request, Body::empty()) => reply,
@@ -159,32 +161,60 @@ impl Peers {
             }
             Ok(request) => {
                 // Given back before the answer, which may need a place itself: nobody waits for one while having one.
-                let _transfer = self.transfers.acquire().await;
-                link.traffic.bytes_in.add(frame.body);
-                service.counters.peer_bytes_in.add(frame.body);
-                let (sender, body) = Body::coming(frame.body);
-                let answer = self.answer_peer(link, service, request, body);
-                let fed = async {
-                    let gone = sender.clone();
-                    tokio::select! {
-                        fed = incoming.feed(&frame, sender) => fed,
-                        () = gone.closed() => Ok(()), // refused: the rest need not come
+                match self.place(&slot).await {
+                    Err(error) => Answer::Failed(Fault::of(&error)).into(),
+                    Ok(_place) => {
+                        link.traffic.bytes_in.add(frame.body);
+                        service.counters.peer_bytes_in.add(frame.body);
+                        let (sender, body) = Body::coming(frame.body);
+                        let answer = self.answer_peer(link, service, request, body);
+                        let fed = async {
+                            let gone = sender.clone();
+                            tokio::select! {
+                                fed = incoming.feed(&frame, sender) => fed,
+                                () = gone.closed() => Ok(()), // refused: the rest need not come
+                            }
+                        };
+                        let (fed, reply) = tokio::join!(fed, answer);
+                        fed?;
+                        reply
                     }
-                };
-                let (fed, reply) = tokio::join!(fed, answer);
-                fed?;
-                reply
+                }
             }
         };
-        let _answer;
+        let _place;
         if reply.body.len() > WHOLE {
-            _answer = self.transfers.acquire().await;
+            match self.place(&slot).await {
+                Ok(place) => _place = place,
+                Err(error) => reply = Answer::Failed(Fault::of(&error)).into(),
+            }
         }
         link.traffic.bytes_out.add(reply.body.len());
         service.counters.peer_bytes_out.add(reply.body.len());
         send_reply(&mut send, frame.number, reply, patience).await?;
         let _ = send.finish(); // the peer went: it does not need the end
         Ok(())
+    }
+
+    /// A place for a long body: one of its peer's, so that others find one, then one of all.
+    async fn place<'a>(&'a self, slot: &'a Slot) -> Result<[SemaphorePermit<'a>; 2]> {
+        let within = self.bounds.patience / 2; // while who asks still listens
+        let places = async {
+            Ok::<_, AcquireError>([
+                slot.transfers.acquire().await?,
+                self.transfers.acquire().await?,
+            ])
+        };
+        match timeout(within, places).await {
+            Ok(Ok(places)) => Ok(places),
+            _ => Err(Error::new(
+                ErrorKind::Full,
+                "answer a peer",
+                "too many long objects are on their way",
+            )
+            .with("seconds", within.as_secs())
+            .with_hint("try again, with fewer at once")),
+        }
     }
 
     async fn answer_peer(

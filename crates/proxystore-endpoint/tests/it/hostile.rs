@@ -89,13 +89,17 @@ async fn garbage_and_thousands_of_streams_are_borne() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn long_requests_with_long_answers_do_not_wait_for_each_other() {
-    let (a, b) = (Identity::new(), Identity::new());
-    let site = Site::start(&a, &admitting([(&b, Access::Full, None)])).await;
+    let (a, b, c) = (Identity::new(), Identity::new(), Identity::new());
+    let config = admitting([(&b, Access::Full, None), (&c, Access::Full, None)]);
+    let site = Site::start(&a, &config).await;
+    let short = Bounds { patience: BOUNDS.patience / 2, ..BOUNDS };
+    let config = admitting([(&a, Access::Full, Some(site.port()))]);
+    let good = Site::with(&c, &config, &Objects::none().await, short).await;
     let name = site.name("x", 1);
     site.put(&name, bytes(3_000_000)).await;
     let endpoint = raw(&b).await;
     let peer = connect(&endpoint, &site).await;
-    let request = Request::Get { name, range: None, shared: false };
+    let request = Request::Get { name: name.clone(), range: None, shared: false };
     let mut asked = Vec::new();
     // Nobody reads the answers yet: those that are begun stay on their way.
     for _ in 0..300 {
@@ -106,12 +110,19 @@ async fn long_requests_with_long_answers_do_not_wait_for_each_other() {
         asked.push((send, receive));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
+    // They take no place from others.
+    assert!(good.get(&name).await.unwrap().is_some());
     for (_send, receive) in asked {
         let mut incoming = Incoming::new(receive, PATIENCE);
         let answer = tokio::time::timeout(PATIENCE, incoming.answer()).await;
-        assert!(matches!(answer.expect("it hangs"), Ok(Some((_, Answer::Object { .. })))));
+        match answer.expect("it hangs").unwrap().unwrap().1 {
+            Answer::Object { .. } => {}
+            Answer::Failed(fault) => assert_eq!(fault.kind(), ErrorKind::Full),
+            other => panic!("{other:?}"),
+        }
     }
     endpoint.close().await;
+    good.stop().await;
     site.stop().await;
 }
 
