@@ -114,7 +114,7 @@ wheels: $(STAMPS)/build ## build what is installed: the package, and the program
 	@$(STEP) "Building dist/proxystore_rs-*.whl" \
 		$(BIN)/maturin build --release --quiet --out dist
 	@$(STEP) "Building dist/proxystore_rs_endpoint-*.whl" \
-		$(BIN)/pip wheel --quiet --no-deps --no-build-isolation -w dist python/endpoint
+		env -C python/endpoint $(CURDIR)/$(BIN)/maturin build --release --quiet --out $(CURDIR)/dist
 
 .PHONY: clean
 clean: ## remove everything that was built or installed

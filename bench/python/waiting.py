@@ -6,26 +6,32 @@ threads). What counts is the time from the call of `set_result`, storing include
 consumer has the value, and how much of a processor the waiting process used. Upstream asks again
 every second unless it is told otherwise; so it runs twice, as it is and asking every millisecond.
 
-Starts a Redis server of its own; without `redis-server` the sides on Redis are left out.
+The aim for processes of one site that share an endpoint is 1 ms.
+
+Starts an endpoint and a Redis server of its own; without `redis-server` the sides on Redis are left
+out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import multiprocessing
 import os
 import queue
 import random
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import harness
+import servers
 from harness import Report, Side, Worker, ratio_text, time_text
-from redis_objects import server
 
 
 def produce(receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
@@ -45,15 +51,16 @@ class Waiting:
         self.package, self.module, self.kind = package, module, kind
         self.options = {} if interval is None else {"polling_interval": interval}
 
-    def connect(self, port: int) -> None:
-        """Open the store, now that there is a server, and start the producer."""
+    def connect(self, redis: int, endpoint: str, home: str) -> None:
+        """Open the store, now that there are servers, and start the producer."""
         channel = f"bench-waiting-{os.getpid()}"
         arguments: dict[str, tuple[Any, ...]] = {
             "local": (),
             "memory": (channel,),
             "shm": (channel,),
             "file": (f"/dev/shm/{channel}",),
-            "redis": ("127.0.0.1", port),
+            "redis": ("127.0.0.1", redis),
+            "endpoint": ([endpoint], home),
         }
         connectors = importlib.import_module(f"{self.package}.connectors.{self.module}")
         stores = importlib.import_module(f"{self.package}.store")
@@ -100,6 +107,7 @@ CHANNELS = {
     "shm": (("shm", "SharedMemoryConnector"), None),
     "file": (("file", "FileConnector"), ("file", "FileConnector")),
     "Redis": (("redis", "RedisConnector"), ("redis", "RedisConnector")),
+    "endpoint": (("endpoint", "EndpointConnector"), None),
 }
 
 
@@ -120,22 +128,28 @@ SIDES = sides()
 
 def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
     report = Report("waiting", "From setting a future to having its value", options)
-    if shutil.which("redis-server") is None:
-        workers = {name: worker for name, worker in workers.items() if "Redis" not in name}
-        report.text("Without Redis: there is no `redis-server` here.")
-        measure(report, workers, options, 0)
-    else:
-        with server() as port:
-            measure(report, workers, options, port)
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(tempfile.TemporaryDirectory())
+        endpoint = stack.enter_context(servers.endpoint(Path(home), "bench"))
+        places: dict[str, Any] = {"redis": 0, "endpoint": endpoint, "home": home}
+        if shutil.which("redis-server") is None:
+            workers = {name: worker for name, worker in workers.items() if "Redis" not in name}
+            report.text("Without Redis: there is no `redis-server` here.")
+        else:
+            places["redis"] = stack.enter_context(servers.redis())
+        measure(report, workers, options, places)
     report.write()
 
 
 def measure(
-    report: Report, workers: Mapping[str, Worker], options: argparse.Namespace, port: int
+    report: Report,
+    workers: Mapping[str, Worker],
+    options: argparse.Namespace,
+    places: Mapping[str, Any],
 ) -> None:
     report.versions(workers)
     for worker in workers.values():
-        worker.call("connect", port=port)
+        worker.call("connect", **places)
     delays = [random.uniform(0.1, options.longest) for _ in range(options.rounds + 1)]
     left = {name: iter(delays) for name in workers}
 

@@ -151,7 +151,8 @@ fn broken(error: std::io::Error) -> Error {
 }
 
 fn not_running(directory: &Directory) -> Error {
+    let name = directory.path().file_name().unwrap_or_default().display();
     Error::new(ErrorKind::Closed, CONNECT, "it does not run")
         .with("directory", directory.path().display())
-        .with_hint("start it: `proxystore endpoint start NAME`")
+        .with_hint(format!("start it: `proxystore endpoint start {name}`"))
 }

@@ -12,9 +12,9 @@ mod manual;
 mod output;
 mod process;
 mod relay;
-pub mod upstream;
+mod upstream;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -22,8 +22,19 @@ use clap::{CommandFactory, Parser, Subcommand};
 use proxystore::connectors::endpoint::home::home_dir;
 use proxystore::{Error, Result};
 
-/// Runs `proxystore` with these arguments; the first is the name of the program.
+/// Runs the command that these arguments begin with, as the name of the program or a path to it: `proxystore-endpoint`,
+/// `proxystore-relay`, and `proxystore` by any other name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let name = args.first().and_then(|program| Path::new(program).file_name());
+    match name.and_then(OsStr::to_str) {
+        Some("proxystore-endpoint") => upstream::endpoint(args),
+        Some("proxystore-relay") => upstream::relay(args),
+        _ => proxystore(args),
+    }
+}
+
+fn proxystore(args: Vec<OsString>) -> ExitCode {
     begin::<Cli>(args, |cli, home| match cli.command {
         Command::Endpoint(command) => endpoint::run(home, *command),
         Command::Relay(args) => relay::relay(home, &args),
@@ -35,10 +46,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Reads arguments, and does what they say with the home of the project.
 fn begin<C: Parser + Home>(
-    args: impl IntoIterator<Item = OsString>,
+    args: Vec<OsString>,
     act: impl FnOnce(C, &Path) -> Result<ExitCode>,
 ) -> ExitCode {
-    let args: Vec<OsString> = args.into_iter().collect();
     if let Some(child) = daemon::child(&args) {
         return child;
     }

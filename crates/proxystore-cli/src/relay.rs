@@ -119,6 +119,6 @@ fn ready(info: &RelayInfo) {
         output::data(format!("{:<12}http://{web}/", "web"));
     }
     output::note(
-        "The relay runs. `proxystore relay --invite` prints what endpoints have to be told.",
+        "The relay runs. The same command with --invite prints what endpoints have to be told.",
     );
 }

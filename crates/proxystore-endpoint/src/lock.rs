@@ -50,9 +50,9 @@ impl Lock {
             if let Some(holder) = read_holder(&mut file) {
                 error = error.with("process", holder.pid).with("host", holder.host);
             }
-            return Err(error
-                .with("directory", directory.path().display())
-                .with_hint("stop it first: `proxystore endpoint stop`"));
+            return Err(error.with("directory", directory.path().display()).with_hint(
+                "nothing has to be done; `proxystore endpoint restart` stops it and starts it anew",
+            ));
         }
         file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
         writeln!(file, "{}\n{}", std::process::id(), host_name()).map_err(failed)?;

@@ -2,8 +2,9 @@
 
 Programs that do more keep an
 [`EndpointConnector`][proxystore_rs.connectors.endpoint.EndpointConnector], which keeps its
-connection. The token that the daemon wants is read in the directory of the endpoint, which must be
-configured on this site.
+connection. The token that the daemon wants is read in the directory of the endpoint, where it is
+configured on this site; for a daemon at `PROXYSTORE_ENDPOINT_ADDRESS`, it is in
+`PROXYSTORE_ENDPOINT_TOKEN`.
 
 A key is the first part of an [`EndpointKey`][proxystore_rs.connectors.endpoint.EndpointKey], its
 `object_id`: letters, digits, `-`, `_` and `.`.
@@ -11,6 +12,7 @@ A key is the first part of an [`EndpointKey`][proxystore_rs.connectors.endpoint.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from proxystore_rs.connectors.endpoint import EndpointConnector, EndpointKey
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     import uuid
 
 __all__ = ["evict", "exists", "get", "put"]
+
+_ADDRESS, _TOKEN = "PROXYSTORE_ENDPOINT_ADDRESS", "PROXYSTORE_ENDPOINT_TOKEN"
 
 
 def evict(
@@ -72,14 +76,17 @@ def put(
 
 
 def _connected(address: str) -> EndpointConnector:
-    place = address.partition("://")[2] or address
+    place = (address.partition("://")[2] or address).rstrip("/")
     known = [card for _, card in _cards.below() if card.get("tcp")]
     for card in known:
-        if card["tcp"] == place.rstrip("/"):
+        if card["tcp"] == place:
             return EndpointConnector([card["id"]])
+    if os.environ.get(_ADDRESS) == place and os.environ.get(_TOKEN):
+        return EndpointConnector([place])
     raise EndpointConfigError(
         f"no endpoint configured on this site is at {address!r}; those with an address are "
         + (", ".join(f"{card['name']} (tcp://{card['tcp']})" for card in known) or "none")
+        + f". For one that is configured elsewhere, set {_ADDRESS} (HOST:PORT) and {_TOKEN}"
     )
 
 

@@ -23,8 +23,9 @@ def obey(command: str, text: str, *words: str) -> str:
     return "done"
 
 
-for line in sys.stdin:
-    try:
-        print("ok", obey(*line.split()), flush=True)
-    except Exception as error:
-        print(type(error).__name__, str(error).replace("\n", " "), flush=True)
+if __name__ == "__main__":
+    for line in sys.stdin:
+        try:
+            print("ok", obey(*line.split()), flush=True)
+        except Exception as error:
+            print(type(error).__name__, str(error).replace("\n", " "), flush=True)

@@ -6,12 +6,13 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from endpoint_daemon import Endpoint
 
+from proxystore_rs.connectors.endpoint import EndpointConnector
 from proxystore_rs.endpoint import client, commands
 from proxystore_rs.endpoint.commands import EndpointStatus
 from proxystore_rs.endpoint.config import (
@@ -162,3 +163,34 @@ def test_objects_by_the_address_of_the_daemon(home: Path) -> None:
     commands.stop_endpoint("site-a")
     with pytest.raises(EndpointConnectorError):
         client.get(f"tcp://{tcp}", "some-key")
+
+
+def test_a_daemon_that_the_environment_names(
+    make_endpoint: Callable[..., Endpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = make_endpoint("site-a", "--host", "127.0.0.1")
+    tcp = endpoint.card["tcp"]
+    monkeypatch.setenv("PROXYSTORE_HOME", str(tmp_path / "of another host"))
+    with pytest.raises(EndpointConnectorError, match="set PROXYSTORE_ENDPOINT_ADDRESS"):
+        client.get(f"tcp://{tcp}", "some-key")
+    monkeypatch.setenv("PROXYSTORE_ENDPOINT_ADDRESS", tcp)
+    monkeypatch.setenv("PROXYSTORE_ENDPOINT_TOKEN", (endpoint.directory / "token").read_text())
+    client.put(f"tcp://{tcp}", "some-key", b"data")
+    assert client.get(f"http://{tcp}/", "some-key") == b"data"
+    assert client.exists(f"tcp://{tcp}", "some-key", endpoint.id)
+    for name in (endpoint.name, endpoint.card["uuid"], endpoint.id):
+        with EndpointConnector([name]) as connector:
+            assert connector.endpoints == [endpoint.id]
+    with pytest.raises(EndpointConnectorError, match="no endpoint of this name"):
+        EndpointConnector(["site-b"])
+    client.evict(f"tcp://{tcp}", "some-key")
+    assert client.get(f"tcp://{tcp}", "some-key") is None
+    monkeypatch.setenv("PROXYSTORE_ENDPOINT_TOKEN", "not a token")
+    with pytest.raises(EndpointConnectorError, match="variable=PROXYSTORE_ENDPOINT_TOKEN"):
+        client.get(f"tcp://{tcp}", "some-key")
+    monkeypatch.setenv("PROXYSTORE_ENDPOINT_TOKEN", (endpoint.directory / "token").read_text())
+    endpoint.stop()
+    with pytest.raises(EndpointConnectorError, match="correct PROXYSTORE_ENDPOINT_ADDRESS"):
+        client.get(f"tcp://{tcp}", "some-key")
+    with pytest.raises(EndpointConnectorError, match="no endpoint configured on this site"):
+        client.get("tcp://127.0.0.1:1", "some-key")

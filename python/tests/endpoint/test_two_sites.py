@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
@@ -37,11 +35,3 @@ def test_the_example_says_what_is_missing(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "two_sites: $PROXYSTORE_BINARY names" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("name", ["proxystore", "proxystore-endpoint", "proxystore-relay"])
-def test_the_commands_of_the_wheel_run(endpoint_binary: Path, name: str) -> None:
-    command = [endpoint_binary.with_name(name), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert f"Usage: {name}" in done.stdout

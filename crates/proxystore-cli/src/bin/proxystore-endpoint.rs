@@ -1,7 +1,8 @@
-//! The command `proxystore-endpoint`, as the Python original has it.
+//! The command `proxystore-endpoint`, as the Python original has it: `proxystore` by another name.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    proxystore_cli::upstream::endpoint(std::env::args_os())
+    let args = std::env::args_os().skip(1);
+    proxystore_cli::run(std::iter::once("proxystore-endpoint".into()).chain(args))
 }

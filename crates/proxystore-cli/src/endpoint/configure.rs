@@ -11,6 +11,7 @@ use proxystore_endpoint::config::{Config, Invitation, size, template};
 use proxystore_endpoint::directory::Directory;
 use toml_edit::{DocumentMut, Value};
 
+use super::a_relay;
 use super::invite::accept;
 use crate::output;
 
@@ -34,7 +35,7 @@ pub(crate) struct Configure {
     #[arg(long, value_name = "INVITATION", conflicts_with_all = ["relay", "no_peers"])]
     pub(crate) join: Option<String>,
     /// The relay where its peers meet it, such as <https://relay.example.org:8443>
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = a_relay)]
     pub(crate) relay: Option<String>,
     /// What the relay asks for
     #[arg(long, value_name = "TOKEN", requires = "relay")]
@@ -95,8 +96,14 @@ Prints the id of the endpoint. Every other option is in its config.toml, explain
 
 pub(crate) fn configure(home: &Path, args: &Configure) -> Result<ExitCode> {
     let directory = Directory::named(home, &args.name)?;
-    let invitation = args.join.as_deref().map(accept).transpose()?;
-    let text = text(args, invitation.unwrap_or_default())?;
+    let invited = args.join.as_deref().map(accept).transpose()?.unwrap_or_default();
+    let founds = args.new_group_secret || args.group_secret_file.is_some();
+    let joins = !invited.group_secret.is_empty();
+    if founds && joins {
+        return Err(Error::new(ErrorKind::Config, CONFIGURE, "the invitation is to another group")
+            .with_hint("leave out --new-group-secret and --group-secret-file to join that group"));
+    }
+    let text = text(args, invited)?;
     let card = directory.create(&args.name, &text)?;
     output::note(format!(
         "Configured the endpoint {} in {}",
@@ -105,12 +112,14 @@ pub(crate) fn configure(home: &Path, args: &Configure) -> Result<ExitCode> {
     ));
     output::note(format!("Its options are in {}", directory.config_file().display()));
     output::note(format!("Next: proxystore endpoint start {}", args.name));
-    if args.new_group_secret || args.group_secret_file.is_some() {
+    if founds {
         output::note(format!(
             "Peers: they join what `proxystore endpoint invite {}` prints",
             args.name
         ));
-    } else if args.relay.is_some() {
+    } else if joins {
+        output::note("Peers: all that are of its group");
+    } else if args.relay.is_some() || args.join.is_some() {
         output::note(format!(
             "Peers: they admit it with `proxystore endpoint trust NAME {}`",
             card.id

@@ -26,15 +26,16 @@ Examples:
 The line holds the secret of the group and the token of the relay: send it as you send a password.";
 
 pub(crate) fn invite(home: &Path, args: &Invite) -> Result<ExitCode> {
-    let (directory, _) = find(home, &args.name)?;
+    let (directory, card) = find(home, &args.name)?;
     let config = directory.config()?;
     if config.peers.group_secret.is_empty() {
         return Err(Error::new(ErrorKind::Config, "invite a peer", "the endpoint belongs to no group")
             .with("file", directory.config_file().display())
-            .with_hint(
-                "configure it with --new-group-secret, write a `group_secret` into [peers], or admit peers one by one: \
-                 `proxystore endpoint trust`",
-            ));
+            .with_hint(format!(
+                "write a `group_secret` into [peers] there (`openssl rand -hex 32` makes one) and run `proxystore endpoint \
+                 reload {0}`, or admit peers one by one: `proxystore endpoint trust {0} ID`",
+                card.name
+            )));
     }
     let invitation = Invitation {
         relay: config.relay.url,
@@ -45,6 +46,12 @@ pub(crate) fn invite(home: &Path, args: &Invite) -> Result<ExitCode> {
     };
     output::note("Whoever has this line becomes a peer:");
     output::data(invitation.reveal()?);
+    output::note(format!(
+        "There: proxystore endpoint configure NAME --join INVITATION\n       \
+                proxystore endpoint start NAME\n       \
+                proxystore endpoint ping NAME {}",
+        card.id
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -21,6 +21,7 @@ use proxystore::wire::EndpointId;
 use proxystore::{Error, ErrorKind, Result};
 use proxystore_endpoint::config::Config;
 use proxystore_endpoint::directory::Directory;
+use proxystore_endpoint::relay::pin::relay_url;
 
 /// What can be done with endpoints.
 #[derive(Debug, Subcommand)]
@@ -109,9 +110,20 @@ pub(crate) fn peer(home: &Path, config: &Config, called: &str) -> Result<Endpoin
     let (_, card) = find(home, called).map_err(|_nobody| {
         Error::new(ErrorKind::NotFound, "find a peer", "nobody is called so")
             .with("peer", called)
-            .with_hint("say its id, or name it: `proxystore endpoint trust NAME ID --as LABEL`")
+            .with_hint(
+                "say its id, as `proxystore endpoint show NAME --id` prints it there, or name it: \
+                 `proxystore endpoint trust NAME ID --as LABEL`",
+            )
     })?;
     card.endpoint()
+}
+
+/// The URL of a relay, as an argument.
+pub(crate) fn a_relay(text: &str) -> Result<String, String> {
+    match relay_url(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("write https://HOST:PORT".into()),
+    }
 }
 
 fn unknown(called: &str, home: &Path, message: &'static str) -> Error {

@@ -29,10 +29,10 @@ pub(crate) struct Trust {
     #[arg(long = "as", value_name = "LABEL")]
     label: Option<String>,
     /// The relay by which it is reached [default: this endpoint's own]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::a_relay)]
     relay: Option<String>,
     /// Where it may be reached without a relay; may be repeated
-    #[arg(long = "address", value_name = "HOST:PORT")]
+    #[arg(long = "address", value_name = "HOST:PORT", value_parser = an_address)]
     addresses: Vec<String>,
     /// It may get and wait, and nothing else
     #[arg(long)]
@@ -53,6 +53,15 @@ Examples:
   proxystore endpoint trust site-a site-b --remove
 
 Both sides have to admit each other, or to know the same group secret.";
+
+fn an_address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("write HOST:PORT".into()),
+    }
+}
 
 pub(crate) fn trust(home: &Path, args: &Trust) -> Result<ExitCode> {
     let (directory, card) = find(home, &args.name)?;

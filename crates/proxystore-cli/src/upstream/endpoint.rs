@@ -16,7 +16,7 @@ use crate::endpoint::run::{Start, Stop, start, stop};
 use crate::output;
 
 /// Runs `proxystore-endpoint` with these arguments; the first is the name of the program.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     crate::begin::<Cli>(args, |cli, home| act(home, cli))
 }
 
@@ -94,7 +94,7 @@ struct Options {
     #[arg(long)]
     port: Option<u16>,
     /// The relay where its peers meet it, https://HOST:PORT
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = a_relay)]
     relay_address: Option<String>,
     /// Has no effect: a relay is shown `token` of section [relay]
     #[arg(long)]
@@ -133,7 +133,10 @@ fn act(home: &Path, cli: Cli) -> Result<ExitCode> {
         Verb::Test(args) => test(home, &args),
         Verb::CheckNat { host, port } => {
             if host.is_some() || port.is_some() {
-                without_meaning("--host and --port", "the address of the probe is not chosen");
+                without_meaning(
+                    "what --host and --port say",
+                    "the doctor has no address to choose",
+                );
             }
             crate::doctor::doctor(home, &crate::doctor::Doctor::default())
         }
@@ -144,6 +147,11 @@ fn act(home: &Path, cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// The address of a relay, also as the Python original writes it.
+fn a_relay(text: &str) -> Result<String, String> {
+    crate::endpoint::a_relay(&text.replacen("wss://", "https://", 1))
+}
+
 fn translated(options: Options) -> Configure {
     if options.relay_auth || options.no_relay_auth {
         without_meaning("--relay-auth", "a relay is shown `token` of section [relay] if it is set");
@@ -151,12 +159,11 @@ fn translated(options: Options) -> Configure {
     if options.relay_server && options.relay_address.is_none() {
         without_meaning("--relay-server", "say with --relay-address which");
     }
-    let relay = options.relay_address.map(|address| address.replacen("wss://", "https://", 1));
     Configure {
         name: options.name,
         host: Some(options.host),
         port: options.port,
-        relay: relay.filter(|_| !options.no_relay_server),
+        relay: options.relay_address.filter(|_| !options.no_relay_server),
         no_peers: options.no_relay_server,
         streams: options.peer_channels,
         persist: options.persist,

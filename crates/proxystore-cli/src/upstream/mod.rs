@@ -4,8 +4,8 @@
 mod endpoint;
 mod relay;
 
-pub use endpoint::run as endpoint;
-pub use relay::run as relay;
+pub(crate) use endpoint::run as endpoint;
+pub(crate) use relay::run as relay;
 
 use std::fmt::Display;
 

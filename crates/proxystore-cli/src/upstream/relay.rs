@@ -10,7 +10,7 @@ use proxystore::Error;
 use crate::relay::{Relay, relay};
 
 /// Runs `proxystore-relay` with these arguments; the first is the name of the program.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub(crate) fn run(args: Vec<OsString>) -> ExitCode {
     crate::begin::<Cli>(args, |cli, home| {
         let log_file = cli.log_dir.map(|dir| dir.join("server.log"));
         if let Some(dir) = log_file.as_ref().and_then(|file| file.parent()) {

@@ -10,6 +10,7 @@ use proxystore::{Error, ErrorKind, Result};
 
 use super::dial::lock;
 use crate::config::{self, Config};
+use crate::relay::pin;
 
 /// How many hints of clients are remembered.
 const HINTS: usize = 4096;
@@ -99,13 +100,5 @@ async fn lookup(host: &str) -> Vec<SocketAddr> {
 
 /// The relay of a text; `None` for an empty one.
 pub(super) fn relay_url(text: &str) -> Result<Option<RelayUrl>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|source| {
-        Error::new(ErrorKind::Config, "reach a relay", "its URL is none")
-            .with("url", format_args!("{text:?}"))
-            .with_source(source)
-            .with_hint("write https://HOST:PORT")
-    })
+    (!text.is_empty()).then(|| pin::relay_url(text)).transpose()
 }

@@ -141,14 +141,22 @@ async fn fetch(host: &str, port: u16) -> Result<CertificateDer<'static>> {
 
 /// Host and port of `https://HOST:PORT`; 443 where there is no port.
 pub(super) fn host_and_port(url: &str) -> Result<(String, u16)> {
-    let parsed: Option<RelayUrl> = url.parse().ok();
-    let parsed = parsed.as_ref().filter(|url| url.scheme() == "https");
-    let Some((parsed, host)) = parsed.and_then(|url| Some((url, url.host_str()?))) else {
-        return Err(Error::new(ErrorKind::Config, TRUST, "this is no relay's URL")
-            .with("relay", url)
-            .with_hint("write it as https://HOST:PORT"));
-    };
-    Ok((host.to_owned(), parsed.port_or_known_default().unwrap_or(443)))
+    let parsed = relay_url(url)?;
+    let host = parsed.host_str().unwrap_or_default().to_owned();
+    Ok((host, parsed.port_or_known_default().unwrap_or(443)))
+}
+
+/// The URL of a relay.
+///
+/// # Errors
+/// When it is not `https://HOST:PORT`.
+pub fn relay_url(text: &str) -> Result<RelayUrl> {
+    let url: Option<RelayUrl> = text.parse().ok();
+    url.filter(|url| url.scheme() == "https" && url.host_str().is_some()).ok_or_else(|| {
+        Error::new(ErrorKind::Config, "reach a relay", "this is no relay's URL")
+            .with("relay", format_args!("{text:?}"))
+            .with_hint("write it as https://HOST:PORT")
+    })
 }
 
 /// Takes what is believed; the server proves that it has the key either way.

@@ -47,7 +47,8 @@ impl Web {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let failed = |error: io::Error| {
             Error::io("serve metrics and the page", error).with("address", address).with_hint(
-                "configure another address for them, with port 0 for any that is free, or \"\" for none",
+                "write another into config.toml (`address` in section [web] of an endpoint, `web` of a relay), with port 0 for \
+                 any that is free, or \"\" for none",
             )
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::find::candidates;
-use super::link::{Daemon, Link};
+use super::link::{Daemon, Link, is_absent};
 use super::settings::Settings;
 use super::shared::Session;
 use super::stream::Patience;
@@ -194,14 +194,6 @@ impl Daemons {
         }
         Ok(())
     }
-}
-
-/// Whether nobody listens there.
-fn is_absent(error: &Error) -> bool {
-    use std::io::ErrorKind as Io;
-    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
-    error.operation() == "connect to an endpoint"
-        && source.is_some_and(|e| matches!(e.kind(), Io::NotFound | Io::ConnectionRefused))
 }
 
 /// Panics cannot leave these half changed, so a poisoned lock is as good as any.

@@ -62,7 +62,9 @@ impl Candidate {
     pub(super) fn token(&self) -> Result<Token> {
         match &self.source {
             Source::Directory(dir) => read_token(dir),
-            Source::Environment(text) => text.parse(),
+            Source::Environment(text) => {
+                text.parse().map_err(|error: Error| error.with("variable", TOKEN))
+            }
         }
     }
 
@@ -126,7 +128,8 @@ pub(super) fn candidates(settings: &Settings) -> Result<Vec<Candidate>> {
     Ok(here)
 }
 
-fn of_environment() -> Option<Candidate> {
+/// The daemon that the environment names.
+pub(super) fn of_environment() -> Option<Candidate> {
     let variable = |name| env::var(name).ok().filter(|text| !text.is_empty());
     let (address, token) = (variable(ADDRESS)?, variable(TOKEN)?);
     Some(Candidate {

@@ -257,6 +257,15 @@ fn read_frame(stream: &mut impl Read, operation: &'static str) -> Result<(FrameH
     Ok((frame, answer))
 }
 
+/// Whether a connection was not opened because nobody listens there.
+pub(super) fn is_absent(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    error.operation() == "connect to an endpoint"
+        && source.is_some_and(|e| {
+            matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        })
+}
+
 /// Both sides prove that they know the token.
 fn greet(stream: &mut BufReader<Stream>, candidate: &Candidate) -> Result<(EndpointId, Welcome)> {
     const GREET: &str = "greet an endpoint";

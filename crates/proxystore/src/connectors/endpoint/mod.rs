@@ -92,7 +92,7 @@ impl EndpointConnector {
     /// A connector from its configuration.
     ///
     /// URLs are `endpoint:ID` and `endpoint:ID,ID`. An id may also be the name or the UUID of an endpoint that is
-    /// configured here; what travels are ids. The daemon that is asked is that of the first of these endpoints that is
+    /// configured here, or that the environment names (which is then asked); what travels are ids. The daemon that is asked is that of the first of these endpoints that is
     /// configured on this site and answers; where none of them is, that of any endpoint of this site; and then
     /// that of `PROXYSTORE_ENDPOINT_ADDRESS` (`HOST:PORT`), whose token is in `PROXYSTORE_ENDPOINT_TOKEN`.
     /// Objects are put there if it is one of the URL, else to the first of the URL. Options:

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::find::of_environment;
 use super::home::{endpoints_below, home_dir};
+use super::link::{Link, is_absent};
+use super::stream::Patience;
 use crate::connectors::given::Given;
 use crate::connectors::{ConnectorConfig, Value, known_options};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,12 +44,13 @@ impl Settings {
         known_options(OPEN, config, &NAMES)?;
         let given = Given { operation: OPEN, url: &config.url, options: &config.options };
         let home = given.text("home")?;
-        let endpoints = endpoints_of(&config.url, home.as_deref())?;
+        let timeout = given.seconds("timeout")?.unwrap_or(TIMEOUT);
+        let endpoints = endpoints_of(&config.url, home.as_deref(), timeout)?;
         Ok(Self {
             url: url_of(&endpoints),
             namespace: given.namespace()?,
             hints: hints_of(&given)?,
-            timeout: given.seconds("timeout")?.unwrap_or(TIMEOUT),
+            timeout,
             options: config.options.clone(),
             home,
             endpoints,
@@ -90,8 +94,9 @@ fn url_of(endpoints: &[EndpointId]) -> String {
     format!("{SCHEME}{}", ids.join(","))
 }
 
-/// The endpoints of a URL: ids, and what endpoints that are configured here are called.
-fn endpoints_of(url: &str, home: Option<&str>) -> Result<Vec<EndpointId>> {
+/// The endpoints of a URL: ids, and what endpoints that are configured here are called, or the one that the environment
+/// names, which is asked.
+fn endpoints_of(url: &str, home: Option<&str>, timeout: Duration) -> Result<Vec<EndpointId>> {
     let wrong = |cause: &'static str| {
         Error::new(ErrorKind::Config, OPEN, cause).with("url", url).with_hint(
             "write endpoint:ID or endpoint:ID,ID; `proxystore endpoint list` shows the ids of yours",
@@ -106,10 +111,13 @@ fn endpoints_of(url: &str, home: Option<&str>) -> Result<Vec<EndpointId>> {
             Err(_) => {
                 let home = home.map_or_else(home_dir, PathBuf::from);
                 let mut known = endpoints_below(&home).into_iter().map(|(_, card)| card);
-                let card = known.find(|card| card.is_called(text));
                 let none = "no endpoint of this name is configured here, and it is no id either";
-                card.ok_or_else(|| wrong(none).with("endpoint", text).with("home", home.display()))?
-                    .endpoint()?
+                match known.find(|card| card.is_called(text)) {
+                    Some(card) => card.endpoint()?,
+                    None => named_by_environment(text, timeout)?.ok_or_else(|| {
+                        wrong(none).with("endpoint", text).with("home", home.display())
+                    })?,
+                }
             }
         };
         if !endpoints.contains(&endpoint) {
@@ -117,6 +125,22 @@ fn endpoints_of(url: &str, home: Option<&str>) -> Result<Vec<EndpointId>> {
         }
     }
     Ok(endpoints)
+}
+
+/// The id of the daemon that the environment names, if it is called so: by name, UUID or address.
+fn named_by_environment(text: &str, timeout: Duration) -> Result<Option<EndpointId>> {
+    let Some(candidate) = of_environment() else { return Ok(None) };
+    let patience = Patience { silence: timeout, deadline: None };
+    for place in &candidate.places {
+        let link = Link::open(OPEN, &candidate, place, patience)
+            .map_err(|error| if is_absent(&error) { candidate.not_running() } else { error })?;
+        let id = link.daemon.id;
+        let names = [link.daemon.welcome.name.clone(), id.uuid(), place.to_string()];
+        if names.iter().any(|name| name == text) {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 fn hints_of(given: &Given<'_>) -> Result<Vec<(EndpointId, String)>> {

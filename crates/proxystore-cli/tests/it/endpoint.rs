@@ -1,101 +1,14 @@
-//! The commands as people run them, against real daemons.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! One endpoint: configured, started, looked at, stopped.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Instant;
 
-use tempfile::TempDir;
-
-const PROXYSTORE: &str = env!("CARGO_BIN_EXE_proxystore");
-const ENDPOINT: &str = env!("CARGO_BIN_EXE_proxystore-endpoint");
-/// Longer than anything here takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// A home of a test, whose daemons end with it.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn with(endpoint: &str) -> Self {
-        let home = Self::new();
-        home.succeeds(&["endpoint", "configure", endpoint, "--no-peers", "--disk", "0"]);
-        home
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.file(name)).unwrap()
-    }
-
-    fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(args).env_clear().env("PROXYSTORE_HOME", self.0.path());
-        command.stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(PROXYSTORE, args).output().unwrap()
-    }
-
-    fn succeeds(&self, args: &[&str]) -> String {
-        told(&self.run(args), 0).0
-    }
-
-    /// What it says on standard error.
-    fn fails(&self, args: &[&str]) -> String {
-        told(&self.run(args), 1).1
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        for entry in fs::read_dir(self.0.path()).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let name = name.to_str().unwrap_or_default();
-            let _ = self.run(&["endpoint", "stop", name, "--force", "--timeout", "20"]);
-        }
-    }
-}
-
-fn told(output: &Output, code: i32) -> (String, String) {
-    let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    let err = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
-    (out, err)
-}
-
-fn wait(child: &mut Child) -> i32 {
-    let started = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code().unwrap_or(-1);
-        }
-        assert!(started.elapsed() < PATIENCE, "it does not end");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn signal(pid: u32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
-}
-
-fn json(text: &str) -> serde_json::Value {
-    serde_json::from_str(text).unwrap()
-}
+use crate::home::{Home, PATIENCE, PROXYSTORE, json, signal, told, wait};
 
 #[test]
 fn the_life_of_an_endpoint() {
@@ -121,6 +34,9 @@ fn the_life_of_an_endpoint() {
     let later = json(&home.succeeds(&["endpoint", "status", "site-a", "--json"]));
     assert_ne!(later["pid"], status["pid"]);
     home.succeeds(&["endpoint", "stop", "site-a"]);
+    assert!(
+        home.fails(&["endpoint", "ping", "site-a"]).contains("`proxystore endpoint start site-a`")
+    );
     assert!(told(&home.run(&["endpoint", "stop", "site-a"]), 0).1.contains("does not run"));
     assert!(home.read("site-a/log.txt").contains("the endpoint stopped"));
     assert!(home.fails(&["endpoint", "remove", "site-a"]).contains("--yes"));
@@ -238,6 +154,10 @@ fn what_configure_is_told_is_in_the_file() {
     }
     assert!(!home.file("site-c").exists());
     told(&home.run(&["endpoint", "configure", "site-c", "--memory", "lots"]), 2);
+    for url in ["relay.example.org:8443", "http://relay.example.org", "8443"] {
+        let refused = home.run(&["endpoint", "configure", "site-c", "--relay", url]);
+        assert!(told(&refused, 2).1.contains("https://HOST:PORT"));
+    }
     told(&home.run(&["endpoint"]), 2);
     told(&home.run(&["endpiont"]), 2);
 }
@@ -286,31 +206,6 @@ fn a_daemon_that_cannot_start_says_why() {
 }
 
 #[test]
-fn peers_are_trusted_and_comments_stay() {
-    let home = Home::with("site-a");
-    home.succeeds(&["endpoint", "configure", "site-b", "--no-peers"]);
-    let id = home.succeeds(&["endpoint", "show", "site-b", "--id"]);
-    let id = id.trim();
-    home.succeeds(&["endpoint", "trust", "site-a", id, "--as", "b", "--address", "127.0.0.1:4000"]);
-    let list = home.succeeds(&["endpoint", "trust", "site-a", "--list"]);
-    assert!(
-        list.contains(id) && list.contains("127.0.0.1:4000") && list.contains("full"),
-        "{list}"
-    );
-    home.succeeds(&["endpoint", "trust", "site-a", "b", "--read-only"]);
-    let list = home.succeeds(&["endpoint", "trust", "site-a", "--list"]);
-    assert!(list.contains("read") && list.contains("127.0.0.1:4000"), "{list}");
-    assert_eq!(list.matches(id).count(), 1);
-    let file = home.read("site-a/config.toml");
-    assert!(file.contains("# Who may connect here, and where."), "{file}");
-    home.succeeds(&["endpoint", "trust", "site-a", "b", "--remove"]);
-    assert!(!home.succeeds(&["endpoint", "trust", "site-a", "--list"]).contains(id));
-    assert!(home.fails(&["endpoint", "trust", "site-a", id, "--remove"]).contains("not admitted"));
-    assert!(home.fails(&["endpoint", "trust", "site-a", "site-a"]).contains("itself"));
-    assert!(home.fails(&["endpoint", "trust", "site-a", "nobody"]).contains("nobody"));
-}
-
-#[test]
 fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     let home = Home::with("site-a");
     home.succeeds(&["endpoint", "start", "site-a"]);
@@ -322,107 +217,6 @@ fn the_doctor_finds_what_is_wrong_and_says_what_helps() {
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
     let (found, _) = told(&home.run(&["doctor", "site-a"]), 1);
     assert!(found.contains(&format!("chmod 600 {}", token.display())), "{found}");
-}
-
-/// A relay of a home, and what it prints.
-struct Relay(Child, Vec<String>);
-
-impl Relay {
-    fn start(home: &Home) -> Self {
-        let args = ["relay", "--host", "127.0.0.1", "--port", "0", "--udp-port", "0"];
-        let file = "web = \"\"\n[access]\ntokens = [\"of-the-test\"]\n";
-        fs::create_dir_all(home.file("relay")).unwrap();
-        fs::write(home.file("relay/config.toml"), file).unwrap();
-        let mut command = home.command(PROXYSTORE, &args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(2);
-        let told = lines.map(|line| line.unwrap().split_whitespace().last().unwrap().into());
-        let told = told.collect();
-        Self(child, told)
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn sites_meet_at_a_relay() {
-    let home = Home::new();
-    let mut relay = Relay::start(&home);
-    assert_eq!(home.succeeds(&["relay", "--token"]), "of-the-test\n");
-    let [url, fingerprint] = relay.1.as_slice() else { panic!("{:?}", relay.1) };
-    let url = format!("https://127.0.0.1:{}", url.rsplit(':').next().unwrap());
-    for site in ["site-a", "site-b"] {
-        home.succeeds(&[
-            "endpoint",
-            "configure",
-            site,
-            "--disk",
-            "0",
-            "--relay",
-            &url,
-            "--relay-token",
-            "of-the-test",
-            "--relay-fingerprint",
-            fingerprint,
-            "--relay-udp-port",
-            "0",
-        ]);
-    }
-    home.succeeds(&["endpoint", "trust", "site-a", "site-b", "--as", "b"]);
-    assert!(home.succeeds(&["doctor", "site-a"]).contains("admitted after"));
-    for site in ["site-a", "site-b"] {
-        home.succeeds(&["endpoint", "start", site]);
-    }
-    assert!(home.fails(&["endpoint", "ping", "site-a", "b"]).contains("does not admit us"));
-    let (_, words) = told(&home.run(&["endpoint", "trust", "site-b", "site-a", "--as", "a"]), 0);
-    assert!(words.contains("at once"), "{words}");
-    let pong = home.succeeds(&["endpoint", "ping", "site-a", "b"]);
-    assert!(pong.contains("direct") || pong.contains("relayed"), "{pong}");
-    let (found, _) = told(&home.run(&["doctor", "site-a", "--peer", "b"]), 0);
-    assert!(found.contains("b answers") && found.contains("[site-a]"), "{found}");
-    let key = home.succeeds(&["endpoint", "test", "site-a", "--remote", "b", "put", "far"]);
-    assert_eq!(home.succeeds(&["endpoint", "test", "site-b", "get", key.trim()]), "far\n");
-
-    home.succeeds(&["endpoint", "trust", "site-b", "a", "--remove"]);
-    assert!(home.fails(&["endpoint", "ping", "site-a", "b"]).contains("does not admit us"));
-
-    signal(relay.0.id(), rustix::process::Signal::TERM);
-    assert_eq!(wait(&mut relay.0), 0);
-    let (found, _) = told(&home.run(&["doctor", "site-a"]), 1);
-    assert!(found.contains("PROBLEM"), "{found}");
-}
-
-#[test]
-fn every_command_explains_itself() {
-    let home = Home::new();
-    let help = home.succeeds(&["endpoint", "--help"]);
-    let verbs = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1);
-    let verbs: Vec<&str> = verbs
-        .take_while(|line| !line.trim().is_empty())
-        .filter_map(|line| line.split_whitespace().next())
-        .filter(|verb| *verb != "help")
-        .collect();
-    assert!(verbs.len() > 10, "{verbs:?}");
-    for verb in verbs {
-        let help = home.succeeds(&["endpoint", verb, "--help"]);
-        assert!(help.contains("Examples:"), "{verb}: {help}");
-    }
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(home.succeeds(&["completions", shell]).contains("configure"));
-    }
-    for command in ["relay", "doctor", "completions", "man"] {
-        let help = home.succeeds(&[command, "--help"]);
-        assert!(help.contains("Examples:"), "{command}: {help}");
-    }
-    assert!(home.succeeds(&["man"]).contains(".TH proxystore"));
-    let pages = home.file("man");
-    home.succeeds(&["man", "--dir", pages.to_str().unwrap()]);
-    assert!(home.read("man/proxystore-endpoint-configure.1").contains("group"));
 }
 
 #[test]
@@ -470,32 +264,4 @@ fn who_says_nothing_takes_neither_all_places_nor_all_files() {
     let address = listed[0]["tcp"].as_str().unwrap();
     let _silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(home.succeeds(&["endpoint", "test", "a", "get", key.trim()]), "kept\n");
-}
-
-#[test]
-fn the_verbs_of_the_python_original() {
-    let home = Home::new();
-    let run = |args: &[&str]| home.command(ENDPOINT, args).output().unwrap();
-    let configure =
-        ["configure", "old", "--host", "127.0.0.1", "--relay-auth", "--no-relay-server"];
-    let (_, note) = told(&run(&configure), 0);
-    assert!(note.contains("--relay-auth has no effect"), "{note}");
-    told(&run(&["--log-level", "WARNING", "start", "old"]), 0);
-    assert!(told(&run(&["list"]), 0).0.contains("running"));
-    let key = told(&run(&["test", "old", "put", "data"]), 0).0;
-    assert_eq!(told(&run(&["test", "old", "get", key.trim()]), 0).0, "data\n");
-    told(&run(&["stop", "old"]), 0);
-    told(&run(&["remove", "old"]), 0);
-    assert!(told(&run(&["version"]), 0).0.starts_with("ProxyStore v"));
-    told(&run(&["help"]), 0);
-    told(&run(&["stop"]), 2);
-}
-
-#[test]
-fn a_reader_that_went_away_is_no_error() {
-    let home = Home::new();
-    let (read, write) = std::io::pipe().unwrap();
-    drop(read);
-    let mut child = home.command(PROXYSTORE, &["man"]).stdout(write).spawn().unwrap();
-    assert_eq!(wait(&mut child), 0);
 }
