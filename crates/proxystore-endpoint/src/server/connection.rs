@@ -173,10 +173,10 @@ where
             let (stop, has_gone) = (self.service.stop.clone(), self.gone.is_cancelled());
             let incoming = &mut self.incoming;
             let heard = async {
-                Ok::<_, Error>(match is_full {
-                    false => Heard::Request(incoming.request().await?),
-                    // Only to notice that it goes: what it asks has to wait.
-                    true => Heard::Ahead(incoming.ahead().await?),
+                Ok::<_, Error>(if is_full {
+                    Heard::Ahead(incoming.ahead().await?) // only to notice that it goes: what it asks has to wait
+                } else {
+                    Heard::Request(incoming.request().await?)
                 })
             };
             tokio::select! {
