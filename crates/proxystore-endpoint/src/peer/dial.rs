@@ -1,7 +1,7 @@
 //! Connections to peers: one each, kept while it is of use, made anew when it broke. Whoever made it, both sides send
 //! requests over it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -28,6 +28,9 @@ const REMEMBERED: usize = 4096;
 /// How many requests at a peer may wait for objects at once: fewer than it answers, so that others get through.
 pub(super) const WAITS: usize = 768;
 
+/// How many connections with one peer there may be: those that newer ones replaced end once they are idle.
+const CONNECTIONS: usize = 4;
+
 /// The peers that were connected, or tried.
 #[derive(Debug, Default)]
 pub(super) struct Slots(Mutex<HashMap<EndpointId, Arc<Slot>>>);
@@ -35,7 +38,8 @@ pub(super) struct Slots(Mutex<HashMap<EndpointId, Arc<Slot>>>);
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Slot {
-    link: Mutex<Option<Arc<Link>>>,
+    /// The last one is the newest.
+    links: Mutex<VecDeque<Arc<Link>>>,
     pub(super) traffic: Arc<Traffic>,
     /// Held by who dials; when it failed last, and why.
     dialling: tokio::sync::Mutex<()>,
@@ -51,7 +55,7 @@ pub(super) struct Slot {
 impl Default for Slot {
     fn default() -> Self {
         Self {
-            link: Mutex::default(),
+            links: Mutex::default(),
             traffic: Arc::default(),
             dialling: tokio::sync::Mutex::default(),
             failed: Mutex::default(),
@@ -79,12 +83,20 @@ impl Slots {
 impl Slot {
     /// The connection, while it is open.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
-        lock(&self.link).as_ref().filter(|link| link.is_open()).cloned()
+        lock(&self.links).back().filter(|link| link.is_open()).cloned()
     }
 
     /// The newest connection is the one to use: an older one may be to a process that is gone.
     pub(super) fn set(&self, link: &Arc<Link>) {
-        *lock(&self.link) = Some(Arc::clone(link));
+        let mut links = lock(&self.links);
+        links.retain(|link| link.is_open());
+        if links.len() >= CONNECTIONS
+            && let Some(oldest) = links.pop_front()
+        {
+            oldest.close(code::IDLE, "there are newer connections");
+        }
+        links.push_back(Arc::clone(link));
+        drop(links);
         *lock(&self.failed) = None;
         self.count.fetch_add(1, Ordering::Relaxed);
     }
@@ -119,8 +131,12 @@ impl Peers {
         }
         match self.dial(peer, &slot).await {
             Ok(link) => {
+                // Who asked may be gone at any await: then the connection is closed, or else served.
+                let served = self.dialled.reserve().await;
                 slot.set(&link);
-                let _ = self.dialled.send(Arc::clone(&link)).await; // nobody serves any more: stopping
+                if let Ok(served) = served {
+                    served.send(Arc::clone(&link));
+                } // else nobody serves any more: stopping
                 Ok(link)
             }
             Err(error) => {

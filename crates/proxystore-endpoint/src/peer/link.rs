@@ -98,12 +98,13 @@ impl Link {
         Arc::clone(&self.busy)
     }
 
-    /// For how long there was no request.
+    /// For how long there was no request, as far as it was looked at meanwhile.
     pub(super) fn idle(&self) -> Duration {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::strong_count(&self.busy) > 1 {
-            return Duration::ZERO;
+            *used = Instant::now();
         }
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        used.elapsed()
     }
 
     /// The next request of the peer.

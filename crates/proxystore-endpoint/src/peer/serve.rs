@@ -18,7 +18,7 @@ use crate::body::Body;
 use crate::frames::{Incoming, WHOLE, send_reply};
 use crate::service::{Asker, Reply, Service};
 
-/// How often connections are looked at: whether their path changed, whether somebody needs them.
+/// How often connections are looked at: whether their path changed, whether somebody uses them.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Peers {
@@ -104,6 +104,7 @@ impl Peers {
         self.tasks.spawn(async move {
             let mut admission = peers.admission.subscribe();
             admission.mark_changed(); // it may have changed since the greeting
+            let mut look = interval(LOOK);
             loop {
                 let next = tokio::select! {
                     biased;
@@ -116,6 +117,12 @@ impl Peers {
                         continue;
                     }
                     next = link.accept() => next,
+                    _ = look.tick() => {
+                        if link.idle() > peers.bounds.idle {
+                            link.close(code::IDLE, "nobody used it");
+                        }
+                        continue;
+                    }
                 };
                 let Some((send, receive)) = next else { break };
                 let (peers, service) = (Arc::clone(&peers), Arc::clone(&service));
@@ -237,7 +244,7 @@ impl Peers {
         service.answer(Asker::Peer(link.access), request, body).await
     }
 
-    /// Closes what nobody needs, and has better paths looked for where one was lost.
+    /// Has better paths looked for where one was lost.
     async fn look_after(&self) {
         let mut lost = false;
         for (peer, slot) in self.slots.all() {
@@ -247,9 +254,6 @@ impl Peers {
             if let (Some(path), Some(was_direct)) = (&path, change) {
                 info!(peer = link.name, path = path.kind(), via = path.via, "the path to a peer");
                 lost |= was_direct && !path.direct;
-            }
-            if link.idle() > self.bounds.idle {
-                link.close(code::IDLE, "nobody used it");
             }
         }
         if lost {

@@ -260,3 +260,22 @@ async fn who_has_not_said_who_it_is_has_one_stream() {
     endpoint.close().await;
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_were_replaced_end() {
+    let (a, b) = (Identity::new(), Identity::new());
+    let bounds = Bounds { idle: Duration::from_secs(2), ..BOUNDS };
+    let config = admitting([(&b, Access::Full, None)]);
+    let site = Site::with(&a, &config, &Objects::none().await, bounds).await;
+    let endpoint = raw(&b).await;
+    let mut connections = Vec::new();
+    for _ in 0..6 {
+        connections.push(connect(&endpoint, &site).await);
+    }
+    // There are too many; later on nobody uses any of them.
+    for connection in connections {
+        tokio::time::timeout(PATIENCE, connection.closed()).await.expect("it is open still");
+    }
+    endpoint.close().await;
+    site.stop().await;
+}
