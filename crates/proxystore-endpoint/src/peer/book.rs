@@ -2,18 +2,25 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use iroh::{EndpointAddr, PublicKey, RelayUrl, TransportAddr};
+use lru::LruCache;
 use proxystore::wire::EndpointId;
 use proxystore::{Error, ErrorKind, Result};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::dial::lock;
 use crate::config::{self, Config};
 use crate::relay::pin;
 
-/// How many hints of clients are remembered.
-const HINTS: usize = 4096;
+/// How many hints of clients are remembered; who still needs an older one gives it again.
+const HINTS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// How long it may take to look up the name of a host.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 /// The relay and the addresses of one endpoint.
 type Ways = (Option<RelayUrl>, Vec<String>);
@@ -23,14 +30,15 @@ type Ways = (Option<RelayUrl>, Vec<String>);
 pub(super) struct Book {
     own_relay: Option<RelayUrl>,
     configured: Mutex<HashMap<EndpointId, Ways>>,
-    hints: Mutex<HashMap<EndpointId, RelayUrl>>,
+    hints: Mutex<LruCache<EndpointId, RelayUrl>>,
 }
 
 impl Book {
     /// As the configuration says.
     pub(super) fn new(config: &Config) -> Result<Self> {
         let configured = Mutex::new(configured(config)?);
-        Ok(Self { own_relay: relay_url(&config.relay.url)?, configured, hints: Mutex::default() })
+        let hints = Mutex::new(LruCache::new(HINTS));
+        Ok(Self { own_relay: relay_url(&config.relay.url)?, configured, hints })
     }
 
     /// Takes over where peers are.
@@ -43,33 +51,27 @@ impl Book {
     /// Remembers by which relay an endpoint may be reached. Clients know it from keys.
     pub(super) fn hint(&self, peer: EndpointId, relay: &str) -> Result<()> {
         let Some(relay) = relay_url(relay)? else { return Ok(()) };
-        let mut hints = lock(&self.hints);
-        if hints.len() >= HINTS && !hints.contains_key(&peer) {
-            hints.clear(); // who still needs one gives it again
-        }
-        hints.insert(peer, relay);
+        lock(&self.hints).put(peer, relay);
         Ok(())
     }
 
-    /// All ways to an endpoint that are known. Names of hosts are looked up.
+    /// All ways to an endpoint that are known, which are tried together: a wrong hint takes away none of them. Names of
+    /// hosts are looked up.
     pub(super) async fn ways(&self, peer: &EndpointId) -> Result<EndpointAddr> {
         let key = PublicKey::from_bytes(peer.as_bytes()).map_err(|source| {
             Error::new(ErrorKind::Config, "reach a peer", "its id is no public key")
                 .with("peer", peer)
                 .with_source(source)
         })?;
-        let mut addresses: Vec<TransportAddr> = Vec::new();
-        let mut relay = None;
-        let known = lock(&self.configured).get(peer).cloned();
-        if let Some((configured, hosts)) = known {
-            relay = configured;
-            for host in &hosts {
-                addresses.extend(lookup(host).await.into_iter().map(TransportAddr::Ip));
-            }
+        let (configured, hosts) = lock(&self.configured).get(peer).cloned().unwrap_or_default();
+        let hinted = lock(&self.hints).get(peer).cloned();
+        let relays = [configured, hinted, self.own_relay.clone()];
+        let mut addresses: Vec<_> =
+            relays.into_iter().flatten().map(TransportAddr::Relay).collect();
+        let mut lookups: JoinSet<_> = hosts.into_iter().map(lookup).collect();
+        while let Some(found) = lookups.join_next().await {
+            addresses.extend(found.unwrap_or_default().into_iter().map(TransportAddr::Ip));
         }
-        let hinted = || lock(&self.hints).get(peer).cloned();
-        let relay = relay.or_else(hinted).or_else(|| self.own_relay.clone());
-        addresses.extend(relay.map(TransportAddr::Relay));
         if addresses.is_empty() {
             return Err(Error::new(ErrorKind::Config, "reach a peer", "no way to it is known")
                 .with("peer", peer)
@@ -88,14 +90,13 @@ fn configured(config: &Config) -> Result<HashMap<EndpointId, Ways>> {
     config.peers.allow.iter().map(ways).collect()
 }
 
-async fn lookup(host: &str) -> Vec<SocketAddr> {
-    match tokio::net::lookup_host(host).await {
-        Ok(found) => found.collect(),
-        Err(error) => {
-            tracing::warn!(host, %error, "an address of a peer cannot be found");
-            Vec::new()
-        }
+async fn lookup(host: String) -> Vec<SocketAddr> {
+    match timeout(LOOKUP, tokio::net::lookup_host(&host)).await {
+        Ok(Ok(found)) => return found.collect(),
+        Ok(Err(error)) => tracing::warn!(host, %error, "an address of a peer cannot be found"),
+        Err(_) => tracing::warn!(host, "an address of a peer is not found in time"),
     }
+    Vec::new()
 }
 
 /// The relay of a text; `None` for an empty one.

@@ -232,15 +232,16 @@ impl Peers {
         if !addresses.is_empty() {
             error = error.with("addresses", addresses.join(" "));
         }
-        let Some(relay) = ways.relay_urls().next() else {
+        let relays: Vec<String> = ways.relay_urls().map(ToString::to_string).collect();
+        if relays.is_empty() {
             return error.with_hint(
                 "see whether its endpoint runs and whether UDP gets through to these addresses; set `url` in \
                  section [relay] on both sides to do without",
             );
-        };
+        }
         let status = self.network.home_relay_status().get();
-        let own = status.iter().find(|status| status.url() == relay);
-        error = error.with("relay", relay);
+        let own = status.iter().find(|status| ways.relay_urls().any(|relay| relay == status.url()));
+        error = error.with("relay", relays.join(" "));
         error.with_hint(match own {
             Some(status) if status.is_connected() => {
                 "this endpoint reaches the relay; see whether the other one runs and is connected to the same relay \

@@ -281,6 +281,9 @@ async fn peers_meet_at_a_relay_that_is_known_by_its_certificate() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let object = bytes(3_000_000);
+    // A hint that leads nowhere does not keep them apart.
+    let hint = Request::Hint(far.id, "https://127.0.0.1:1".into());
+    assert_eq!(near.ask(hint, Bytes::new()).await.answer, Answer::Done);
     near.put(&far.name("x", 1), object.clone()).await;
     assert!(near.get(&far.name("x", 1)).await.unwrap().unwrap() == object);
     near.stop().await;
