@@ -26,8 +26,6 @@ const MAKE: &str = "make a certificate for the relay";
 pub(super) struct Certificate {
     chain_file: PathBuf,
     key_file: PathBuf,
-    /// Whether it was made here.
-    pub(super) self_signed: bool,
     shown: Mutex<Arc<Shown>>,
 }
 
@@ -37,6 +35,8 @@ pub(super) struct Shown {
     key: Arc<CertifiedKey>,
     /// SHA-256 of the certificate.
     pub(super) fingerprint: String,
+    /// Whether no authority signed it.
+    pub(super) self_signed: bool,
     /// What it is valid for.
     pub(super) names: Vec<String>,
     /// Seconds since 1970 at which it expires.
@@ -46,17 +46,17 @@ pub(super) struct Shown {
 impl Certificate {
     /// Reads the configured files; without any, those in the relay's directory, which are made if they are not there.
     pub(super) fn open(config: &Config) -> Result<Arc<Self>> {
-        let self_signed = config.certificate.as_os_str().is_empty();
-        let (chain_file, key_file) = if self_signed {
+        let own = config.certificate.as_os_str().is_empty();
+        let (chain_file, key_file) = if own {
             (config.directory.join("certificate.pem"), config.directory.join("key.pem"))
         } else {
             (config.certificate.clone(), config.key.clone())
         };
-        if self_signed && !chain_file.exists() {
+        if own && !chain_file.exists() {
             make(&names(config), &chain_file, &key_file)?;
         }
         let shown = Mutex::new(Arc::new(read(&chain_file, &key_file)?));
-        Ok(Arc::new(Self { chain_file, key_file, self_signed, shown }))
+        Ok(Arc::new(Self { chain_file, key_file, shown }))
     }
 
     /// What endpoints are shown now.
@@ -141,7 +141,7 @@ fn read(chain_file: &Path, key_file: &Path) -> Result<Shown> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| failed(chain_file, error))?;
     let leaf = chain.first().ok_or_else(|| failed(chain_file, pem::Error::NoItemsFound))?;
-    let (names, expires) = facts(leaf, chain_file)?;
+    let (self_signed, names, expires) = facts(leaf, chain_file)?;
     let fingerprint = fingerprint_of(leaf);
     let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| failed(key_file, error))?;
     let provider = rustls::crypto::ring::default_provider();
@@ -159,11 +159,11 @@ fn read(chain_file: &Path, key_file: &Path) -> Result<Shown> {
             .with_hint(hint)
             .with_source(source)
     })?;
-    Ok(Shown { key: Arc::new(key), fingerprint, names, expires })
+    Ok(Shown { key: Arc::new(key), fingerprint, self_signed, names, expires })
 }
 
-/// What a certificate is valid for, and until when.
-fn facts(leaf: &CertificateDer<'_>, file: &Path) -> Result<(Vec<String>, i64)> {
+/// Whether no authority signed a certificate, what it is valid for, and until when.
+fn facts(leaf: &CertificateDer<'_>, file: &Path) -> Result<(bool, Vec<String>, i64)> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|source| {
         Error::new(ErrorKind::Corrupt, READ, source.to_string()).with("file", file.display())
     })?;
@@ -188,7 +188,7 @@ fn facts(leaf: &CertificateDer<'_>, file: &Path) -> Result<(Vec<String>, i64)> {
         },
         _ => None,
     });
-    Ok((names.collect(), expires))
+    Ok((certificate.issuer() == certificate.subject(), names.collect(), expires))
 }
 
 fn now() -> i64 {

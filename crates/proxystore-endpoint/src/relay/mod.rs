@@ -53,7 +53,7 @@ pub struct RelayInfo {
     pub web: Option<SocketAddr>,
     /// SHA-256 of the certificate, which endpoints write in `fingerprint`.
     pub fingerprint: String,
-    /// Whether the certificate was made here, and is believed by its fingerprint alone.
+    /// Whether no authority signed its certificate.
     pub self_signed: bool,
     /// What the certificate is valid for.
     pub names: Vec<String>,
@@ -182,12 +182,14 @@ pub fn url(config: &Config) -> Result<String> {
     Ok(url_of(config, config.port, &certificate))
 }
 
-/// SHA-256 of a relay's certificate, in hexadecimal; makes the certificate if there is none.
+/// What endpoints should believe a relay by: SHA-256 of its certificate, in hexadecimal. Empty for one that an authority
+/// signed, which is renewed and believed for that. Makes the certificate if there is none.
 ///
 /// # Errors
 /// When it cannot be read or made.
 pub fn fingerprint(config: &Config) -> Result<String> {
-    Ok(Certificate::open(config)?.shown().fingerprint.clone())
+    let shown = Certificate::open(config)?.shown();
+    Ok(if shown.self_signed { shown.fingerprint.clone() } else { String::new() })
 }
 
 fn url_of(config: &Config, port: u16, certificate: &Certificate) -> String {
@@ -215,7 +217,7 @@ fn info(
         udp: quic.and_then(Server::quic_addr),
         web: web.map(Web::address),
         fingerprint: shown.fingerprint.clone(),
-        self_signed: certificate.self_signed,
+        self_signed: shown.self_signed,
         names: shown.names.clone(),
         expires: shown.expires,
     })

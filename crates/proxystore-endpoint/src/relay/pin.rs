@@ -1,5 +1,5 @@
-//! Which relay is believed: one with a certificate of a known authority, or with exactly the one that was configured,
-//! whoever signed it, which makes a relay without a certificate authority safe.
+//! Which relay is believed: one with exactly the certificate that was configured, whoever signed it, which makes a relay
+//! without a certificate authority safe; where none was, and for relays of others, one of a known authority.
 
 use std::fs;
 use std::io;
@@ -46,19 +46,21 @@ pub fn parse_fingerprint(text: &str) -> Result<String> {
 }
 
 /// How relays are checked, for [`Builder::ca_tls_config`](iroh::endpoint::Builder::ca_tls_config): the certificate
-/// with the configured fingerprint is believed whatever its names, signer and dates, others by the authorities.
+/// with the configured fingerprint is believed whatever its names, signer and dates, and at the host of the configured
+/// relay no other; elsewhere also those of the authorities.
 ///
 /// # Errors
-/// When the fingerprint is none, and when the file of the authority cannot be used.
+/// When fingerprint or URL are none, and when the file of the authority cannot be used.
 pub fn checks(config: &config::Relay) -> Result<CaTlsConfig> {
     let by_authority = authorities(&config.ca_file)?;
     if config.fingerprint.is_empty() {
         return Ok(by_authority);
     }
     let pin = parse_fingerprint(&config.fingerprint)?;
+    let host = host_and_port(&config.url)?.0.trim_matches(['[', ']']).to_owned();
     Ok(CaTlsConfig::custom_server_cert_verifier(Arc::new(move |provider| {
         let otherwise = by_authority.server_cert_verifier(Arc::clone(&provider))?;
-        let believed = Believed::Pinned { pin: pin.clone(), otherwise };
+        let believed = Believed::Pinned { pin: pin.clone(), host: host.clone(), otherwise };
         Ok(Arc::new(Verifier { believed, provider }))
     })))
 }
@@ -170,8 +172,8 @@ struct Verifier {
 enum Believed {
     /// Every certificate: it is looked at later.
     Any,
-    /// The one with this fingerprint, and what else somebody says.
-    Pinned { pin: String, otherwise: Arc<dyn ServerCertVerifier> },
+    /// The one with this fingerprint; at other hosts than this one, also what somebody else says.
+    Pinned { pin: String, host: String, otherwise: Arc<dyn ServerCertVerifier> },
 }
 
 impl ServerCertVerifier for Verifier {
@@ -183,20 +185,22 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Believed::Pinned { pin, otherwise } = &self.believed else {
+        let Believed::Pinned { pin, host, otherwise } = &self.believed else {
             return Ok(ServerCertVerified::assertion());
         };
         let found = fingerprint_of(certificate);
         if found == *pin {
             return Ok(ServerCertVerified::assertion());
         }
-        otherwise.verify_server_cert(certificate, intermediates, name, ocsp, now).inspect_err(|_| {
-            tracing::warn!(
-                found,
-                configured = pin,
-                "the relay has another certificate; if that is right, set `fingerprint` in section [relay]",
-            );
-        })
+        if !name.to_str().eq_ignore_ascii_case(host) {
+            return otherwise.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        }
+        tracing::warn!(
+            found,
+            configured = pin,
+            "the relay has another certificate; if that is right, set `fingerprint` in section [relay]",
+        );
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
     }
 
     fn verify_tls12_signature(

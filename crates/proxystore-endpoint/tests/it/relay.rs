@@ -96,7 +96,11 @@ async fn endpoint(url: &str, fingerprint: &str, token: Option<&str>) -> Endpoint
 }
 
 fn builder(url: &str, fingerprint: &str, token: Option<&str>) -> iroh::endpoint::Builder {
-    let checked = config::Relay { fingerprint: fingerprint.into(), ..config::Relay::default() };
+    let checked = config::Relay {
+        url: url.into(),
+        fingerprint: fingerprint.into(),
+        ..config::Relay::default()
+    };
     let mut relay = RelayConfig::new(url.parse().expect("a URL"), None);
     if let Some(token) = token {
         relay = relay.with_auth_token(token);
@@ -384,6 +388,48 @@ async fn who_has_no_token_is_told_so() {
     assert!(reason.contains("asks for a token"), "{reason}");
     wrong.close().await;
     none.close().await;
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn the_pinned_certificate_and_no_other_is_believed() {
+    let home = tempfile::tempdir().expect("a directory");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut root = rcgen::CertificateParams::new([]).expect("no names");
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    root.distinguished_name.push(rcgen::DnType::CommonName, "an authority");
+    let authority = root.self_signed(&key).expect("signed");
+    let issuer = rcgen::Issuer::new(root, key);
+    let leaf_key = rcgen::KeyPair::generate().expect("a key");
+    let names = ["127.0.0.1".to_owned()];
+    let leaf = rcgen::CertificateParams::new(names).expect("names");
+    let leaf = leaf.signed_by(&leaf_key, &issuer).expect("signed");
+    let [certificate, key, ca_file] =
+        ["relay.crt", "relay.key", "ca.crt"].map(|file| home.path().join(file));
+    for (file, text) in
+        [(&certificate, leaf.pem()), (&key, leaf_key.serialize_pem()), (&ca_file, authority.pem())]
+    {
+        std::fs::write(file, text).expect("written");
+    }
+    let config = Config { certificate, key, ..config(home.path()) };
+    // It is renewed, so endpoints are not told to believe this one.
+    assert_eq!(relay::fingerprint(&config).expect("a certificate"), "");
+    let relay = Running::start(config).await;
+    let by_authority = config::Relay { fingerprint: String::new(), ca_file, ..asked(&relay) };
+    relay::check(&by_authority, None, LONG).await.expect("the authority is believed");
+    let pinned = config::Relay { fingerprint: "ab".repeat(32), ..by_authority };
+    let mut map = RelayConfig::new(pinned.url.parse().expect("a URL"), None);
+    map = map.with_auth_token(TOKEN);
+    let endpoint = Endpoint::builder(presets::Minimal)
+        .relay_mode(RelayMode::Custom(RelayMap::from_iter([map])))
+        .ca_tls_config(pin::checks(&pinned).expect("a fingerprint"))
+        .portmapper_config(PortmapperConfig::Disabled)
+        .bind()
+        .await
+        .expect("an endpoint");
+    let online = tokio::time::timeout(Duration::from_secs(3), endpoint.online()).await;
+    assert!(online.is_err(), "another certificate than the pinned one is believed");
+    endpoint.close().await;
     relay.stop().await;
 }
 

@@ -30,7 +30,7 @@ const show = (s) => {
   list("figures", [["Endpoints", `${s.clients.length} of ${s.connection_limit}`], ["Received", bytes(s.bytes_received)],
     ["Relayed", bytes(s.bytes_sent)], ["Refused", s.refused], ["Addresses told", s.address_lookups], ["Up", span(s.uptime)]]);
   list("facts", [["URL", s.url], ["TCP", s.tcp], ["UDP", s.udp ?? "none: all traffic passes through here"], ["Fingerprint", s.fingerprint],
-    ["Certificate", `${s.self_signed ? "made here" : "from files"}, for ${s.names.join(", ")}, until ${new Date(s.expires * 1000).toISOString().slice(0, 10)}`],
+    ["Certificate", `${s.self_signed ? "of its own" : "of an authority"}, for ${s.names.join(", ")}, until ${new Date(s.expires * 1000).toISOString().slice(0, 10)}`],
     ["Version", s.version]]);
   rows("clients", s.clients.map((c) => [short(c.id), [c.address], [span(c.connected)]]));
   rows("refusals", s.refusals.map((r) => [short(r.id), [r.address], [r.reason], [span(r.ago)]]));
