@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -99,17 +100,25 @@ impl Front {
         let work = async {
             let stream = self.tls.accept(stream).await.map_err(|error| error.to_string())?;
             let relay = RelayServiceWithNotify::new(self.service.clone(), Arc::new(Notify::new()));
-            let service = service_fn(move |mut request: Request<Incoming>| {
+            let upgrades = AtomicBool::new(false);
+            let service = service_fn(|mut request: Request<Incoming>| {
                 request.headers_mut().insert(NUMBER, number.clone());
-                let answer = relay.call(request);
-                async { answer.await.map_err(std::io::Error::other) }
+                let (answer, upgrades) = (relay.call(request), &upgrades);
+                async move {
+                    let answer = answer.await.map_err(std::io::Error::other)?;
+                    let upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    upgrades.store(upgrade, Ordering::Relaxed);
+                    Ok::<_, std::io::Error>(answer)
+                }
             });
             let upgraded = hyper::server::conn::http1::Builder::new()
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(MaybeTlsStream::Tls(stream)), service)
                 .with_upgrades();
             upgraded.await.map_err(|error| error.to_string())?;
-            let _ = (&mut place.decided).await; // its sender is dropped then
+            if upgrades.load(Ordering::Relaxed) {
+                let _ = (&mut place.decided).await; // its sender is dropped then
+            }
             Ok::<_, String>(())
         };
         match tokio::time::timeout(self.patience, work).await {

@@ -2,7 +2,7 @@
 //! proven which endpoint they are.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ struct State {
     /// Connections that were accepted and have not proven yet who they are.
     arriving: HashMap<u64, Arrival>,
     clients: HashMap<ConnectionId, Client>,
-    by_address: HashMap<IpAddr, usize>,
+    by_network: HashMap<IpAddr, usize>,
     refused: u64,
     refusals: VecDeque<Refusal>,
 }
@@ -112,16 +112,20 @@ impl Gate {
     pub(super) fn arrive(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let address = address.to_canonical();
         let mut state = self.state();
-        let here = state.by_address.get(&address).copied().unwrap_or(0);
+        let here = state.by_network.get(&network(address)).copied().unwrap_or(0);
         if here >= self.limits.connections_per_address {
             state.refuse(None, address, "too many connections from this address".into());
             return None;
         }
-        if state.arriving.len() + state.clients.len() >= self.limits.connections {
+        let arriving = state.arriving.len();
+        // Who says nothing never takes the place of all others.
+        if arriving >= self.limits.connections.div_ceil(2)
+            || arriving + state.clients.len() >= self.limits.connections
+        {
             state.refuse(None, address, "the relay is full".into());
             return None;
         }
-        *state.by_address.entry(address).or_default() += 1;
+        *state.by_network.entry(network(address)).or_default() += 1;
         let number = state.next;
         state.next += 1;
         let (undecided, decided) = tokio::sync::oneshot::channel();
@@ -159,6 +163,14 @@ impl Gate {
     }
 }
 
+/// What is counted as one address: of the newer kind whoever has one has the whole network.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        IpAddr::V4(_) => address,
+    }
+}
+
 impl AccessControl for Gate {
     async fn on_connect(&self, request: &ClientRequest) -> Verdict {
         let id = EndpointId::from_bytes(*request.endpoint_id().as_bytes());
@@ -192,10 +204,11 @@ impl AccessControl for Gate {
 
 impl State {
     fn leave(&mut self, address: IpAddr) {
-        if let Some(count) = self.by_address.get_mut(&address) {
+        let network = network(address);
+        if let Some(count) = self.by_network.get_mut(&network) {
             *count -= 1;
             if *count == 0 {
-                self.by_address.remove(&address);
+                self.by_network.remove(&network);
             }
         }
     }

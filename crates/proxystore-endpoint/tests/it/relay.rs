@@ -15,6 +15,7 @@ use proxystore_endpoint::relay::{self, Access, Config, RelayInfo, pin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 const ALPN: &[u8] = b"relay-test";
@@ -346,12 +347,8 @@ async fn an_address_has_so_many_connections_and_gets_them_back() {
     relay.stop().await;
 }
 
-#[tokio::test]
-async fn who_asks_to_be_relayed_and_stays_silent_is_cut() {
-    let home = tempfile::tempdir().expect("a directory");
-    let mut config = config(home.path());
-    config.limits.patience = 1;
-    let relay = Running::start(config).await;
+/// TLS with a relay.
+async fn connect_tls(relay: &Running) -> TlsStream<TcpStream> {
     let certificate = pin::trusted(&relay.url(), &relay.info.fingerprint).await.expect("its own");
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).expect("a root");
@@ -363,7 +360,36 @@ async fn who_asks_to_be_relayed_and_stays_silent_is_cut() {
         .with_no_client_auth();
     let name = "localhost".try_into().expect("a name");
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls));
-    let mut stream = connector.connect(name, connect(&relay).await).await.expect("TLS");
+    connector.connect(name, connect(relay).await).await.expect("TLS")
+}
+
+#[tokio::test]
+async fn who_asks_something_plain_leaves_its_place_at_once() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut config = config(home.path());
+    config.limits.connections_per_address = 4;
+    config.limits.patience = 60; // if a place were held so long, the next ones would be refused
+    let relay = Running::start(config).await;
+    for path in ["/ping", "/none", "/relay"].into_iter().cycle().take(9) {
+        let mut stream = connect_tls(&relay).await;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("asked");
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
+        let _ = end.expect("it ends");
+        assert!(answer.starts_with(b"HTTP/1.1 "), "{:?}", String::from_utf8_lossy(&answer));
+        tokio::time::sleep(Duration::from_millis(100)).await; // the place is left a moment later
+    }
+    relay.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_to_be_relayed_and_stays_silent_is_cut() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut config = config(home.path());
+    config.limits.patience = 1;
+    let relay = Running::start(config).await;
+    let mut stream = connect_tls(&relay).await;
     let request = "GET /relay HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\
                    sec-websocket-protocol: iroh-relay-v2\r\n\r\n";
