@@ -31,20 +31,27 @@ impl Peers {
             return Err(Error::new(ErrorKind::Unsupported, "ask a peer", "no peer is asked that"));
         };
         self.admission().check(&peer)?;
-        match &request {
-            Request::Put { name, .. } | Request::Evict(name) | Request::Expire(name, _) => {
-                self.cache.forget(&peer, |id| id == name.id);
-            }
-            Request::Clear { prefix, .. } => {
-                self.cache.forget(&peer, |id| id.starts_with(prefix.as_str()));
-            }
-            _ => {}
-        }
         match request {
             Request::Wait(name, time) => self.wait(name, Duration::from_millis(time)).await,
             Request::Ping(_) => self.ping(&peer).await,
             Request::Get { name, range, .. } => self.get(name, range).await,
-            request => self.ask(&peer, &request, body).await,
+            request => {
+                self.forget(&request);
+                let reply = self.ask(&peer, &request, body).await;
+                self.forget(&request); // somebody may have fetched it meanwhile
+                reply
+            }
+        }
+    }
+
+    /// Forgets copies of what this site itself changes at a peer.
+    fn forget(&self, request: &Request) {
+        match request {
+            Request::Put { name, .. } | Request::Evict(name) | Request::Expire(name, _) => {
+                self.cache.forget(name);
+            }
+            Request::Clear { endpoint, prefix } => self.cache.clear(endpoint, prefix),
+            _ => {}
         }
     }
 

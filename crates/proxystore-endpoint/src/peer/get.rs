@@ -215,7 +215,7 @@ impl Peers {
         }
         if end.is_ok() && parts.distrust {
             let pieces = leader.borrow().pieces.clone();
-            self.cache.put(parts.name().clone(), parts.stat, pieces);
+            self.cache.put(parts.name(), parts.stat, pieces);
         }
         self.flights.leave(parts.name());
         leader.send_modify(|flight| flight.end = Some(end));
