@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::disk::{self, OnDisk};
 use super::index::{Held, InMemory};
+use super::room::Charge;
 use super::{Found, GET, Inner, Wanted, blocking};
 use crate::body::{Body, PIECE};
 
@@ -20,6 +21,8 @@ struct Source {
     serial: u64,
     stat: Stat,
     held: Option<Held>,
+    /// Keeps the bytes charged, and in memory.
+    charge: Option<Arc<Charge>>,
     disk: Option<Arc<OnDisk>>,
     head: u64,
     reads: u8,
@@ -33,7 +36,7 @@ impl Inner {
         wanted: &Wanted,
     ) -> Result<Option<Found>> {
         loop {
-            let Some(source) = self.source(id, generation)? else { return Ok(None) };
+            let Some(mut source) = self.source(id, generation)? else { return Ok(None) };
             let stat = source.stat;
             let range = wanted.range.clone().unwrap_or(0..stat.size);
             if range.start > range.end || range.end > stat.size {
@@ -54,7 +57,10 @@ impl Inner {
                     let shared = Some(segment.place());
                     return Ok(Some(Found { stat, body: Body::empty(), shared }));
                 }
-                let body = Body::held(cut(held.as_pieces()?.as_ref(), &range));
+                let mut body = Body::held(cut(held.as_pieces()?.as_ref(), &range));
+                if let Some(charge) = source.charge.take() {
+                    body = body.keeping(charge);
+                }
                 return Ok(Some(Found { stat, body, shared: None }));
             }
             if let Some(body) = self.get_from_disk(id, &source, range).await? {
@@ -69,6 +75,7 @@ impl Inner {
         index.check_open(GET)?;
         Ok(index.using(id, generation).map(|object| {
             let held = object.memory.as_ref().map(|memory| memory.held.clone());
+            let charge = object.memory.as_ref().and_then(InMemory::charge);
             let disk = if held.is_some() { None } else { object.disk.clone() };
             if disk.is_some() {
                 object.reads = object.reads.saturating_add(1);
@@ -78,6 +85,7 @@ impl Inner {
                 serial: object.serial,
                 stat: object.stat,
                 held,
+                charge,
                 disk,
                 head,
                 reads: object.reads,
@@ -169,7 +177,7 @@ impl Inner {
             charge => charge,
         };
         let Some(charge) = charge else { return Ok(()) };
-        let memory = InMemory { held: Held::One(bytes.clone()), _charge: charge };
+        let memory = InMemory::new(Held::One(bytes.clone()), charge);
         let (unused, spilled) = {
             let mut index = self.lock();
             let unused = index.set_memory(id, source.serial, memory);
@@ -205,7 +213,7 @@ impl Inner {
             return Ok(held); // shared memory is full: it is no reason not to answer
         };
         let shared = Held::Shared(Arc::new(segment));
-        let memory = InMemory { held: shared.clone(), _charge: charge };
+        let memory = InMemory::new(shared.clone(), charge);
         let unused = self.lock().set_memory(id, source.serial, memory);
         drop(unused);
         Ok(shared)

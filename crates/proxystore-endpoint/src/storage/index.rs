@@ -18,6 +18,7 @@ use super::room::Charge;
 use super::shared::Segment;
 use super::time::End;
 use super::waiters::Waiters;
+use crate::frames::WHOLE;
 
 /// An object that is stored.
 #[derive(Debug)]
@@ -40,7 +41,39 @@ pub(super) struct Object {
 #[derive(Debug)]
 pub(super) struct InMemory {
     pub(super) held: Held,
-    pub(super) _charge: Charge,
+    charge: Charged,
+}
+
+/// The charge for long bytes is shared with who reads them: they are there for as long as that takes, also when the
+/// object is gone. Short ones are copied when they are sent.
+#[derive(Debug)]
+enum Charged {
+    Short { _charge: Charge },
+    Long(Arc<Charge>),
+}
+
+impl InMemory {
+    pub(super) fn new(held: Held, charge: Charge) -> Self {
+        let is_short = charge.bytes() <= WHOLE;
+        let charge = if is_short {
+            Charged::Short { _charge: charge }
+        } else {
+            Charged::Long(Arc::new(charge))
+        };
+        Self { held, charge }
+    }
+
+    /// The charge, for who reads the bytes for long.
+    pub(super) fn charge(&self) -> Option<Arc<Charge>> {
+        match &self.charge {
+            Charged::Short { .. } => None,
+            Charged::Long(charge) => Some(Arc::clone(charge)),
+        }
+    }
+
+    fn is_being_read(&self) -> bool {
+        matches!(&self.charge, Charged::Long(charge) if Arc::strong_count(charge) > 1)
+    }
 }
 
 /// Bytes in memory.
@@ -227,6 +260,9 @@ impl Index {
             }
             let Some(object) = self.objects.get(id) else { continue };
             let Some(memory) = &object.memory else { continue };
+            if memory.is_being_read() {
+                continue; // it would stay in memory all the same
+            }
             let (head, on_disk) = (object.head(id), object.disk.is_some());
             if !on_disk {
                 let Some(left) = disk.checked_sub(head.len() + head.size) else { continue };

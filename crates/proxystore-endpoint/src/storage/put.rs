@@ -38,7 +38,7 @@ impl Inner {
             let Some(mut charge) = self.memory.take(entry_bytes(&id) + stat.size) else {
                 return self.receive(id, stat, ttl, Body::held(held.pieces()?)).await;
             };
-            let memory = InMemory { held, _charge: charge.split(stat.size) };
+            let memory = InMemory::new(held, charge.split(stat.size));
             return self
                 .insert(id, stat, ttl.and_then(End::after), charge, Some(memory), None)
                 .await;
@@ -89,7 +89,7 @@ impl Inner {
         draft.head.ends = end.map_or(0, |end| end.since_1970);
         let disk = if draft.to_disk { Some(draft.finish_file().await?) } else { None };
         let Draft { memory, gathered, .. } = draft;
-        let memory = memory.map(|charge| InMemory { held: gathered.finish(), _charge: charge });
+        let memory = memory.map(|charge| InMemory::new(gathered.finish(), charge));
         self.insert(id, stat, end, entry, memory, disk).await
     }
 
@@ -117,7 +117,7 @@ impl Inner {
         match charge {
             Some(mut charge) => {
                 let held = Held::Shared(Arc::new(segment));
-                let memory = InMemory { held, _charge: charge.split(stat.size) };
+                let memory = InMemory::new(held, charge.split(stat.size));
                 self.insert(id, stat, ttl.and_then(End::after), charge, Some(memory), None).await
             }
             None => self.receive(id, stat, ttl, segment.bytes()?.into()).await,

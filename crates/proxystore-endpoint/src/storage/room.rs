@@ -60,6 +60,10 @@ impl Charge {
         grown
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes in another of the same room.
     pub(super) fn merge(&mut self, mut other: Self) {
         debug_assert!(Arc::ptr_eq(&self.room, &other.room), "charges of one room");

@@ -129,6 +129,29 @@ async fn who_reads_an_object_reads_on_when_it_is_replaced_or_evicted() {
 }
 
 #[tokio::test]
+async fn what_is_read_counts_and_stays_in_memory_until_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&settings(MIB, 64 * MIB), dir.path()).await;
+    for (n, size) in (0..).zip([100 * KIB, 300 * KIB]) {
+        let (id, bytes, others) = (format!("read{n}"), bytes(n, size), bytes(9, 100 * KIB));
+        put_in_pieces(&storage, &id, &bytes).await.unwrap();
+        let found = storage.get(&id, 0, &Wanted::default()).await.unwrap().unwrap();
+        for n in 0..30 {
+            put(&storage, &format!("other{n}"), 1, &others).await.unwrap();
+        }
+        // Whatever is on disk would be read from there, and this is gone.
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        assert_eq!(get(&storage, &id, 0).await.unwrap(), bytes);
+        storage.clear("").await.unwrap();
+        assert!((size..size + 4 * KIB).contains(&storage.usage().memory), "{:?}", storage.usage());
+        assert_eq!(all(found.body).await, bytes);
+        assert_eq!(storage.usage().memory, 0);
+    }
+}
+
+#[tokio::test]
 async fn what_a_put_that_broke_off_brought_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     for persist in [false, true] {

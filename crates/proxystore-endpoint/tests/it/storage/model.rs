@@ -113,6 +113,9 @@ async fn run(settings: config::Storage, ops: Vec<Op>) {
                 if model.values().any(|object| object.end.is_some()) {
                     continue;
                 }
+                while storage.usage().objects > model.len() as u64 {
+                    tokio::time::sleep(Duration::from_millis(1)).await; // for what ended a moment ago
+                }
                 storage.close().await.unwrap();
                 drop(storage);
                 storage = open(&settings, dir.path()).await;
