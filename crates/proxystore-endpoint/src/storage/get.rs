@@ -66,7 +66,8 @@ impl Inner {
             if let Some(body) = self.get_from_disk(id, &source, range).await? {
                 return Ok(Some(Found { stat, body, shared: None }));
             }
-            // It was removed or replaced while we went for it: look again.
+            // It was removed or replaced while we went for it: look again, when others have had their turn.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -178,20 +179,16 @@ impl Inner {
         };
         let Some(charge) = charge else { return Ok(()) };
         let memory = InMemory::new(Held::One(bytes.clone()), charge);
-        let (unused, spilled) = {
-            let mut index = self.lock();
-            let unused = index.set_memory(id, source.serial, memory);
-            let spilled = index.of_serial(id, source.serial).and_then(|object| {
-                object.reads = 0;
-                // What is not to persist need not be there twice.
-                object.disk.take_if(|disk| !disk.persists())
-            });
-            (unused, spilled)
-        };
-        drop(unused);
-        let Some(spilled) = spilled else { return Ok(()) };
+        self.set_memory(id, source.serial, memory).await
+    }
+
+    async fn set_memory(&self, id: &str, serial: u64, memory: InMemory) -> Result<()> {
+        let (memory, disk) = self.lock().set_memory(id, serial, memory);
+        if disk.is_none() && !matches!(&memory, Some(InMemory { held: Held::Shared(_), .. })) {
+            return Ok(());
+        }
         blocking(GET, move || {
-            drop(spilled);
+            drop((memory, disk));
             Ok(())
         })
         .await
@@ -214,8 +211,7 @@ impl Inner {
         };
         let shared = Held::Shared(Arc::new(segment));
         let memory = InMemory::new(shared.clone(), charge);
-        let unused = self.lock().set_memory(id, source.serial, memory);
-        drop(unused);
+        self.set_memory(id, source.serial, memory).await?;
         Ok(shared)
     }
 
@@ -246,7 +242,10 @@ impl Inner {
                 };
                 return Ok(Some(self.remember(id, &source, hash)));
             }
-            let Some(file) = self.open_file(&source).await? else { continue };
+            let Some(file) = self.open_file(&source).await? else {
+                tokio::task::yield_now().await; // as above
+                continue;
+            };
             let inner = Arc::clone(self);
             let (mut at, mut left) = (source.head, source.stat.size);
             let hash = blocking(GET, move || {

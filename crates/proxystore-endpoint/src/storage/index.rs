@@ -231,22 +231,28 @@ impl Index {
         expired
     }
 
-    /// Puts the bytes of an object into memory, where it can leave again.
+    /// Puts the bytes of an object into memory, where it can leave again. What is returned is of no more use.
     pub(super) fn set_memory(
         &mut self,
         id: &str,
         serial: u64,
         memory: InMemory,
-    ) -> Option<InMemory> {
-        let Some((id, _)) = self.objects.get_key_value(id) else { return Some(memory) };
+    ) -> (Option<InMemory>, Option<Arc<OnDisk>>) {
+        let Some((id, _)) = self.objects.get_key_value(id) else { return (Some(memory), None) };
         let id = Arc::clone(id);
         let Some(object) = self.objects.get_mut(&id).filter(|o| o.serial == serial) else {
-            return Some(memory);
+            return (Some(memory), None);
         };
+        object.reads = 0;
+        // What is not to persist need not be there twice.
+        let disk = object.disk.take_if(|disk| !disk.persists());
         if object.place.is_none() {
             object.place = self.recent.enter(id);
         }
-        object.memory.replace(memory)
+        if matches!(&object.memory, Some(InMemory { held: Held::Shared(_), .. })) {
+            return (Some(memory), disk); // clients may have been told where it is
+        }
+        (object.memory.replace(memory), disk)
     }
 
     /// Objects to leave memory, the least recently used first, with `bytes` bytes at least if there are so
@@ -304,6 +310,13 @@ impl Index {
                 if let Some(disk) = disk {
                     object.disk = Some(Arc::new(disk));
                 }
+                if object.disk.is_none() {
+                    // It was taken from disk into memory meanwhile.
+                    if object.place.is_none() {
+                        object.place = self.recent.enter(Arc::clone(&one.id));
+                    }
+                    return (None, None);
+                }
                 if let Some(place) = object.place.take() {
                     self.recent.leave(place);
                 }
@@ -340,4 +353,39 @@ impl Chosen {
 /// What an object takes besides its bytes: its entry, its places in the lists, its id.
 pub(super) fn entry_bytes(id: &str) -> u64 {
     (size_of::<Object>() + 128 + id.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::{Disk, Kind};
+    use crate::storage::room::Room;
+
+    #[test]
+    fn what_is_taken_from_disk_while_it_leaves_memory_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, ..) = Disk::open(dir.path(), false).unwrap();
+        let (mut index, room, id) = (Index::default(), Room::new(1 << 20), "a");
+        let stat = Stat { generation: 1, size: 1000, hash: None };
+        let in_memory = || {
+            let held = Held::One(vec![0; 1000].into());
+            InMemory::new(held, room.insist(1000))
+        };
+        let mut object = Object::new(1, stat, None, room.insist(0));
+        object.memory = Some(in_memory());
+        let head = object.head(id);
+        let file = disk.create(1, head.len()).unwrap();
+        let on_disk = file.finish(&head, Kind::Spill, room.insist(0)).unwrap();
+        object.disk = Some(Arc::new(on_disk));
+        index.insert(id.into(), object);
+
+        let chosen = index.choose(1, 0);
+        assert!(chosen[0].on_disk);
+        let (memory, disk) = index.set_memory(id, 1, in_memory()); // by who reads it from there
+        assert!(memory.is_some() && disk.is_some());
+        let (memory, disk) = index.leave_memory(&chosen[0], None);
+        assert!(memory.is_none() && disk.is_none());
+        assert!(index.find(id, 1).unwrap().memory.is_some());
+        assert_eq!(index.choose(1, 1 << 20).len(), 1, "it can leave later");
+    }
 }
