@@ -203,6 +203,13 @@ impl Inner {
     /// Copies an object from memory to shared memory, if there is room, once for all who ask.
     async fn share(self: &Arc<Self>, id: &str, source: &Source, held: Held) -> Result<Held> {
         let Some(session) = self.session.clone() else { return Ok(held) };
+        let _turn = self.sharing.lock().await;
+        let now = self.lock().of_serial(id, source.serial).and_then(|object| {
+            object.memory.as_ref().map(|memory| memory.held.clone()) // somebody else may have done it
+        });
+        if let Some(shared @ Held::Shared(_)) = now {
+            return Ok(shared);
+        }
         // For the time of copying it is there twice.
         let Some(charge) = self.memory.take(source.stat.size) else { return Ok(held) };
         let pieces = held.pieces()?;

@@ -72,6 +72,8 @@ struct Inner {
     session: Option<Session>,
     /// Held by who moves objects to disk, one at a time.
     making_room: tokio::sync::Mutex<()>,
+    /// Held by who copies an object to shared memory, so that nobody does it twice.
+    sharing: tokio::sync::Mutex<()>,
     /// Held by who writes to disk when objects end, so that the last is right.
     rewriting: tokio::sync::Mutex<()>,
     /// An object ends earlier than any before.
@@ -151,6 +153,7 @@ impl Storage {
             disk,
             session,
             making_room: tokio::sync::Mutex::default(),
+            sharing: tokio::sync::Mutex::default(),
             rewriting: tokio::sync::Mutex::default(),
             earlier_end: Notify::new(),
             tasks: TaskTracker::new(),

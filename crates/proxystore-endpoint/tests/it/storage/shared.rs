@@ -134,6 +134,19 @@ async fn what_came_another_way_is_shared_once_it_is_asked_for() {
 }
 
 #[tokio::test]
+async fn who_asks_at_the_same_time_is_told_the_same_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, client) = shared(&settings(16 * MIB, 0), dir.path()).await;
+    put_in_pieces(&storage, "a", &bytes(1, MIB)).await.unwrap();
+    let got = || async { storage.get("a", 0, &SHARED).await.unwrap().unwrap().shared.unwrap() };
+    let (one, two, three) = tokio::join!(got(), got(), got());
+    assert!(one == two && two == three);
+    assert_eq!(read(&client, &one).unwrap()[..], bytes(1, MIB)[..]);
+    storage.close().await.unwrap();
+    client.close(true).unwrap();
+}
+
+#[tokio::test]
 async fn what_is_to_persist_is_written_before_it_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let settings = config::Storage { persist: true, ..settings(4 * MIB, 64 * MIB) };
