@@ -84,6 +84,9 @@ pub(super) enum Held {
     Shared(Arc<Segment>),
 }
 
+/// Shorter ones take more on disk, and for being found there, than they would leave of memory.
+const LEAST_SPILLED: u64 = 512;
+
 impl Object {
     pub(super) fn new(serial: u64, stat: Stat, end: Option<End>, entry: Charge) -> Self {
         Self { serial, stat, end, memory: None, disk: None, reads: 0, place: None, _entry: entry }
@@ -91,6 +94,12 @@ impl Object {
 
     pub(super) fn is_of(&self, generation: u64) -> bool {
         generation == 0 || self.stat.generation == generation
+    }
+
+    /// Whether memory is won when it leaves.
+    fn can_leave(&self) -> bool {
+        let least = if self.disk.is_some() { 1 } else { LEAST_SPILLED };
+        self.memory.is_some() && self.stat.size >= least
     }
 
     /// Leaves its file for the next run, if it is to persist.
@@ -168,7 +177,7 @@ impl Index {
     /// Stores an object, and returns the one that it replaces. Wakes who waits for it.
     pub(super) fn insert(&mut self, id: Arc<str>, mut object: Object) -> Option<Object> {
         let replaced = self.remove(&id, 0);
-        if object.memory.is_some() {
+        if object.can_leave() {
             object.place = self.recent.enter(Arc::clone(&id));
         }
         if let Some(end) = object.end {
@@ -246,13 +255,15 @@ impl Index {
         object.reads = 0;
         // What is not to persist need not be there twice.
         let disk = object.disk.take_if(|disk| !disk.persists());
-        if object.place.is_none() {
+        // Clients may have been told where it is in shared memory.
+        let unused = match &object.memory {
+            Some(InMemory { held: Held::Shared(_), .. }) => Some(memory),
+            _ => object.memory.replace(memory),
+        };
+        if object.place.is_none() && object.can_leave() {
             object.place = self.recent.enter(id);
         }
-        if matches!(&object.memory, Some(InMemory { held: Held::Shared(_), .. })) {
-            return (Some(memory), disk); // clients may have been told where it is
-        }
-        (object.memory.replace(memory), disk)
+        (unused, disk)
     }
 
     /// Objects to leave memory, the least recently used first, with `bytes` bytes at least if there are so
@@ -292,8 +303,8 @@ impl Index {
     pub(super) fn stay(&mut self, one: &Chosen) {
         if let Some(object) = self.objects.get_mut(&one.id)
             && object.serial == one.serial
-            && object.memory.is_some()
             && object.place.is_none()
+            && object.can_leave()
         {
             object.place = self.recent.enter(Arc::clone(&one.id));
         }
@@ -312,7 +323,7 @@ impl Index {
                 }
                 if object.disk.is_none() {
                     // It was taken from disk into memory meanwhile.
-                    if object.place.is_none() {
+                    if object.place.is_none() && object.can_leave() {
                         object.place = self.recent.enter(Arc::clone(&one.id));
                     }
                     return (None, None);

@@ -226,6 +226,20 @@ async fn a_full_endpoint_says_so_and_keeps_what_it_has() {
 }
 
 #[tokio::test]
+async fn what_takes_less_than_its_file_is_not_moved_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&settings(256 * KIB, MIB), dir.path()).await;
+    let mut stored = 0;
+    while put(&storage, &format!("o{stored}"), 1, &bytes(stored, stored % 300)).await.is_ok() {
+        stored += 1;
+    }
+    assert!(stored > 200, "only {stored} fit");
+    assert_eq!(get(&storage, "o42", 0).await.unwrap(), bytes(42, 42));
+    let files = std::fs::read_dir(dir.path()).unwrap().count();
+    assert!(files < 5, "{files} files"); // the lock, and what came when memory was full
+}
+
+#[tokio::test]
 async fn what_is_used_stays_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&settings(512 * KIB, 64 * MIB), dir.path()).await;
