@@ -62,6 +62,29 @@ async fn a_body_that_belongs_to_nothing_keeps_nobody() {
 }
 
 #[tokio::test]
+async fn who_takes_nothing_keeps_nobody_from_what_is_in_memory() {
+    let running = Running::start("[peers]\nenabled = false\n[clients]\npatience = 1000\n").await;
+    let mut client = running.client().await;
+    let name = running.name("large");
+    let put = Request::Put { name: name.clone(), ttl: None, shared: None };
+    assert_eq!(client.ask(&put, bytes(2_000_000).into()).await, Answer::Done);
+    let get = Request::Get { name, range: None, shared: false };
+    let mut idle = Vec::new();
+    for _ in 0..150 {
+        let mut client = running.client().await;
+        send_request(&mut client.write, 1, &get, Body::empty(), PATIENCE).await.unwrap();
+        idle.push(client);
+    }
+    send_request(&mut client.write, 1, &get, Body::empty(), PATIENCE).await.unwrap();
+    let mut answer = vec![0; 2_000_000];
+    let reading = client.into_stream();
+    timeout(PATIENCE, { reading }.read_exact(&mut answer)).await.expect("it waits").unwrap();
+    drop(idle);
+    running.stop.cancel();
+    running.ended().await;
+}
+
+#[tokio::test]
 async fn who_takes_little_at_a_time_does_not_keep_it_from_stopping() {
     let running = Running::start("[peers]\nenabled = false\n[clients]\npatience = 2\n").await;
     let mut client = running.client().await;
