@@ -1,4 +1,4 @@
-//! Clients that go in the middle of something, or never come to its end: they keep nobody.
+//! Clients and peers that go in the middle of something, or never come to its end: they keep nobody.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 
 use crate::running::{PATIENCE, Running};
-use crate::sites::bytes;
+use crate::sites::{bytes, pair};
 
 const HOUR: u64 = 3_600_000;
 
@@ -104,4 +104,18 @@ async fn who_takes_little_at_a_time_does_not_keep_it_from_stopping() {
     running.stop.cancel();
     running.ended().await;
     timeout(PATIENCE, dripping).await.expect("it was not let go").unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_is_not_the_endpoint_itself() {
+    let (far, near) = pair().await;
+    far.service.storage.close().await.unwrap();
+    let error = near.failure(Request::Evict(far.name("a", 1))).await;
+    // Of kind Closed it would be taken for the end of the endpoint that was asked.
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let text = error.to_string();
+    assert!(text.contains("the peer is stopping") && text.contains(&far.id.to_string()), "{text}");
+    assert_eq!(near.service.counters.failures.get(), 1);
+    near.stop().await;
+    far.stop().await;
 }
