@@ -120,7 +120,7 @@ impl Service {
         let reply = match request {
             Request::Put { name, ttl, shared: Some(shared) } => {
                 let key = Key::new(shared.id, shared.generation, shared.size);
-                let body = self.storage.take_shared(key)?;
+                let body = self.storage.take_shared(key).await?;
                 peers.answer(Request::Put { name, ttl, shared: None }, body).await
             }
             Request::Wait(..) => tokio::select! {

@@ -102,6 +102,13 @@ impl Object {
         self.memory.is_some() && self.stat.size >= least
     }
 
+    /// Whether that blocks, or has much to free.
+    pub(super) fn takes_time_to_drop(&self) -> bool {
+        const MUCH: u64 = 1 << 20;
+        let is_shared = matches!(&self.memory, Some(InMemory { held: Held::Shared(_), .. }));
+        self.disk.is_some() || is_shared || self.stat.size > MUCH
+    }
+
     /// Leaves its file for the next run, if it is to persist.
     pub(super) fn outlive(&self) {
         if let Some(disk) = self.disk.as_ref().filter(|disk| disk.persists()) {

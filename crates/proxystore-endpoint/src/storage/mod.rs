@@ -197,8 +197,8 @@ impl Storage {
     }
 
     /// What a client put into shared memory for another endpoint. It is freed there once nobody reads it.
-    pub fn take_shared(&self, shared: Key) -> Result<Body> {
-        self.0.take_shared(shared)
+    pub async fn take_shared(&self, shared: Key) -> Result<Body> {
+        self.0.take_shared(shared).await
     }
 
     /// An object, or a part of it. Who has got it reads on when it is replaced, evicted or expires.
@@ -223,7 +223,7 @@ impl Storage {
             index.check_open(EVICT)?;
             index.remove(id, generation)
         };
-        self.0.discard(removed).await
+        self.0.discard(removed, false).await
     }
 
     /// Lets an object vanish `ttl` from now, or only when it is evicted.
@@ -241,7 +241,7 @@ impl Storage {
                 index.check_open("evict objects")?;
                 ids.iter().filter_map(|id| index.remove(id, 0)).collect()
             };
-            self.0.discard(removed).await?;
+            self.0.discard(removed, false).await?;
         }
         Ok(())
     }
@@ -354,21 +354,29 @@ impl Inner {
         drop(replaced);
     }
 
-    /// Removes the files of objects that were taken out, and all that they take.
-    async fn discard(&self, objects: impl IntoIterator<Item = Object>) -> Result<()> {
-        let on_disk: Vec<_> = objects.into_iter().filter(|object| object.disk.is_some()).collect();
-        if on_disk.is_empty() {
+    /// Removes the files of objects that were taken out, and all that they take. Unless they are `replaced` by later
+    /// ones on disk, they must not be there again after a failure of the system.
+    async fn discard(
+        &self,
+        objects: impl IntoIterator<Item = Object>,
+        replaced: bool,
+    ) -> Result<()> {
+        let slow: Vec<_> = objects.into_iter().filter(Object::takes_time_to_drop).collect();
+        if slow.is_empty() {
             return Ok(());
         }
+        let directory = Arc::clone(&self.disk);
         blocking(EVICT, move || {
-            let mut first = None;
-            for object in &on_disk {
-                if let Some(Err(error)) = object.disk.as_ref().map(|disk| disk.remove()) {
+            let (mut first, mut persisted) = (None, false);
+            for disk in slow.iter().filter_map(|object| object.disk.as_ref()) {
+                persisted |= disk.persists();
+                if let Err(error) = disk.remove() {
                     warn!(%error, "the file of an object cannot be removed");
                     first.get_or_insert(error);
                 }
             }
-            first.map_or(Ok(()), |error| Err(Error::io(EVICT, error)))
+            let synced = if persisted && !replaced { directory.sync_directory() } else { Ok(()) };
+            first.map_or(synced, Err).map_err(|error| Error::io(EVICT, error))
         })
         .await
     }

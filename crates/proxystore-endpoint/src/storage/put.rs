@@ -101,15 +101,15 @@ impl Inner {
         ttl: Option<Duration>,
         key: Key,
     ) -> Result<()> {
-        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let session = self.session.clone().ok_or_else(no_session)?;
         let stat = Stat { generation, size: key.size(), hash: None };
         let is_there = self.lock().find(id, generation).is_some_and(|o| o.stat.size == stat.size);
         if is_there && generation != 0 {
             // The same request again; what came with it is ours to free, unless it is what we have.
-            drop(session.take(key));
+            let _ = blocking(PUT, move || session.take(key).map(drop)).await;
             return self.expire(id, generation, ttl.and_then(End::after)).await;
         }
-        let segment = session.take(key)?; // freed if anything fails from here on
+        let segment = blocking(PUT, move || session.take(key)).await?; // freed if anything fails from here on
         self.admit(stat.size)?;
         let id: Arc<str> = id.into();
         let room = entry_bytes(&id) + stat.size;
@@ -124,9 +124,9 @@ impl Inner {
         }
     }
 
-    pub(super) fn take_shared(&self, key: Key) -> Result<Body> {
-        let session = self.session.as_ref().ok_or_else(no_session)?;
-        Ok(session.take(key)?.bytes()?.into())
+    pub(super) async fn take_shared(&self, key: Key) -> Result<Body> {
+        let session = self.session.clone().ok_or_else(no_session)?;
+        blocking(PUT, move || Ok(session.take(key)?.bytes()?.into())).await
     }
 
     async fn insert(
@@ -138,6 +138,7 @@ impl Inner {
         memory: Option<InMemory>,
         disk: Option<OnDisk>,
     ) -> Result<()> {
+        let persists = disk.as_ref().is_some_and(OnDisk::persists);
         let replaced = {
             let mut index = self.lock();
             index.check_open(PUT)?;
@@ -147,7 +148,7 @@ impl Inner {
             self.heed(&index, end);
             replaced
         };
-        self.discard(replaced).await
+        self.discard(replaced, persists).await
     }
 }
 
