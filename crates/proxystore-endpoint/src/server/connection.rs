@@ -22,6 +22,8 @@ use crate::service::{Asker, Reply, Service};
 const AT_ONCE: usize = 32;
 /// Answers that are ready are sent together, up to about this many bytes.
 const TOGETHER: usize = 256 << 10;
+/// So much is kept for the next answers: as much as fits the longest that is sent in one piece.
+const KEPT: usize = WHOLE as usize;
 
 /// Who is let in, and what they are told.
 #[derive(Debug)]
@@ -174,8 +176,9 @@ where
 {
     async fn serve(mut self) -> Result<()> {
         loop {
-            // Ready answers wait for each other while more requests are there already.
-            if !self.incoming.has_frame() || self.out.len() > TOGETHER {
+            // Ready answers wait for each other while more requests are there already, and are taken.
+            let takes_more = self.incoming.has_frame() && self.pending.len() < AT_ONCE;
+            if !takes_more || self.out.len() > TOGETHER {
                 self.flush().await?;
             }
             let first_is_coming = matches!(self.pending.front(), Some((_, Due::Coming(_))));
@@ -288,7 +291,7 @@ where
         if !self.out.is_empty() {
             write(&mut self.write, &self.out, self.door.patience).await?;
             self.out.clear();
-            self.out.shrink_to(TOGETHER);
+            self.out.shrink_to(KEPT);
         }
         Ok(())
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use proxystore::ErrorKind;
-use proxystore::wire::{Answer, Request};
+use proxystore::wire::{Answer, Request, encode_request};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::frames::send_request;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::running::{PATIENCE, Running};
@@ -43,6 +43,23 @@ async fn who_has_gone_waits_no_more() {
     until(&running, 3, 1).await;
     drop(client);
     until(&running, 0, 0).await;
+    running.stop.cancel();
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn an_answer_is_not_kept_back_by_many_who_wait() {
+    let running = Running::start("[peers]\nenabled = false\n").await;
+    let mut client = running.client().await;
+    let mut requests = Vec::new();
+    encode_request(&mut requests, 0, &Request::Ping(running.id), 0, false).unwrap();
+    for number in 1..50 {
+        let waits = Request::Wait(running.name("never"), HOUR);
+        encode_request(&mut requests, number, &waits, 0, false).unwrap();
+    }
+    client.write.write_all(&requests).await.unwrap(); // all at once
+    assert!(matches!(client.answer().await, Answer::Pong(_)));
+    drop(client);
     running.stop.cancel();
     running.ended().await;
 }
