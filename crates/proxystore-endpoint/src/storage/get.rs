@@ -167,19 +167,28 @@ impl Inner {
     }
 
     /// Takes a short object into memory again: at once where there is room, and in place of others when it is
-    /// read a second time.
+    /// read a second time. Who reads it need not wait until these have left, and other readers' objects do not queue
+    /// for the same.
     async fn promote(self: &Arc<Self>, id: &str, source: &Source, bytes: &Bytes) -> Result<()> {
         let size = source.stat.size;
         if size > self.memory.limit() / 8 {
             return Ok(());
         }
-        let charge = match self.memory.take(size) {
-            None if source.reads > 1 => self.memory_for(size).await.unwrap_or_default(),
-            charge => charge,
-        };
-        let Some(charge) = charge else { return Ok(()) };
-        let memory = InMemory::new(Held::One(bytes.clone()), charge);
-        self.set_memory(id, source.serial, memory).await
+        if let Some(charge) = self.memory.take(size) {
+            let memory = InMemory::new(Held::One(bytes.clone()), charge);
+            return self.set_memory(id, source.serial, memory).await;
+        }
+        if source.reads > 1 && self.making_room.try_lock().is_ok() {
+            let (inner, id, bytes) = (Arc::clone(self), id.to_owned(), bytes.clone());
+            let serial = source.serial;
+            self.tasks.spawn(async move {
+                if let Ok(Some(charge)) = inner.memory_for(size).await {
+                    let memory = InMemory::new(Held::One(bytes), charge);
+                    let _ = inner.set_memory(&id, serial, memory).await; // it stays on disk
+                }
+            });
+        }
+        Ok(())
     }
 
     async fn set_memory(&self, id: &str, serial: u64, memory: InMemory) -> Result<()> {
