@@ -152,16 +152,13 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         Ok(())
     }
 
-    /// The next bytes of a run: as many as there are, [`PIECE`] at most.
+    /// The next bytes of a run, [`PIECE`] at most, what was read ahead first.
     async fn piece(&mut self, run: u64) -> Result<Bytes> {
         let most = run.min(PIECE as u64) as usize;
-        if !self.buffer.is_empty() {
-            let len = most.min(self.buffer.len());
-            let piece = Bytes::copy_from_slice(&self.buffer[..len]);
-            self.buffer.advance(len);
-            return Ok(piece);
-        }
         let mut piece = BytesMut::with_capacity(most);
+        let ahead = most.min(self.buffer.len());
+        piece.extend_from_slice(&self.buffer[..ahead]);
+        self.buffer.advance(ahead);
         while piece.len() < most {
             // Never beyond the run: what follows belongs to the next frame.
             let mut rest = (&mut self.stream).take((most - piece.len()) as u64);

@@ -32,9 +32,14 @@ impl Inner {
         self.admit(stat.size)?;
         let id: Arc<str> = id.into();
         if body.is_held() && !self.settings.persist {
-            let mut gathered = Gathered::new(stat.size);
-            body.collect().await?.into_iter().for_each(|piece| gathered.push(piece));
-            let held = gathered.finish();
+            let mut pieces = body.collect().await?;
+            let held = if pieces.len() == 1 {
+                Held::One(pieces.remove(0).unwrap_or_default()) // as it was read: a copy of its own
+            } else {
+                let mut gathered = Gathered::new(stat.size);
+                pieces.into_iter().for_each(|piece| gathered.push(piece));
+                gathered.finish()
+            };
             let Some(mut charge) = self.memory.take(entry_bytes(&id) + stat.size) else {
                 return self.receive(id, stat, ttl, Body::held(held.pieces()?)).await;
             };
