@@ -127,6 +127,16 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     /// Passes the body of a frame on. When its receiver is gone, the rest is read all the same, so that the
     /// next frame is found.
     pub async fn feed(&mut self, frame: &FrameHead, sender: BodySender) -> Result<()> {
+        self.feed_counted(frame, sender, |_| {}).await
+    }
+
+    /// The same, which tells how many bytes came whenever some did.
+    pub async fn feed_counted(
+        &mut self,
+        frame: &FrameHead,
+        sender: BodySender,
+        count: impl Fn(u64),
+    ) -> Result<()> {
         let mut left = frame.body;
         while left > 0 {
             let run = if frame.in_pieces {
@@ -146,6 +156,7 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             while run > 0 {
                 let piece = self.piece(run).await?;
                 run -= piece.len() as u64;
+                count(piece.len() as u64);
                 let _ = sender.send(Ok(piece)).await; // as above
             }
         }

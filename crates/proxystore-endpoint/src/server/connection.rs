@@ -240,7 +240,8 @@ where
         // What is ready is not kept from a client that sends for long.
         self.flush().await?;
         let (sender, body) = Body::coming(frame.body);
-        self.service.counters.bytes_in.add(frame.body);
+        let service = Arc::clone(&self.service);
+        let count = |bytes| service.counters.bytes_in.add(bytes); // what came, not what is promised
         let door = Arc::clone(&self.door);
         let transfer = door.transfer().await;
         let begun = transfer.and_then(|place| Ok((place, with_long_body(request?)?)));
@@ -248,12 +249,12 @@ where
             Ok(begun) => begun,
             Err(error) => {
                 drop(body);
-                self.incoming.feed(&frame, sender).await?;
+                self.incoming.feed_counted(&frame, sender, count).await?;
                 return Ok(Answer::Failed(Fault::of(&error)).into());
             }
         };
         let answer = self.service.answer(Asker::Client, request, body);
-        let (fed, reply) = tokio::join!(self.incoming.feed(&frame, sender), answer);
+        let (fed, reply) = tokio::join!(self.incoming.feed_counted(&frame, sender, count), answer);
         fed?;
         Ok(reply)
     }

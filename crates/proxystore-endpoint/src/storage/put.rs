@@ -37,7 +37,9 @@ impl Inner {
                 Held::One(pieces.remove(0).unwrap_or_default()) // as it was read: a copy of its own
             } else {
                 let mut gathered = Gathered::new(stat.size);
-                pieces.into_iter().for_each(|piece| gathered.push(piece));
+                for piece in pieces {
+                    gathered.push(piece);
+                }
                 gathered.finish()
             };
             let Some(mut charge) = self.memory.take(entry_bytes(&id) + stat.size) else {

@@ -255,12 +255,11 @@ fn read_frame(stream: &mut impl Read, operation: &'static str) -> Result<(FrameH
     let frame = FrameHead::decode(&fixed)?;
     let (mut usual, mut long) = ([0; USUAL_HEAD], Vec::new());
     let len = usize::from(frame.head);
-    let head = match usual.get_mut(..len) {
-        Some(head) => head,
-        None => {
-            long.resize(len, 0);
-            &mut long[..]
-        }
+    let head = if let Some(head) = usual.get_mut(..len) {
+        head
+    } else {
+        long.resize(len, 0);
+        &mut long[..]
     };
     stream.read_exact(head).map_err(|error| failed(operation, error))?;
     let answer = decode_answer(&frame, head)?;
