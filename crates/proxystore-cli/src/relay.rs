@@ -54,7 +54,7 @@ Examples:
 
 It runs in the foreground until SIGINT or SIGTERM. Options are over those of its config.toml. At the first site, with
 what --invite printed, and at the others with what the last command prints there:
-  proxystore endpoint configure site-a --join INVITATION --new-group-secret
+  proxystore endpoint configure site-a --join --new-group-secret
   proxystore endpoint start site-a
   proxystore endpoint invite site-a";
 

@@ -2,7 +2,7 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `config.toml` | what it is told; see [`Config`](crate::config::Config) |
+//! | `config.toml` | what it is told; see [`Config`] |
 //! | `identity` | its secret key, which is who it is |
 //! | `token` | the secret it shares with its clients |
 //! | `address.toml` | how it is reached; see [`Card`] |

@@ -90,6 +90,16 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
         Ok(Some((frame, answer)))
     }
 
+    /// Reads ahead, as much as there is room for; false when the other side is done.
+    pub async fn ahead(&mut self) -> Result<bool> {
+        if self.buffer.len() >= BUFFER {
+            return std::future::pending().await;
+        }
+        self.buffer.reserve(BUFFER);
+        let read = self.stream.read_buf(&mut self.buffer).await;
+        Ok(read.map_err(|error| Error::io(RECEIVE, error))? > 0)
+    }
+
     /// Reads until fixed part and head of a frame are in the buffer.
     async fn next(&mut self) -> Result<Option<FrameHead>> {
         if self.buffer.is_empty() {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 
 __all__ = ["binary", "run"]
 
@@ -34,16 +36,41 @@ def binary() -> str:
     )
 
 
-def run(arguments: list[str], home: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the program, and return what it wrote and its exit status.
+def run(
+    arguments: list[str],
+    home: str | None = None,
+    *,
+    told: Callable[[str], None],
+    given: str = "",
+) -> int:
+    """Run the program, tell each line that it writes at once, and return its exit status.
 
     Args:
         arguments: What follows the program's name.
         home: The directory below which endpoints are configured; by default as for this process.
+        told: Is called with each line.
+        given: What it reads from its standard input, at most a few lines.
     """
     environment = dict(os.environ)
     if home is not None:
         environment["PROXYSTORE_HOME"] = os.path.abspath(home)
-    return subprocess.run(
-        [binary(), *arguments], env=environment, capture_output=True, text=True, check=False
-    )
+    with subprocess.Popen(
+        [binary(), *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,  # an interrupt reaches it by this process alone
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(given)
+        while True:
+            try:
+                for line in process.stdout:
+                    told(line.rstrip())
+                return process.wait()
+            except KeyboardInterrupt:
+                # It ends in order at the first, and at once at the second.
+                process.terminate()

@@ -44,12 +44,16 @@ class EndpointStatus(enum.Enum):
     """It should run, and nobody answers: its daemon was killed, or cannot be reached from here."""
 
 
-def _logged(arguments: list[str], home: str | None) -> int:
-    done = run(["endpoint", *arguments], home)
-    told = logger.info if done.returncode == 0 else logger.error
-    for line in (done.stdout + done.stderr).splitlines():
-        told("%s", line)
-    return done.returncode
+def _logged(arguments: list[str], home: str | None, given: str = "") -> int:
+    level = logging.INFO
+
+    def told(line: str) -> None:
+        nonlocal level
+        if line.startswith("error:"):
+            level = logging.ERROR  # and what follows says more of it
+        logger.log(level, "%s", line)
+
+    return run(["endpoint", *arguments], home, told=told, given=given)
 
 
 def configure_endpoint(
@@ -63,6 +67,7 @@ def configure_endpoint(
     relay_auth: bool = True,
     relay_server: str | None = None,
     relay_fingerprint: str | None = None,
+    invitation: str | None = None,
 ) -> int:
     """Make an endpoint: its directory, key pair, token and `config.toml`.
 
@@ -78,6 +83,8 @@ def configure_endpoint(
         relay_server: URL of the relay where it meets its peers; None for no relay.
         relay_fingerprint: SHA-256 of the relay's certificate, which is then believed whoever
             signed it.
+        invitation: What `proxystore endpoint invite` or `proxystore relay --invite` printed, which
+            tells it its relay and its peers, in place of `relay_server`.
     """
     arguments = ["configure", name, "--streams", str(peer_channels)]
     if host:
@@ -88,7 +95,9 @@ def configure_endpoint(
     if relay_server:
         arguments += ["--relay", relay_server.replace("wss://", "https://", 1)]
         arguments += ["--relay-fingerprint", relay_fingerprint] if relay_fingerprint else []
-    return _logged(arguments, proxystore_dir)
+    if invitation:
+        arguments.append("--join")
+    return _logged(arguments, proxystore_dir, invitation or "")
 
 
 def get_status(name: str, proxystore_dir: str | None = None) -> EndpointStatus:

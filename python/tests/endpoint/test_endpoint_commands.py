@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -102,6 +103,41 @@ def test_arguments_come_into_the_file(home: Path) -> None:
     assert config.relay.address == "https://relay.example.org:8443"
     assert config.relay.fingerprint == "ab" * 32 and config.relay.peer_channels == 7
     assert config.storage.persist
+
+
+def test_an_invitation_tells_relay_and_group(
+    home: Path, endpoint_binary: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = [endpoint_binary, "relay", "--name", "relay.example.org", "--invite"]
+    done = subprocess.run(relay, capture_output=True, text=True, check=True, timeout=60)
+    assert commands.configure_endpoint("site-a", host="", invitation=done.stdout) == 0
+    (config,) = get_configs(str(home))
+    assert config.relay.address == "https://relay.example.org:8443" and config.relay.fingerprint
+    assert commands.configure_endpoint("site-b", host="", invitation="nonsense") != 0
+    assert "error: failed to read an invitation" in caplog.text
+    assert len(get_configs(str(home))) == 1
+
+
+FOREGROUND = """
+import logging
+from proxystore_rs.endpoint.commands import start_endpoint
+
+logging.basicConfig(level="INFO")
+raise SystemExit(start_endpoint("site-a"))
+"""
+
+
+def test_an_interrupt_ends_a_daemon_in_the_foreground_in_order(home: Path) -> None:
+    configured(home)
+    program = [sys.executable, "-c", FOREGROUND]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        # What it says is told at once.
+        assert any("the endpoint runs" in line for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert "the endpoint stopped" in process.stderr.read()
+        assert process.wait(60) == 0
+    assert commands.get_status("site-a") is EndpointStatus.STOPPED
 
 
 def test_configurations_are_read_and_written(home: Path) -> None:

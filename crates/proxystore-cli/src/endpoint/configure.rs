@@ -31,8 +31,8 @@ pub(crate) struct Configure {
     #[arg(long, requires = "host")]
     pub(crate) port: Option<u16>,
     /// What `proxystore endpoint invite` or `proxystore relay --invite` printed: the relay and the secret of a
-    /// group; `-` reads it from standard input
-    #[arg(long, value_name = "INVITATION", conflicts_with_all = ["relay", "no_peers"])]
+    /// group; alone it asks for that, so that no list of processes shows it
+    #[arg(long, value_name = "INVITATION", num_args = 0..=1, default_missing_value = "-", conflicts_with_all = ["relay", "no_peers"])]
     pub(crate) join: Option<String>,
     /// The relay where its peers meet it, such as <https://relay.example.org:8443>
     #[arg(long, value_name = "URL", value_parser = a_relay)]
@@ -89,7 +89,7 @@ Examples:
   proxystore endpoint configure site-a
   proxystore endpoint configure site-a --memory \"4 GB\" --disk \"200 GB\" --persist
   proxystore endpoint configure site-a --relay https://relay.example.org:8443 --new-group-secret
-  proxystore endpoint configure site-b --join INVITATION
+  proxystore endpoint configure site-b --join
   proxystore endpoint configure login-node --host fqdn --port 8700
 
 Prints the id of the endpoint. Every other option is in its config.toml, explained there.";

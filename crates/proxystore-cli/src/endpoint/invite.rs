@@ -1,6 +1,6 @@
 //! `proxystore endpoint invite`: what another site needs to become a peer of this one.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,7 +21,7 @@ pub(crate) struct Invite {
 const EXAMPLES: &str = "\
 Examples:
   proxystore endpoint invite site-a
-  proxystore endpoint configure site-b --join INVITATION
+  proxystore endpoint configure site-b --join
 
 The line holds the secret of the group and the token of the relay: send it as you send a password.";
 
@@ -47,7 +47,7 @@ pub(crate) fn invite(home: &Path, args: &Invite) -> Result<ExitCode> {
     output::note("Whoever has this line becomes a peer:");
     output::data(invitation.reveal()?);
     output::note(format!(
-        "There: proxystore endpoint configure NAME --join INVITATION\n       \
+        "There: proxystore endpoint configure NAME --join\n       \
                 proxystore endpoint start NAME\n       \
                 proxystore endpoint ping NAME {}",
         card.id
@@ -55,10 +55,13 @@ pub(crate) fn invite(home: &Path, args: &Invite) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The invitation that was given, or the line on standard input for `-`.
+/// The invitation that was given, or the line on standard input for `-`; a person is asked for it.
 pub(crate) fn accept(given: &str) -> Result<Invitation> {
     if given != "-" {
         return given.parse();
+    }
+    if io::stdin().is_terminal() {
+        output::note("The line that `invite` printed:");
     }
     let mut line = String::new();
     io::stdin().read_line(&mut line).map_err(|error| Error::io("read an invitation", error))?;

@@ -48,7 +48,7 @@ fn two_sites_join_by_invitation() {
     assert!(words.contains(&format!("ping NAME {}", id.trim())), "{words}");
     let to_a = only_line(&to_a);
     assert_ne!(to_a, invitation, "it adds the secret of the group");
-    let configure = ["endpoint", "configure", "site-b", "--disk", "0", "--join", "-"];
+    let configure = ["endpoint", "configure", "site-b", "--disk", "0", "--join"];
     let two_groups = ["endpoint", "configure", "site-b", "--join", to_a, "--new-group-secret"];
     assert!(b.fails(&two_groups).contains("to another group"));
     told(&told_a_line(&b, &configure, &format!("  {to_a} ")), 0);

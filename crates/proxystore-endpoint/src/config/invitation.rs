@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// How every invitation begins, with the version of what follows.
 const PREFIX: &str = "proxystore-invitation-1:";
+/// Bytes of the hash that comes before the rest: a letter that was lost or changed on the way is noticed here, and not by
+/// a peer that refuses.
+const CHECK: usize = 4;
 
 /// What an endpoint has to know to meet others. Whoever holds the text is let in: send it as you send a password.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +36,13 @@ impl Invitation {
             Error::new(ErrorKind::Encode, "write an invitation", "it has no form")
                 .with_source(source)
         })?;
-        Ok(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&json)))
+        let bytes = [&check(&json)[..], &json].concat();
+        Ok(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&bytes)))
     }
+}
+
+fn check(json: &[u8]) -> [u8; CHECK] {
+    *blake3::hash(json).as_bytes().first_chunk().unwrap_or(&[0; CHECK])
 }
 
 impl FromStr for Invitation {
@@ -49,9 +57,11 @@ impl FromStr for Invitation {
             .trim()
             .strip_prefix(PREFIX)
             .ok_or_else(|| refused("it does not begin like one"))?;
-        let json = BASE64URL_NOPAD.decode(coded.as_bytes());
-        let json = json.map_err(|source| refused("it is damaged").with_source(source))?;
-        serde_json::from_slice(&json).map_err(|source| refused("it is damaged").with_source(source))
+        let bytes = BASE64URL_NOPAD.decode(coded.as_bytes());
+        let bytes = bytes.map_err(|source| refused("it is damaged").with_source(source))?;
+        let json = bytes.split_first_chunk().filter(|(found, json)| **found == check(json));
+        let (_, json) = json.ok_or_else(|| refused("it is damaged"))?;
+        serde_json::from_slice(json).map_err(|source| refused("it is damaged").with_source(source))
     }
 }
 
@@ -84,6 +94,7 @@ mod tests {
             &text[1..],
             &text[..text.len() - 3],
             "proxystore-invitation-1:e30x",
+            &[&text[..60], if &text[60..61] == "A" { "B" } else { "A" }, &text[61..]].concat(),
         ] {
             assert_eq!(
                 wrong.parse::<Invitation>().unwrap_err().kind(),

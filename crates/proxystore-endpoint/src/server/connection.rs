@@ -169,6 +169,13 @@ enum Due {
     Coming(JoinHandle<Reply>),
 }
 
+/// What comes from a client.
+enum Heard {
+    Request(Option<(FrameHead, Result<Request>)>),
+    /// Whether more may come.
+    Ahead(bool),
+}
+
 impl<R, W> Client<R, W>
 where
     R: AsyncRead + Unpin + Send,
@@ -182,19 +189,33 @@ where
                 self.flush().await?;
             }
             let first_is_coming = matches!(self.pending.front(), Some((_, Due::Coming(_))));
-            let stop = self.service.stop.clone();
+            let is_full = self.pending.len() >= AT_ONCE;
+            let is_between = !self.incoming.has_more();
+            let (stop, has_gone) = (self.service.stop.clone(), self.gone.is_cancelled());
+            let incoming = &mut self.incoming;
+            let heard = async {
+                Ok::<_, Error>(if is_full {
+                    Heard::Ahead(incoming.ahead().await?) // only to notice that it goes: what it asks has to wait
+                } else {
+                    Heard::Request(incoming.request().await?)
+                })
+            };
             tokio::select! {
                 biased;
                 () = settle(&mut self.pending), if first_is_coming => self.drain().await?,
-                next = self.incoming.request(), if self.pending.len() < AT_ONCE => {
-                    let Some((frame, request)) = next? else {
+                heard = heard, if !(is_full && has_gone) => match heard? {
+                    Heard::Request(Some((frame, request))) => {
+                        self.take(frame, request).await?;
+                        self.drain().await?;
+                    }
+                    Heard::Request(None) => {
                         self.gone.cancel();
                         return self.finish().await;
-                    };
-                    self.take(frame, request).await?;
-                    self.drain().await?;
-                }
-                () = stop.cancelled(), if !self.incoming.has_more() => return self.finish().await,
+                    }
+                    Heard::Ahead(true) => {}
+                    Heard::Ahead(false) => self.gone.cancel(),
+                },
+                () = stop.cancelled(), if is_between => return self.finish().await,
             }
         }
     }

@@ -17,6 +17,7 @@ use tracing::warn;
 
 use super::format::{Head, LONGEST};
 use super::room::Charge;
+use crate::lock::{cannot_lock, locked};
 
 const OPEN: &str = "open the objects of an endpoint";
 const LOCK: &str = "lock";
@@ -71,7 +72,8 @@ impl Disk {
             .mode(0o600)
             .open(path.join(LOCK))
             .map_err(failed)?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        if !locked(&lock, exclusive).map_err(|error| cannot_lock(failed(error)))? {
             return Err(Error::new(ErrorKind::Config, OPEN, "another endpoint uses the directory")
                 .with("directory", path.display())
                 .with_hint("give each a `dir` of its own in section [storage]"));

@@ -35,14 +35,19 @@ async fn until(running: &Running, waiting: u64, clients: u64) {
 #[tokio::test]
 async fn who_has_gone_waits_no_more() {
     let running = Running::start("[peers]\nenabled = false\n").await;
-    let mut client = running.client().await;
     let request = Request::Wait(running.name("never"), HOUR);
-    for number in 0..3 {
-        send_request(&mut client.write, number, &request, Body::empty(), PATIENCE).await.unwrap();
+    // Also one that asks more than is done for it at once.
+    for (asked, waiting) in [(3, 3), (500, 32)] {
+        let mut client = running.client().await;
+        for number in 0..asked {
+            let sending =
+                send_request(&mut client.write, number, &request, Body::empty(), PATIENCE);
+            sending.await.unwrap();
+        }
+        until(&running, waiting, 1).await;
+        drop(client);
+        until(&running, 0, 0).await;
     }
-    until(&running, 3, 1).await;
-    drop(client);
-    until(&running, 0, 0).await;
     running.stop.cancel();
     running.ended().await;
 }

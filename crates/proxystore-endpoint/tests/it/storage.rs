@@ -14,7 +14,7 @@ use bytes::Bytes;
 use proxystore::ErrorKind;
 use proxystore_endpoint::body::{Body, PIECE};
 use proxystore_endpoint::config;
-use proxystore_endpoint::storage::{Found, Storage, Wanted};
+use proxystore_endpoint::storage::{Found, Storage, Usage, Wanted};
 use tokio::time::Instant;
 
 const KIB: u64 = 1 << 10;

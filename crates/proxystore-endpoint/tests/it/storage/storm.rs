@@ -1,5 +1,7 @@
 //! Many at once: every object that is got is whole, and of a put that was begun.
 
+use std::sync::Arc;
+
 use proxystore::Key;
 use proxystore::connectors::shm::ShmConnector;
 use proxystore::connectors::{Access, Connector, GetOptions, PutOptions};
@@ -75,10 +77,10 @@ async fn what_is_got_is_whole_whatever_happens_at_the_same_time() {
         let settings = config::Storage { persist, ..settings(MIB, 64 * MIB) };
         let storage = Storage::open(&settings, dir.path(), Some(&name)).await.unwrap();
         let client = ShmConnector::new(&name).unwrap();
-        let (storage, client) = (std::sync::Arc::new(storage), std::sync::Arc::new(client));
+        let (storage, client) = (Arc::new(storage), Arc::new(client));
         let tasks: Vec<_> = (0..TASKS)
             .map(|task| {
-                let (storage, client) = (storage.clone(), client.clone());
+                let (storage, client) = (Arc::clone(&storage), Arc::clone(&client));
                 tokio::spawn(async move { one(&storage, &client, task).await })
             })
             .collect();
