@@ -383,7 +383,7 @@ mod tests {
     fn what_is_taken_from_disk_while_it_leaves_memory_is_not_lost() {
         let dir = tempfile::tempdir().unwrap();
         let (disk, ..) = Disk::open(dir.path(), false).unwrap();
-        let (mut index, room, id) = (Index::default(), Room::new(1 << 20), "a");
+        let (mut index, room, id) = (Index::default(), Room::new(1 << 20, 0), "a");
         let stat = Stat { generation: 1, size: 1000, hash: None };
         let in_memory = || {
             let held = Held::One(vec![0; 1000].into());

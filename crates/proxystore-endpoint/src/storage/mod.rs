@@ -55,6 +55,8 @@ const WAIT: &str = "wait for object";
 
 /// Less memory than this is of no use: what is kept of each object counts too.
 const LEAST_MEMORY: u64 = 64 << 10;
+/// Memory that is kept for the entries of objects whose bytes have to go to disk, at most.
+const MOST_RESERVED: u64 = 1 << 20;
 /// As many may wait at once.
 const MOST_WAITING: u64 = 1 << 16;
 
@@ -148,8 +150,8 @@ impl Storage {
         let inner = Arc::new(Inner {
             settings: settings.clone(),
             index: Mutex::default(),
-            memory: Room::new(settings.memory),
-            room_on_disk: Room::new(settings.disk),
+            memory: Room::new(settings.memory, (settings.memory / 64).min(MOST_RESERVED)),
+            room_on_disk: Room::new(settings.disk, 0),
             disk,
             session,
             making_room: tokio::sync::Mutex::default(),

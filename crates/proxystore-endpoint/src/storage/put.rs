@@ -64,8 +64,11 @@ impl Inner {
         ttl: Option<Duration>,
         mut body: Body,
     ) -> Result<()> {
-        let Some(entry) = self.memory_for(entry_bytes(&id)).await? else {
-            return Err(self.full(stat.size));
+        let entry = entry_bytes(&id);
+        // All else may be just on its way in or out, and cannot leave memory for that time.
+        let entry = match self.memory_for(entry).await? {
+            None => self.memory.take_last(entry).ok_or_else(|| self.full(stat.size))?,
+            Some(entry) => entry,
         };
         let head =
             Head { id: (&*id).into(), size: stat.size, generation: stat.generation, ends: 0 };

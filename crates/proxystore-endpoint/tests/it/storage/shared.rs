@@ -59,10 +59,10 @@ async fn what_a_client_put_there_is_the_endpoints() {
 async fn what_has_an_end_in_case_nobody_takes_it_over_has_none_after_that() {
     let dir = tempfile::tempdir().unwrap();
     let (storage, client) = shared(&settings(4 * MIB, 0), dir.path()).await;
-    let options = PutOptions { ttl: Some(Duration::from_millis(200)), ..PutOptions::default() };
+    let options = PutOptions { ttl: Some(Duration::from_secs(2)), ..PutOptions::default() };
     let [taken, left] = [1, 2].map(|n| client.put(&bytes(n, MIB)[..].into(), &options).unwrap());
     storage.put_shared("a", 1, None, taken.clone()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     sweep(None).unwrap();
     assert!(client.exists(&taken).unwrap() && !client.exists(&left).unwrap());
     let error = storage.put_shared("b", 1, None, left).await.unwrap_err();
