@@ -1,7 +1,9 @@
 //! The bytes of an object on their way through the daemon: of known length, in pieces, and never all
 //! of them at once where they need not be.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proxystore::{Error, ErrorKind, Result};
@@ -18,6 +20,8 @@ const AHEAD: usize = 4;
 pub struct Body {
     left: u64,
     pieces: Pieces,
+    /// What is to last as long as the bytes.
+    keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 #[derive(Debug)]
@@ -41,14 +45,21 @@ impl Body {
         Self {
             left: pieces.iter().map(|piece| piece.len() as u64).sum(),
             pieces: Pieces::Held(pieces),
+            keep: None,
         }
+    }
+
+    /// The same, which keeps something as long as it is there.
+    #[must_use]
+    pub fn keeping(self, keep: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { keep: Some(keep), ..self }
     }
 
     /// Bytes that are still coming: `len` of them, through the sender. Dropping it too early is an
     /// error for who reads.
     pub fn coming(len: u64) -> (BodySender, Self) {
         let (sender, receiver) = mpsc::channel(AHEAD);
-        (sender, Self { left: len, pieces: Pieces::Coming(receiver) })
+        (sender, Self { left: len, pieces: Pieces::Coming(receiver), keep: None })
     }
 
     /// How many bytes are left.
@@ -69,7 +80,9 @@ impl Body {
     /// The same bytes once more, where they are in memory.
     pub fn again(&self) -> Option<Self> {
         match &self.pieces {
-            Pieces::Held(pieces) => Some(Self::held(pieces.clone())),
+            Pieces::Held(pieces) => {
+                Some(Self { keep: self.keep.clone(), ..Self::held(pieces.clone()) })
+            }
             Pieces::Coming(_) => None,
         }
     }

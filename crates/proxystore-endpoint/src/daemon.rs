@@ -14,6 +14,7 @@ use tracing::info;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::lock::{Lock, host_name};
+use crate::memory;
 use crate::peer::{Bounds, Peers};
 use crate::server::{Door, Listeners, serve, socket_path};
 use crate::service::Service;
@@ -97,7 +98,10 @@ pub async fn run(
     let web_ends = CancellationToken::new();
     let web =
         web.map(|web| tokio::spawn(web.serve(web::site(Arc::clone(&service)), web_ends.clone())));
-    serve(listeners, Arc::clone(&service), Arc::new(door)).await;
+    tokio::select! {
+        () = serve(listeners, Arc::clone(&service), Arc::new(door)) => {}
+        () = memory::give_back(&service.storage) => {} // which never ends
+    }
     if let (Some(peers), Some(serving)) = (peers, serving) {
         peers.shutdown().await;
         let _ = serving.await; // it says nothing

@@ -137,6 +137,16 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
     /// Passes the body of a frame on. When its receiver is gone, the rest is read all the same, so that the
     /// next frame is found.
     pub async fn feed(&mut self, frame: &FrameHead, sender: BodySender) -> Result<()> {
+        self.feed_counted(frame, sender, |_| {}).await
+    }
+
+    /// The same, which tells how many bytes came whenever some did.
+    pub async fn feed_counted(
+        &mut self,
+        frame: &FrameHead,
+        sender: BodySender,
+        count: impl Fn(u64),
+    ) -> Result<()> {
         let mut left = frame.body;
         while left > 0 {
             let run = if frame.in_pieces {
@@ -156,22 +166,20 @@ impl<R: AsyncRead + Unpin> Incoming<R> {
             while run > 0 {
                 let piece = self.piece(run).await?;
                 run -= piece.len() as u64;
+                count(piece.len() as u64);
                 let _ = sender.send(Ok(piece)).await; // as above
             }
         }
         Ok(())
     }
 
-    /// The next bytes of a run: as many as there are, [`PIECE`] at most.
+    /// The next bytes of a run, [`PIECE`] at most, what was read ahead first.
     async fn piece(&mut self, run: u64) -> Result<Bytes> {
         let most = run.min(PIECE as u64) as usize;
-        if !self.buffer.is_empty() {
-            let len = most.min(self.buffer.len());
-            let piece = Bytes::copy_from_slice(&self.buffer[..len]);
-            self.buffer.advance(len);
-            return Ok(piece);
-        }
         let mut piece = BytesMut::with_capacity(most);
+        let ahead = most.min(self.buffer.len());
+        piece.extend_from_slice(&self.buffer[..ahead]);
+        self.buffer.advance(ahead);
         while piece.len() < most {
             // Never beyond the run: what follows belongs to the next frame.
             let mut rest = (&mut self.stream).take((most - piece.len()) as u64);

@@ -18,6 +18,7 @@ pub mod directory;
 pub mod frames;
 pub mod latency;
 pub mod lock;
+mod memory;
 pub mod peer;
 pub mod relay;
 pub mod server;

@@ -73,7 +73,12 @@ impl Service {
         self.counters.requests.add(1);
         self.counters.latencies.record(kind, begun.elapsed());
         match result {
-            Ok(reply) => reply,
+            Ok(reply) => {
+                if matches!(reply.answer, Answer::Failed(_)) {
+                    self.counters.failures.add(1); // of a peer
+                }
+                reply
+            }
             Err(error) => {
                 self.counters.failures.add(1);
                 Answer::Failed(Fault::of(&error)).into()
@@ -111,10 +116,11 @@ impl Service {
             )
             .with_hint("set `enabled` in section [peers] of its config.toml"));
         };
-        match request {
+        let peer = request.endpoint().copied();
+        let reply = match request {
             Request::Put { name, ttl, shared: Some(shared) } => {
                 let key = Key::new(shared.id, shared.generation, shared.size);
-                let body = self.storage.take_shared(key)?;
+                let body = self.storage.take_shared(key).await?;
                 peers.answer(Request::Put { name, ttl, shared: None }, body).await
             }
             Request::Wait(..) => tokio::select! {
@@ -122,6 +128,15 @@ impl Service {
                 () = self.stop.cancelled() => Err(stopping()),
             },
             request => peers.answer(request, body).await,
+        }?;
+        match (&reply.answer, peer) {
+            // Passed on as it is, it would say that this endpoint is stopping.
+            (Answer::Failed(fault), Some(peer)) if fault.kind() == ErrorKind::Closed => {
+                Err(Error::new(ErrorKind::Io, "ask a peer", "the peer is stopping")
+                    .with("peer", peer)
+                    .with_hint("try again when it has started again"))
+            }
+            _ => Ok(reply),
         }
     }
 

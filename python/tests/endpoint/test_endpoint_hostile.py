@@ -7,11 +7,12 @@ import resource
 import secrets
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 import pytest
 from endpoint_daemon import Endpoint
-from raw_client import ABSENT, DONE, FAILED, GET, OBJECT, PUT, STATUS, RawClient, frame
+from raw_client import ABSENT, DONE, EVICT, FAILED, GET, OBJECT, PUT, STATUS, RawClient, frame
 
 MIB = 1 << 20
 PERMISSION = 8
@@ -216,3 +217,19 @@ def test_names_that_lead_elsewhere(endpoint: Endpoint) -> None:
             assert client.put(name, b"x").kind == FAILED, name
     with RawClient(endpoint.directory) as client:
         assert client.get("here.before").body == b"unharmed"
+
+
+def test_memory_that_objects_have_left_is_given_back(
+    make_endpoint: Callable[..., Endpoint],
+) -> None:
+    endpoint = make_endpoint(storage={"memory": "256 MiB", "disk": 0, "shared_from": 0})
+    with endpoint.raw() as client:
+        for number in range(800):
+            client.put(f"here.{number}", bytes(240 << 10))
+        assert endpoint.daemon.memory() > 180 * MIB
+        # What stays lies between what goes.
+        for number in range(800):
+            if number % 50:
+                assert client.ask(EVICT, [client.name(f"here.{number}")]).kind == DONE
+    daemon = endpoint.daemon
+    daemon.wait_until(lambda: daemon.memory() < 40 * MIB, "it keeps memory")

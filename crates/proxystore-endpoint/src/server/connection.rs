@@ -8,7 +8,7 @@ use proxystore::wire::greeting::{CHALLENGE, Challenge, HELLO, Hello, PROOF, Role
 use proxystore::wire::{Answer, Fault, FrameHead, Request, Welcome, encode_answer};
 use proxystore::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ use crate::service::{Asker, Reply, Service};
 const AT_ONCE: usize = 32;
 /// Answers that are ready are sent together, up to about this many bytes.
 const TOGETHER: usize = 256 << 10;
+/// So much is kept for the next answers: as much as fits the longest that is sent in one piece.
+const KEPT: usize = WHOLE as usize;
 
 /// Who is let in, and what they are told.
 #[derive(Debug)]
@@ -36,8 +38,26 @@ pub struct Door {
     pub places: Semaphore,
     /// As many of them as those may have who came from another host and did not greet yet.
     pub strangers: Semaphore,
-    /// As many long bodies as may be on their way at once, so that their pieces do not fill the memory.
+    /// As many long bodies as may be on their way at once that are not in memory as a whole, so that their pieces do
+    /// not fill it.
     pub transfers: Semaphore,
+}
+
+impl Door {
+    /// A place among the transfers, as long as it is kept.
+    async fn transfer(&self) -> Result<SemaphorePermit<'_>> {
+        const TRANSFER: &str = "transfer an object";
+        match timeout(self.patience, self.transfers.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => {
+                Err(Error::new(ErrorKind::Timeout, TRANSFER, "too many others are on their way")
+                    .with("seconds", self.patience.as_secs())
+                    .with_hint(
+                        "try again; clients that take or send their objects slowly are in the way",
+                    ))
+            }
+        }
+    }
 }
 
 /// Attends to a client until it leaves or the daemon stops.
@@ -163,8 +183,9 @@ where
 {
     async fn serve(mut self) -> Result<()> {
         loop {
-            // Ready answers wait for each other while more requests are there already.
-            if !self.incoming.has_frame() || self.out.len() > TOGETHER {
+            // Ready answers wait for each other while more requests are there already, and are taken.
+            let takes_more = self.incoming.has_frame() && self.pending.len() < AT_ONCE;
+            if !takes_more || self.out.len() > TOGETHER {
                 self.flush().await?;
             }
             let first_is_coming = matches!(self.pending.front(), Some((_, Due::Coming(_))));
@@ -239,19 +260,22 @@ where
     async fn take_long(&mut self, frame: FrameHead, request: Result<Request>) -> Result<Reply> {
         // What is ready is not kept from a client that sends for long.
         self.flush().await?;
-        let _transfer = self.door.transfers.acquire().await;
         let (sender, body) = Body::coming(frame.body);
-        self.service.counters.bytes_in.add(frame.body);
-        let request = match request.and_then(with_long_body) {
-            Ok(request) => request,
+        let service = Arc::clone(&self.service);
+        let count = |bytes| service.counters.bytes_in.add(bytes); // what came, not what is promised
+        let door = Arc::clone(&self.door);
+        let transfer = door.transfer().await;
+        let begun = transfer.and_then(|place| Ok((place, with_long_body(request?)?)));
+        let (_place, request) = match begun {
+            Ok(begun) => begun,
             Err(error) => {
                 drop(body);
-                self.incoming.feed(&frame, sender).await?;
+                self.incoming.feed_counted(&frame, sender, count).await?;
                 return Ok(Answer::Failed(Fault::of(&error)).into());
             }
         };
         let answer = self.service.answer(Asker::Client, request, body);
-        let (fed, reply) = tokio::join!(self.incoming.feed(&frame, sender), answer);
+        let (fed, reply) = tokio::join!(self.incoming.feed_counted(&frame, sender, count), answer);
         fed?;
         Ok(reply)
     }
@@ -260,16 +284,25 @@ where
     async fn drain(&mut self) -> Result<()> {
         while let Some((_, Due::Ready(_))) = self.pending.front() {
             let Some((number, Due::Ready(reply))) = self.pending.pop_front() else { break };
-            self.service.counters.bytes_out.add(reply.body.len());
             if reply.body.is_held() && reply.body.len() <= WHOLE {
                 let Reply { answer, body: mut pieces } = reply;
+                self.service.counters.bytes_out.add(pieces.len());
                 encode_answer(&mut self.out, number, &answer, pieces.len(), false)?;
                 while let Some(piece) = pieces.next().await {
                     self.out.extend_from_slice(&piece?);
                 }
             } else {
                 self.flush().await?;
-                let _transfer = self.door.transfers.acquire().await;
+                let place = if reply.body.is_held() {
+                    Ok(None)
+                } else {
+                    self.door.transfer().await.map(Some)
+                };
+                let (_place, reply) = match place {
+                    Ok(place) => (place, reply),
+                    Err(error) => (None, Answer::Failed(Fault::of(&error)).into()),
+                };
+                self.service.counters.bytes_out.add(reply.body.len());
                 send_reply(&mut self.write, number, reply, self.door.patience).await?;
             }
         }
@@ -280,7 +313,7 @@ where
         if !self.out.is_empty() {
             write(&mut self.write, &self.out, self.door.patience).await?;
             self.out.clear();
-            self.out.shrink_to(TOGETHER);
+            self.out.shrink_to(KEPT);
         }
         Ok(())
     }

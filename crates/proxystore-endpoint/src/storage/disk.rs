@@ -133,7 +133,7 @@ impl Disk {
         Ok(Unfinished { disk: Arc::clone(self), number, file, path })
     }
 
-    fn sync_directory(&self) -> io::Result<()> {
+    pub(super) fn sync_directory(&self) -> io::Result<()> {
         if self.sync { self.directory.sync_all() } else { Ok(()) }
     }
 }
@@ -264,14 +264,13 @@ impl OnDisk {
         if self.disk.sync { file.sync_data() } else { Ok(()) }
     }
 
-    /// Removes it now.
+    /// Removes it now; for good once its directory is synced.
     pub(super) fn remove(&self) -> io::Result<()> {
         if self.removed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
         match fs::remove_file(self.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ if self.persists() => self.disk.sync_directory(),
             _ => Ok(()),
         }
     }

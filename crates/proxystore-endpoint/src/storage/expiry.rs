@@ -69,7 +69,7 @@ pub(super) async fn remove_expired(inner: Arc<Inner>) {
             if expired.is_empty() {
                 break;
             }
-            let _ = inner.discard(expired).await; // told in the log
+            let _ = inner.discard(expired, false).await; // told in the log
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::disk::{self, OnDisk};
 use super::index::{Held, InMemory};
+use super::room::Charge;
 use super::{Found, GET, Inner, Wanted, blocking};
 use crate::body::{Body, PIECE};
 
@@ -20,6 +21,8 @@ struct Source {
     serial: u64,
     stat: Stat,
     held: Option<Held>,
+    /// Keeps the bytes charged, and in memory.
+    charge: Option<Arc<Charge>>,
     disk: Option<Arc<OnDisk>>,
     head: u64,
     reads: u8,
@@ -33,7 +36,7 @@ impl Inner {
         wanted: &Wanted,
     ) -> Result<Option<Found>> {
         loop {
-            let Some(source) = self.source(id, generation)? else { return Ok(None) };
+            let Some(mut source) = self.source(id, generation)? else { return Ok(None) };
             let stat = source.stat;
             let range = wanted.range.clone().unwrap_or(0..stat.size);
             if range.start > range.end || range.end > stat.size {
@@ -54,13 +57,17 @@ impl Inner {
                     let shared = Some(segment.place());
                     return Ok(Some(Found { stat, body: Body::empty(), shared }));
                 }
-                let body = Body::held(cut(held.as_pieces()?.as_ref(), &range));
+                let mut body = Body::held(cut(held.as_pieces()?.as_ref(), &range));
+                if let Some(charge) = source.charge.take() {
+                    body = body.keeping(charge);
+                }
                 return Ok(Some(Found { stat, body, shared: None }));
             }
             if let Some(body) = self.get_from_disk(id, &source, range).await? {
                 return Ok(Some(Found { stat, body, shared: None }));
             }
-            // It was removed or replaced while we went for it: look again.
+            // It was removed or replaced while we went for it: look again, when others have had their turn.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -69,6 +76,7 @@ impl Inner {
         index.check_open(GET)?;
         Ok(index.using(id, generation).map(|object| {
             let held = object.memory.as_ref().map(|memory| memory.held.clone());
+            let charge = object.memory.as_ref().and_then(InMemory::charge);
             let disk = if held.is_some() { None } else { object.disk.clone() };
             if disk.is_some() {
                 object.reads = object.reads.saturating_add(1);
@@ -78,6 +86,7 @@ impl Inner {
                 serial: object.serial,
                 stat: object.stat,
                 held,
+                charge,
                 disk,
                 head,
                 reads: object.reads,
@@ -158,32 +167,37 @@ impl Inner {
     }
 
     /// Takes a short object into memory again: at once where there is room, and in place of others when it is
-    /// read a second time.
+    /// read a second time. Who reads it need not wait until these have left, and other readers' objects do not queue
+    /// for the same.
     async fn promote(self: &Arc<Self>, id: &str, source: &Source, bytes: &Bytes) -> Result<()> {
         let size = source.stat.size;
         if size > self.memory.limit() / 8 {
             return Ok(());
         }
-        let charge = match self.memory.take(size) {
-            None if source.reads > 1 => self.memory_for(size).await.unwrap_or_default(),
-            charge => charge,
-        };
-        let Some(charge) = charge else { return Ok(()) };
-        let memory = InMemory { held: Held::One(bytes.clone()), _charge: charge };
-        let (unused, spilled) = {
-            let mut index = self.lock();
-            let unused = index.set_memory(id, source.serial, memory);
-            let spilled = index.of_serial(id, source.serial).and_then(|object| {
-                object.reads = 0;
-                // What is not to persist need not be there twice.
-                object.disk.take_if(|disk| !disk.persists())
+        if let Some(charge) = self.memory.take(size) {
+            let memory = InMemory::new(Held::One(bytes.clone()), charge);
+            return self.set_memory(id, source.serial, memory).await;
+        }
+        if source.reads > 1 && self.making_room.try_lock().is_ok() {
+            let (inner, id, bytes) = (Arc::clone(self), id.to_owned(), bytes.clone());
+            let serial = source.serial;
+            self.tasks.spawn(async move {
+                if let Ok(Some(charge)) = inner.memory_for(size).await {
+                    let memory = InMemory::new(Held::One(bytes), charge);
+                    let _ = inner.set_memory(&id, serial, memory).await; // it stays on disk
+                }
             });
-            (unused, spilled)
-        };
-        drop(unused);
-        let Some(spilled) = spilled else { return Ok(()) };
+        }
+        Ok(())
+    }
+
+    async fn set_memory(&self, id: &str, serial: u64, memory: InMemory) -> Result<()> {
+        let (memory, disk) = self.lock().set_memory(id, serial, memory);
+        if disk.is_none() && !matches!(&memory, Some(InMemory { held: Held::Shared(_), .. })) {
+            return Ok(());
+        }
         blocking(GET, move || {
-            drop(spilled);
+            drop((memory, disk));
             Ok(())
         })
         .await
@@ -198,6 +212,13 @@ impl Inner {
     /// Copies an object from memory to shared memory, if there is room, once for all who ask.
     async fn share(self: &Arc<Self>, id: &str, source: &Source, held: Held) -> Result<Held> {
         let Some(session) = self.session.clone() else { return Ok(held) };
+        let _turn = self.sharing.lock().await;
+        let now = self.lock().of_serial(id, source.serial).and_then(|object| {
+            object.memory.as_ref().map(|memory| memory.held.clone()) // somebody else may have done it
+        });
+        if let Some(shared @ Held::Shared(_)) = now {
+            return Ok(shared);
+        }
         // For the time of copying it is there twice.
         let Some(charge) = self.memory.take(source.stat.size) else { return Ok(held) };
         let pieces = held.pieces()?;
@@ -205,9 +226,8 @@ impl Inner {
             return Ok(held); // shared memory is full: it is no reason not to answer
         };
         let shared = Held::Shared(Arc::new(segment));
-        let memory = InMemory { held: shared.clone(), _charge: charge };
-        let unused = self.lock().set_memory(id, source.serial, memory);
-        drop(unused);
+        let memory = InMemory::new(shared.clone(), charge);
+        self.set_memory(id, source.serial, memory).await?;
         Ok(shared)
     }
 
@@ -238,7 +258,10 @@ impl Inner {
                 };
                 return Ok(Some(self.remember(id, &source, hash)));
             }
-            let Some(file) = self.open_file(&source).await? else { continue };
+            let Some(file) = self.open_file(&source).await? else {
+                tokio::task::yield_now().await; // as above
+                continue;
+            };
             let inner = Arc::clone(self);
             let (mut at, mut left) = (source.head, source.stat.size);
             let hash = blocking(GET, move || {

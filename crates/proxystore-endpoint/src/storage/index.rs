@@ -18,6 +18,7 @@ use super::room::Charge;
 use super::shared::Segment;
 use super::time::End;
 use super::waiters::Waiters;
+use crate::frames::WHOLE;
 
 /// An object that is stored.
 #[derive(Debug)]
@@ -40,7 +41,39 @@ pub(super) struct Object {
 #[derive(Debug)]
 pub(super) struct InMemory {
     pub(super) held: Held,
-    pub(super) _charge: Charge,
+    charge: Charged,
+}
+
+/// The charge for long bytes is shared with who reads them: they are there for as long as that takes, also when the
+/// object is gone. Short ones are copied when they are sent.
+#[derive(Debug)]
+enum Charged {
+    Short { _charge: Charge },
+    Long(Arc<Charge>),
+}
+
+impl InMemory {
+    pub(super) fn new(held: Held, charge: Charge) -> Self {
+        let is_short = charge.bytes() <= WHOLE;
+        let charge = if is_short {
+            Charged::Short { _charge: charge }
+        } else {
+            Charged::Long(Arc::new(charge))
+        };
+        Self { held, charge }
+    }
+
+    /// The charge, for who reads the bytes for long.
+    pub(super) fn charge(&self) -> Option<Arc<Charge>> {
+        match &self.charge {
+            Charged::Short { .. } => None,
+            Charged::Long(charge) => Some(Arc::clone(charge)),
+        }
+    }
+
+    fn is_being_read(&self) -> bool {
+        matches!(&self.charge, Charged::Long(charge) if Arc::strong_count(charge) > 1)
+    }
 }
 
 /// Bytes in memory.
@@ -51,6 +84,9 @@ pub(super) enum Held {
     Shared(Arc<Segment>),
 }
 
+/// Shorter ones take more on disk, and for being found there, than they would leave of memory.
+const LEAST_SPILLED: u64 = 512;
+
 impl Object {
     pub(super) fn new(serial: u64, stat: Stat, end: Option<End>, entry: Charge) -> Self {
         Self { serial, stat, end, memory: None, disk: None, reads: 0, place: None, _entry: entry }
@@ -58,6 +94,19 @@ impl Object {
 
     pub(super) fn is_of(&self, generation: u64) -> bool {
         generation == 0 || self.stat.generation == generation
+    }
+
+    /// Whether memory is won when it leaves.
+    fn can_leave(&self) -> bool {
+        let least = if self.disk.is_some() { 1 } else { LEAST_SPILLED };
+        self.memory.is_some() && self.stat.size >= least
+    }
+
+    /// Whether that blocks, or has much to free.
+    pub(super) fn takes_time_to_drop(&self) -> bool {
+        const MUCH: u64 = 1 << 20;
+        let is_shared = matches!(&self.memory, Some(InMemory { held: Held::Shared(_), .. }));
+        self.disk.is_some() || is_shared || self.stat.size > MUCH
     }
 
     /// Leaves its file for the next run, if it is to persist.
@@ -135,7 +184,7 @@ impl Index {
     /// Stores an object, and returns the one that it replaces. Wakes who waits for it.
     pub(super) fn insert(&mut self, id: Arc<str>, mut object: Object) -> Option<Object> {
         let replaced = self.remove(&id, 0);
-        if object.memory.is_some() {
+        if object.can_leave() {
             object.place = self.recent.enter(Arc::clone(&id));
         }
         if let Some(end) = object.end {
@@ -198,22 +247,30 @@ impl Index {
         expired
     }
 
-    /// Puts the bytes of an object into memory, where it can leave again.
+    /// Puts the bytes of an object into memory, where it can leave again. What is returned is of no more use.
     pub(super) fn set_memory(
         &mut self,
         id: &str,
         serial: u64,
         memory: InMemory,
-    ) -> Option<InMemory> {
-        let Some((id, _)) = self.objects.get_key_value(id) else { return Some(memory) };
+    ) -> (Option<InMemory>, Option<Arc<OnDisk>>) {
+        let Some((id, _)) = self.objects.get_key_value(id) else { return (Some(memory), None) };
         let id = Arc::clone(id);
         let Some(object) = self.objects.get_mut(&id).filter(|o| o.serial == serial) else {
-            return Some(memory);
+            return (Some(memory), None);
         };
-        if object.place.is_none() {
+        object.reads = 0;
+        // What is not to persist need not be there twice.
+        let disk = object.disk.take_if(|disk| !disk.persists());
+        // Clients may have been told where it is in shared memory.
+        let unused = match &object.memory {
+            Some(InMemory { held: Held::Shared(_), .. }) => Some(memory),
+            _ => object.memory.replace(memory),
+        };
+        if object.place.is_none() && object.can_leave() {
             object.place = self.recent.enter(id);
         }
-        object.memory.replace(memory)
+        (unused, disk)
     }
 
     /// Objects to leave memory, the least recently used first, with `bytes` bytes at least if there are so
@@ -227,6 +284,9 @@ impl Index {
             }
             let Some(object) = self.objects.get(id) else { continue };
             let Some(memory) = &object.memory else { continue };
+            if memory.is_being_read() {
+                continue; // it would stay in memory all the same
+            }
             let (head, on_disk) = (object.head(id), object.disk.is_some());
             if !on_disk {
                 let Some(left) = disk.checked_sub(head.len() + head.size) else { continue };
@@ -250,8 +310,8 @@ impl Index {
     pub(super) fn stay(&mut self, one: &Chosen) {
         if let Some(object) = self.objects.get_mut(&one.id)
             && object.serial == one.serial
-            && object.memory.is_some()
             && object.place.is_none()
+            && object.can_leave()
         {
             object.place = self.recent.enter(Arc::clone(&one.id));
         }
@@ -267,6 +327,13 @@ impl Index {
             Some(object) => {
                 if let Some(disk) = disk {
                     object.disk = Some(Arc::new(disk));
+                }
+                if object.disk.is_none() {
+                    // It was taken from disk into memory meanwhile.
+                    if object.place.is_none() && object.can_leave() {
+                        object.place = self.recent.enter(Arc::clone(&one.id));
+                    }
+                    return (None, None);
                 }
                 if let Some(place) = object.place.take() {
                     self.recent.leave(place);
@@ -304,4 +371,39 @@ impl Chosen {
 /// What an object takes besides its bytes: its entry, its places in the lists, its id.
 pub(super) fn entry_bytes(id: &str) -> u64 {
     (size_of::<Object>() + 128 + id.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::{Disk, Kind};
+    use crate::storage::room::Room;
+
+    #[test]
+    fn what_is_taken_from_disk_while_it_leaves_memory_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, ..) = Disk::open(dir.path(), false).unwrap();
+        let (mut index, room, id) = (Index::default(), Room::new(1 << 20, 0), "a");
+        let stat = Stat { generation: 1, size: 1000, hash: None };
+        let in_memory = || {
+            let held = Held::One(vec![0; 1000].into());
+            InMemory::new(held, room.insist(1000))
+        };
+        let mut object = Object::new(1, stat, None, room.insist(0));
+        object.memory = Some(in_memory());
+        let head = object.head(id);
+        let file = disk.create(1, head.len()).unwrap();
+        let on_disk = file.finish(&head, Kind::Spill, room.insist(0)).unwrap();
+        object.disk = Some(Arc::new(on_disk));
+        index.insert(id.into(), object);
+
+        let chosen = index.choose(1, 0);
+        assert!(chosen[0].on_disk);
+        let (memory, disk) = index.set_memory(id, 1, in_memory()); // by who reads it from there
+        assert!(memory.is_some() && disk.is_some());
+        let (memory, disk) = index.leave_memory(&chosen[0], None);
+        assert!(memory.is_none() && disk.is_none());
+        assert!(index.find(id, 1).unwrap().memory.is_some());
+        assert_eq!(index.choose(1, 1 << 20).len(), 1, "it can leave later");
+    }
 }

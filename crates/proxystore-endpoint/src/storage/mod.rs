@@ -55,6 +55,8 @@ const WAIT: &str = "wait for object";
 
 /// Less memory than this is of no use: what is kept of each object counts too.
 const LEAST_MEMORY: u64 = 64 << 10;
+/// Memory that is kept for the entries of objects whose bytes have to go to disk, at most.
+const MOST_RESERVED: u64 = 1 << 20;
 /// As many may wait at once.
 const MOST_WAITING: u64 = 1 << 16;
 
@@ -72,6 +74,8 @@ struct Inner {
     session: Option<Session>,
     /// Held by who moves objects to disk, one at a time.
     making_room: tokio::sync::Mutex<()>,
+    /// Held by who copies an object to shared memory, so that nobody does it twice.
+    sharing: tokio::sync::Mutex<()>,
     /// Held by who writes to disk when objects end, so that the last is right.
     rewriting: tokio::sync::Mutex<()>,
     /// An object ends earlier than any before.
@@ -146,11 +150,12 @@ impl Storage {
         let inner = Arc::new(Inner {
             settings: settings.clone(),
             index: Mutex::default(),
-            memory: Room::new(settings.memory),
-            room_on_disk: Room::new(settings.disk),
+            memory: Room::new(settings.memory, (settings.memory / 64).min(MOST_RESERVED)),
+            room_on_disk: Room::new(settings.disk, 0),
             disk,
             session,
             making_room: tokio::sync::Mutex::default(),
+            sharing: tokio::sync::Mutex::default(),
             rewriting: tokio::sync::Mutex::default(),
             earlier_end: Notify::new(),
             tasks: TaskTracker::new(),
@@ -194,8 +199,8 @@ impl Storage {
     }
 
     /// What a client put into shared memory for another endpoint. It is freed there once nobody reads it.
-    pub fn take_shared(&self, shared: Key) -> Result<Body> {
-        self.0.take_shared(shared)
+    pub async fn take_shared(&self, shared: Key) -> Result<Body> {
+        self.0.take_shared(shared).await
     }
 
     /// An object, or a part of it. Who has got it reads on when it is replaced, evicted or expires.
@@ -220,7 +225,7 @@ impl Storage {
             index.check_open(EVICT)?;
             index.remove(id, generation)
         };
-        self.0.discard(removed).await
+        self.0.discard(removed, false).await
     }
 
     /// Lets an object vanish `ttl` from now, or only when it is evicted.
@@ -238,7 +243,7 @@ impl Storage {
                 index.check_open("evict objects")?;
                 ids.iter().filter_map(|id| index.remove(id, 0)).collect()
             };
-            self.0.discard(removed).await?;
+            self.0.discard(removed, false).await?;
         }
         Ok(())
     }
@@ -351,21 +356,29 @@ impl Inner {
         drop(replaced);
     }
 
-    /// Removes the files of objects that were taken out, and all that they take.
-    async fn discard(&self, objects: impl IntoIterator<Item = Object>) -> Result<()> {
-        let on_disk: Vec<_> = objects.into_iter().filter(|object| object.disk.is_some()).collect();
-        if on_disk.is_empty() {
+    /// Removes the files of objects that were taken out, and all that they take. Unless they are `replaced` by later
+    /// ones on disk, they must not be there again after a failure of the system.
+    async fn discard(
+        &self,
+        objects: impl IntoIterator<Item = Object>,
+        replaced: bool,
+    ) -> Result<()> {
+        let slow: Vec<_> = objects.into_iter().filter(Object::takes_time_to_drop).collect();
+        if slow.is_empty() {
             return Ok(());
         }
+        let directory = Arc::clone(&self.disk);
         blocking(EVICT, move || {
-            let mut first = None;
-            for object in &on_disk {
-                if let Some(Err(error)) = object.disk.as_ref().map(|disk| disk.remove()) {
+            let (mut first, mut persisted) = (None, false);
+            for disk in slow.iter().filter_map(|object| object.disk.as_ref()) {
+                persisted |= disk.persists();
+                if let Err(error) = disk.remove() {
                     warn!(%error, "the file of an object cannot be removed");
                     first.get_or_insert(error);
                 }
             }
-            first.map_or(Ok(()), |error| Err(Error::io(EVICT, error)))
+            let synced = if persisted && !replaced { directory.sync_directory() } else { Ok(()) };
+            first.map_or(synced, Err).map_err(|error| Error::io(EVICT, error))
         })
         .await
     }

@@ -32,13 +32,20 @@ impl Inner {
         self.admit(stat.size)?;
         let id: Arc<str> = id.into();
         if body.is_held() && !self.settings.persist {
-            let mut gathered = Gathered::new(stat.size);
-            body.collect().await?.into_iter().for_each(|piece| gathered.push(piece));
-            let held = gathered.finish();
+            let mut pieces = body.collect().await?;
+            let held = if pieces.len() == 1 {
+                Held::One(pieces.remove(0).unwrap_or_default()) // as it was read: a copy of its own
+            } else {
+                let mut gathered = Gathered::new(stat.size);
+                for piece in pieces {
+                    gathered.push(piece);
+                }
+                gathered.finish()
+            };
             let Some(mut charge) = self.memory.take(entry_bytes(&id) + stat.size) else {
                 return self.receive(id, stat, ttl, Body::held(held.pieces()?)).await;
             };
-            let memory = InMemory { held, _charge: charge.split(stat.size) };
+            let memory = InMemory::new(held, charge.split(stat.size));
             return self
                 .insert(id, stat, ttl.and_then(End::after), charge, Some(memory), None)
                 .await;
@@ -57,8 +64,11 @@ impl Inner {
         ttl: Option<Duration>,
         mut body: Body,
     ) -> Result<()> {
-        let Some(entry) = self.memory_for(entry_bytes(&id)).await? else {
-            return Err(self.full(stat.size));
+        let entry = entry_bytes(&id);
+        // All else may be just on its way in or out, and cannot leave memory for that time.
+        let entry = match self.memory_for(entry).await? {
+            None => self.memory.take_last(entry).ok_or_else(|| self.full(stat.size))?,
+            Some(entry) => entry,
         };
         let head =
             Head { id: (&*id).into(), size: stat.size, generation: stat.generation, ends: 0 };
@@ -89,7 +99,7 @@ impl Inner {
         draft.head.ends = end.map_or(0, |end| end.since_1970);
         let disk = if draft.to_disk { Some(draft.finish_file().await?) } else { None };
         let Draft { memory, gathered, .. } = draft;
-        let memory = memory.map(|charge| InMemory { held: gathered.finish(), _charge: charge });
+        let memory = memory.map(|charge| InMemory::new(gathered.finish(), charge));
         self.insert(id, stat, end, entry, memory, disk).await
     }
 
@@ -101,15 +111,15 @@ impl Inner {
         ttl: Option<Duration>,
         key: Key,
     ) -> Result<()> {
-        let session = self.session.as_ref().ok_or_else(no_session)?;
+        let session = self.session.clone().ok_or_else(no_session)?;
         let stat = Stat { generation, size: key.size(), hash: None };
         let is_there = self.lock().find(id, generation).is_some_and(|o| o.stat.size == stat.size);
         if is_there && generation != 0 {
             // The same request again; what came with it is ours to free, unless it is what we have.
-            drop(session.take(key));
+            let _ = blocking(PUT, move || session.take(key).map(drop)).await;
             return self.expire(id, generation, ttl.and_then(End::after)).await;
         }
-        let segment = session.take(key)?; // freed if anything fails from here on
+        let segment = blocking(PUT, move || session.take(key)).await?; // freed if anything fails from here on
         self.admit(stat.size)?;
         let id: Arc<str> = id.into();
         let room = entry_bytes(&id) + stat.size;
@@ -117,16 +127,16 @@ impl Inner {
         match charge {
             Some(mut charge) => {
                 let held = Held::Shared(Arc::new(segment));
-                let memory = InMemory { held, _charge: charge.split(stat.size) };
+                let memory = InMemory::new(held, charge.split(stat.size));
                 self.insert(id, stat, ttl.and_then(End::after), charge, Some(memory), None).await
             }
             None => self.receive(id, stat, ttl, segment.bytes()?.into()).await,
         }
     }
 
-    pub(super) fn take_shared(&self, key: Key) -> Result<Body> {
-        let session = self.session.as_ref().ok_or_else(no_session)?;
-        Ok(session.take(key)?.bytes()?.into())
+    pub(super) async fn take_shared(&self, key: Key) -> Result<Body> {
+        let session = self.session.clone().ok_or_else(no_session)?;
+        blocking(PUT, move || Ok(session.take(key)?.bytes()?.into())).await
     }
 
     async fn insert(
@@ -138,6 +148,7 @@ impl Inner {
         memory: Option<InMemory>,
         disk: Option<OnDisk>,
     ) -> Result<()> {
+        let persists = disk.as_ref().is_some_and(OnDisk::persists);
         let replaced = {
             let mut index = self.lock();
             index.check_open(PUT)?;
@@ -147,7 +158,7 @@ impl Inner {
             self.heed(&index, end);
             replaced
         };
-        self.discard(replaced).await
+        self.discard(replaced, persists).await
     }
 }
 

@@ -8,11 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Room {
     used: AtomicU64,
     limit: u64,
+    /// Only [`take_last`](Self::take_last) comes closer to the limit than this.
+    reserve: u64,
 }
 
 impl Room {
-    pub(super) fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), limit })
+    pub(super) fn new(limit: u64, reserve: u64) -> Arc<Self> {
+        Arc::new(Self { used: AtomicU64::new(0), limit, reserve })
     }
 
     pub(super) fn limit(&self) -> u64 {
@@ -24,13 +26,19 @@ impl Room {
     }
 
     pub(super) fn free(&self) -> u64 {
-        self.limit.saturating_sub(self.used())
+        (self.limit - self.reserve).saturating_sub(self.used())
     }
 
     /// Room for so many bytes, if there is.
     pub(super) fn take(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
         let mut charge = Charge { room: Arc::clone(self), bytes: 0 };
         charge.grow(bytes).then_some(charge)
+    }
+
+    /// The same, where the reserve may be used too.
+    pub(super) fn take_last(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
+        let mut charge = Charge { room: Arc::clone(self), bytes: 0 };
+        charge.grow_to(bytes, self.limit).then_some(charge)
     }
 
     /// Charges what is there already, beyond the bound if need be.
@@ -50,7 +58,10 @@ pub(super) struct Charge {
 impl Charge {
     /// Takes more, if there is room.
     pub(super) fn grow(&mut self, bytes: u64) -> bool {
-        let limit = self.room.limit;
+        self.grow_to(bytes, self.room.limit - self.room.reserve)
+    }
+
+    fn grow_to(&mut self, bytes: u64, limit: u64) -> bool {
         let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= limit);
         let grown = bytes == 0
             || self.room.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
@@ -58,6 +69,10 @@ impl Charge {
             self.bytes += bytes;
         }
         grown
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Takes in another of the same room.

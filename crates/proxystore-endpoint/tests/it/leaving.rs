@@ -1,16 +1,16 @@
-//! Clients that go in the middle of something, or never come to its end: they keep nobody.
+//! Clients and peers that go in the middle of something, or never come to its end: they keep nobody.
 
 use std::time::Duration;
 
 use proxystore::ErrorKind;
-use proxystore::wire::{Answer, Request};
+use proxystore::wire::{Answer, Request, encode_request};
 use proxystore_endpoint::body::Body;
 use proxystore_endpoint::frames::send_request;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::running::{PATIENCE, Running};
-use crate::sites::bytes;
+use crate::sites::{bytes, pair};
 
 const HOUR: u64 = 3_600_000;
 
@@ -53,6 +53,23 @@ async fn who_has_gone_waits_no_more() {
 }
 
 #[tokio::test]
+async fn an_answer_is_not_kept_back_by_many_who_wait() {
+    let running = Running::start("[peers]\nenabled = false\n").await;
+    let mut client = running.client().await;
+    let mut requests = Vec::new();
+    encode_request(&mut requests, 0, &Request::Ping(running.id), 0, false).unwrap();
+    for number in 1..50 {
+        let waits = Request::Wait(running.name("never"), HOUR);
+        encode_request(&mut requests, number, &waits, 0, false).unwrap();
+    }
+    client.write.write_all(&requests).await.unwrap(); // all at once
+    assert!(matches!(client.answer().await, Answer::Pong(_)));
+    drop(client);
+    running.stop.cancel();
+    running.ended().await;
+}
+
+#[tokio::test]
 async fn a_body_that_belongs_to_nothing_keeps_nobody() {
     let running = Running::start("[peers]\nenabled = false\n").await;
     let mut client = running.client().await;
@@ -62,6 +79,29 @@ async fn a_body_that_belongs_to_nothing_keeps_nobody() {
     let Answer::Failed(fault) = client.answer().await else { panic!("it was answered") };
     assert_eq!(fault.kind(), ErrorKind::Corrupt);
     assert!(matches!(client.ask(&Request::Status, Body::empty()).await, Answer::Object { .. }));
+    running.stop.cancel();
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn who_takes_nothing_keeps_nobody_from_what_is_in_memory() {
+    let running = Running::start("[peers]\nenabled = false\n[clients]\npatience = 1000\n").await;
+    let mut client = running.client().await;
+    let name = running.name("large");
+    let put = Request::Put { name: name.clone(), ttl: None, shared: None };
+    assert_eq!(client.ask(&put, bytes(2_000_000).into()).await, Answer::Done);
+    let get = Request::Get { name, range: None, shared: false };
+    let mut idle = Vec::new();
+    for _ in 0..150 {
+        let mut client = running.client().await;
+        send_request(&mut client.write, 1, &get, Body::empty(), PATIENCE).await.unwrap();
+        idle.push(client);
+    }
+    send_request(&mut client.write, 1, &get, Body::empty(), PATIENCE).await.unwrap();
+    let mut answer = vec![0; 2_000_000];
+    let reading = client.into_stream();
+    timeout(PATIENCE, { reading }.read_exact(&mut answer)).await.expect("it waits").unwrap();
+    drop(idle);
     running.stop.cancel();
     running.ended().await;
 }
@@ -86,4 +126,18 @@ async fn who_takes_little_at_a_time_does_not_keep_it_from_stopping() {
     running.stop.cancel();
     running.ended().await;
     timeout(PATIENCE, dripping).await.expect("it was not let go").unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_is_not_the_endpoint_itself() {
+    let (far, near) = pair().await;
+    far.service.storage.close().await.unwrap();
+    let error = near.failure(Request::Evict(far.name("a", 1))).await;
+    // Of kind Closed it would be taken for the end of the endpoint that was asked.
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let text = error.to_string();
+    assert!(text.contains("the peer is stopping") && text.contains(&far.id.to_string()), "{text}");
+    assert_eq!(near.service.counters.failures.get(), 1);
+    near.stop().await;
+    far.stop().await;
 }

@@ -129,6 +129,29 @@ async fn who_reads_an_object_reads_on_when_it_is_replaced_or_evicted() {
 }
 
 #[tokio::test]
+async fn what_is_read_counts_and_stays_in_memory_until_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&settings(MIB, 64 * MIB), dir.path()).await;
+    for (n, size) in (0..).zip([100 * KIB, 300 * KIB]) {
+        let (id, bytes, others) = (format!("read{n}"), bytes(n, size), bytes(9, 100 * KIB));
+        put_in_pieces(&storage, &id, &bytes).await.unwrap();
+        let found = storage.get(&id, 0, &Wanted::default()).await.unwrap().unwrap();
+        for n in 0..30 {
+            put(&storage, &format!("other{n}"), 1, &others).await.unwrap();
+        }
+        // Whatever is on disk would be read from there, and this is gone.
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        assert_eq!(get(&storage, &id, 0).await.unwrap(), bytes);
+        storage.clear("").await.unwrap();
+        assert!((size..size + 4 * KIB).contains(&storage.usage().memory), "{:?}", storage.usage());
+        assert_eq!(all(found.body).await, bytes);
+        assert_eq!(storage.usage().memory, 0);
+    }
+}
+
+#[tokio::test]
 async fn what_a_put_that_broke_off_brought_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     for persist in [false, true] {
@@ -200,6 +223,20 @@ async fn a_full_endpoint_says_so_and_keeps_what_it_has() {
     let long = config::Storage { max_object: 10, ..settings };
     storage.close().await.unwrap();
     assert_eq!(open(&long, dir.path()).await.usage().objects, 0);
+}
+
+#[tokio::test]
+async fn what_takes_less_than_its_file_is_not_moved_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&settings(256 * KIB, MIB), dir.path()).await;
+    let mut stored = 0;
+    while put(&storage, &format!("o{stored}"), 1, &bytes(stored, stored % 300)).await.is_ok() {
+        stored += 1;
+    }
+    assert!(stored > 200, "only {stored} fit");
+    assert_eq!(get(&storage, "o42", 0).await.unwrap(), bytes(42, 42));
+    let files = std::fs::read_dir(dir.path()).unwrap().count();
+    assert!(files < 30, "{files} files"); // the lock, and what came when memory was full
 }
 
 #[tokio::test]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proxystore::wire::{Answer, Request, encode_request};
-use proxystore_endpoint::body::Body;
-use proxystore_endpoint::frames::WHOLE;
+use proxystore_endpoint::body::{Body, PIECE};
 use proxystore_endpoint::latency::{Kind, Latencies};
 use proxystore_endpoint::status::{PeerStatus, RelayStatus, Status};
 use proxystore_endpoint::web::metrics;
@@ -271,17 +270,13 @@ async fn health_says_that_an_endpoint_is_stopping() {
     // A client in the middle of a long object keeps it from ending.
     let mut client = endpoint.client().await;
     let request = Request::Put { name: endpoint.name("long"), ttl: None, shared: None };
-    let half = vec![7; WHOLE as usize];
+    let half = vec![7; PIECE];
     let mut begun = Vec::new();
-    encode_request(&mut begun, 1, &request, 2 * WHOLE, false).unwrap();
+    encode_request(&mut begun, 1, &request, 2 * PIECE as u64, false).unwrap();
     begun.extend_from_slice(&half);
     client.write.write_all(&begun).await.unwrap();
     let has_begun = async {
-        while !get(web, "/metrics")
-            .await
-            .text
-            .contains(&format!("from=\"clients\"}} {}\n", 2 * WHOLE))
-        {
+        while !get(web, "/metrics").await.text.contains(&format!("from=\"clients\"}} {PIECE}\n")) {
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -59,10 +59,10 @@ async fn what_a_client_put_there_is_the_endpoints() {
 async fn what_has_an_end_in_case_nobody_takes_it_over_has_none_after_that() {
     let dir = tempfile::tempdir().unwrap();
     let (storage, client) = shared(&settings(4 * MIB, 0), dir.path()).await;
-    let options = PutOptions { ttl: Some(Duration::from_millis(200)), ..PutOptions::default() };
+    let options = PutOptions { ttl: Some(Duration::from_secs(2)), ..PutOptions::default() };
     let [taken, left] = [1, 2].map(|n| client.put(&bytes(n, MIB)[..].into(), &options).unwrap());
     storage.put_shared("a", 1, None, taken.clone()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     sweep(None).unwrap();
     assert!(client.exists(&taken).unwrap() && !client.exists(&left).unwrap());
     let error = storage.put_shared("b", 1, None, left).await.unwrap_err();
@@ -129,6 +129,19 @@ async fn what_came_another_way_is_shared_once_it_is_asked_for() {
     assert!(storage.usage().memory < MIB + 10 * KIB, "it is not there twice");
     let small = storage.get("small", 0, &SHARED).await.unwrap().unwrap();
     assert!(small.shared.is_none() && small.body.len() == KIB);
+    storage.close().await.unwrap();
+    client.close(true).unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_at_the_same_time_is_told_the_same_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (storage, client) = shared(&settings(16 * MIB, 0), dir.path()).await;
+    put_in_pieces(&storage, "a", &bytes(1, MIB)).await.unwrap();
+    let got = || async { storage.get("a", 0, &SHARED).await.unwrap().unwrap().shared.unwrap() };
+    let (one, two, three) = tokio::join!(got(), got(), got());
+    assert!(one == two && two == three);
+    assert_eq!(read(&client, &one).unwrap()[..], bytes(1, MIB)[..]);
     storage.close().await.unwrap();
     client.close(true).unwrap();
 }

@@ -116,7 +116,9 @@ impl Daemons {
         }
         match outcome {
             Err(error) if link.is_broken() => {
-                self.disconnect(); // the others broke with it, most likely
+                if error.kind() == ErrorKind::Io {
+                    self.disconnect(); // the others broke with it, most likely
+                }
                 Ok(Attempt::Broken(error))
             }
             outcome => Ok(Attempt::Answered(outcome)),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::connectors::shm::{make_private_directory, user_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::EndpointId;
 use crate::wire::greeting::Token;
@@ -100,17 +101,26 @@ pub fn read_token(dir: &Path) -> Result<Token> {
 }
 
 /// The home of the project: `$PROXYSTORE_HOME`, else `$XDG_DATA_HOME/proxystore`, else
-/// `~/.local/share/proxystore`.
+/// `~/.local/share/proxystore`. A user whom the system knows no home of has `/tmp/proxystore-UID`, if nobody else
+/// made that; else it is a path where nothing can be.
 pub fn home_dir() -> PathBuf {
     let variable =
         |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(home) = variable("PROXYSTORE_HOME") {
         return home;
     }
-    let data = variable("XDG_DATA_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".local/share")))
-        .unwrap_or_else(|| "/tmp".into());
-    data.join("proxystore")
+    let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    variable("XDG_DATA_HOME")
+        .or_else(|| Some(home()?.join(".local/share")))
+        .map(|data| data.join("proxystore"))
+        .or_else(|| private_home(Path::new("/tmp")))
+        .unwrap_or_else(|| "/dev/null/proxystore".into())
+}
+
+/// A home below a directory in which anybody may make one: who did would be taken for this user's endpoints.
+fn private_home(root: &Path) -> Option<PathBuf> {
+    let home = user_directory(root);
+    make_private_directory(&home).ok().map(|()| home)
 }
 
 /// The endpoints configured below a directory, with their directories, in the order of these. Cards that
@@ -134,5 +144,21 @@ fn collect(dir: &Path, depth: usize, found: &mut Vec<(PathBuf, Card)>) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             collect(&entry.path(), depth - 1, found);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_home_that_others_may_enter_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let home = private_home(root.path()).unwrap();
+        assert_eq!(private_home(root.path()), Some(home.clone()));
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(private_home(root.path()), None);
     }
 }

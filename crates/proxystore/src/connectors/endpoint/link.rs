@@ -9,12 +9,15 @@ use super::stream::{Patience, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::greeting::{CHALLENGE, Challenge, Hello, PROOF, Role};
 use crate::wire::{
-    Answer, EndpointId, FRAME_HEAD, Fault, FrameHead, MAX_HEAD, PIECE_HEAD, PieceHead, Request,
-    Stat, Welcome, decode_answer,
+    Answer, EndpointId, FRAME_HEAD, Fault, FrameHead, PIECE_HEAD, PieceHead, Request, Stat,
+    Welcome, decode_answer,
 };
 
 /// Small answers are read together; longer bodies go straight to where they belong.
 const BUFFER: usize = 32 << 10;
+
+/// Heads of answers are hardly ever longer.
+const USUAL_HEAD: usize = 256;
 
 /// A daemon that answered.
 #[derive(Debug)]
@@ -250,8 +253,14 @@ fn read_frame(stream: &mut impl Read, operation: &'static str) -> Result<(FrameH
     let mut fixed = [0; FRAME_HEAD];
     stream.read_exact(&mut fixed).map_err(|error| failed(operation, error))?;
     let frame = FrameHead::decode(&fixed)?;
-    let mut head = [0; MAX_HEAD];
-    let head = &mut head[..frame.head.into()];
+    let (mut usual, mut long) = ([0; USUAL_HEAD], Vec::new());
+    let len = usize::from(frame.head);
+    let head = if let Some(head) = usual.get_mut(..len) {
+        head
+    } else {
+        long.resize(len, 0);
+        &mut long[..]
+    };
     stream.read_exact(head).map_err(|error| failed(operation, error))?;
     let answer = decode_answer(&frame, head)?;
     Ok((frame, answer))

@@ -11,7 +11,7 @@
 //!   shared memory, as a session of [`shm`](super::shm).
 //!
 //! A broken connection is replaced and the operation repeated. All of them bear that: a key and its generation are
-//! made up by the client, and the daemon does nothing for a generation that it has.
+//! made up by the client, and an object that is put once more is the same one, with its time to live anew.
 
 mod daemons;
 mod find;

@@ -42,6 +42,9 @@ mod sys;
 mod views;
 mod wait;
 
+#[cfg(feature = "endpoint")]
+pub(super) use self::session::{make_private_directory, user_directory};
+
 #[cfg(feature = "testkit")]
 pub(crate) use layout::fuzz;
 

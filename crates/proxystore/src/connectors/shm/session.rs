@@ -125,13 +125,13 @@ pub(super) fn default_root() -> PathBuf {
 }
 
 /// The one directory of this user below a root.
-pub(super) fn user_directory(root: &Path) -> PathBuf {
+pub(in crate::connectors) fn user_directory(root: &Path) -> PathBuf {
     root.join(format!("proxystore-{}", rustix::process::geteuid().as_raw()))
 }
 
 /// Makes a directory only we may enter, or makes sure that an existing one is such: below a
 /// directory everybody may write to, somebody else could have made it first.
-fn make_private_directory(path: &Path) -> Result<()> {
+pub(in crate::connectors) fn make_private_directory(path: &Path) -> Result<()> {
     let at = |errno| io(OPEN, errno).with("directory", path.display());
     match fs::mkdir(path, PRIVATE_DIRECTORY) {
         Ok(()) | Err(Errno::EXIST) => {}
