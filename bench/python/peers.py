@@ -33,13 +33,15 @@ class Peers:
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         homes = [folder / "near", folder / "far"]
         udp_port = servers.free_port(socket.SOCK_DGRAM) if kind == "direct" else 0
+        os.environ["PROXYSTORE_ENDPOINT_PEERS_DIRECT"] = str(kind == "direct").lower()
         invitation = self.stack.enter_context(servers.relay(folder / "relay", udp_port))
         ids = []
         for home in homes:
             options = ["--join", invitation] + ["--new-group-secret"] * (not ids)
             ids.append(self.stack.enter_context(servers.endpoint(home, home.name, *options)))
             invitation = servers.proxystore(home, "endpoint", "invite", home.name)
-        path = servers.proxystore(homes[1], "endpoint", "ping", homes[1].name, ids[0])
+        ping = ("endpoint", "ping", homes[1].name, ids[0], "--count", "20", "--interval", "0.2")
+        path = servers.proxystore(homes[1], *ping).splitlines()[-1]
         if kind not in path:
             raise AssertionError(f"{kind} is asked for, found is {path}")
         arguments = [([ids[0]], str(home)) for home in homes]

@@ -1,5 +1,6 @@
 //! Frames over whatever carries bytes: sockets of clients, streams of peers.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -9,7 +10,7 @@ use proxystore::wire::{
 };
 use proxystore::{Error, ErrorKind, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{error::Elapsed, timeout};
 
 use crate::body::{Body, BodySender, PIECE};
 use crate::service::Reply;
@@ -228,7 +229,7 @@ fn ended() -> Error {
 ///
 /// # Errors
 /// When the other side does not take it, and when the body fails: then the stream is of no more use.
-pub async fn send_request<W: AsyncWrite + Unpin>(
+pub async fn send_request<W: Outlet>(
     stream: &mut W,
     number: u32,
     request: &Request,
@@ -244,7 +245,7 @@ pub async fn send_request<W: AsyncWrite + Unpin>(
 ///
 /// # Errors
 /// When the other side does not take it.
-pub async fn send_reply<W: AsyncWrite + Unpin>(
+pub async fn send_reply<W: Outlet>(
     stream: &mut W,
     number: u32,
     reply: Reply,
@@ -257,7 +258,7 @@ pub async fn send_reply<W: AsyncWrite + Unpin>(
 }
 
 /// Sends what is in `out`, then the body.
-async fn send<W: AsyncWrite + Unpin>(
+async fn send<W: Outlet>(
     stream: &mut W,
     mut out: Vec<u8>,
     number: u32,
@@ -274,12 +275,14 @@ async fn send<W: AsyncWrite + Unpin>(
     write(stream, &out, patience).await?;
     while let Some(piece) = body.next().await {
         match piece {
-            Ok(piece) => {
+            Ok(mut piece) => {
                 if in_pieces {
                     let head = PieceHead::Bytes(piece.len() as u32).encode();
                     write(stream, &head, patience).await?;
                 }
-                write(stream, &piece, patience).await?;
+                while !piece.is_empty() {
+                    taken(timeout(patience, stream.take_from(&mut piece)).await, patience)?;
+                }
             }
             Err(error) => {
                 let mut out = PieceHead::Aborted.encode().to_vec();
@@ -301,16 +304,38 @@ pub async fn write<W: AsyncWrite + Unpin>(
     patience: Duration,
 ) -> Result<()> {
     while !bytes.is_empty() {
-        let written = timeout(patience, stream.write(bytes)).await.map_err(|elapsed| {
-            Error::new(ErrorKind::Timeout, SEND, "the other side takes nothing")
-                .with("seconds", patience.as_secs())
-                .with_source(elapsed)
-        })?;
-        match written {
-            Ok(0) => return Err(ended()),
-            Ok(len) => bytes = &bytes[len..],
-            Err(error) => return Err(Error::io(SEND, error)),
-        }
+        let len = taken(timeout(patience, stream.write(bytes)).await, patience)?;
+        bytes = &bytes[len..];
     }
     Ok(())
+}
+
+/// How many bytes the other side took.
+fn taken(written: Result<io::Result<usize>, Elapsed>, patience: Duration) -> Result<usize> {
+    match written {
+        Ok(Ok(0)) => Err(ended()),
+        Ok(Ok(len)) => Ok(len),
+        Ok(Err(error)) => Err(Error::io(SEND, error)),
+        Err(elapsed) => Err(Error::new(ErrorKind::Timeout, SEND, "the other side takes nothing")
+            .with("seconds", patience.as_secs())
+            .with_source(elapsed)),
+    }
+}
+
+/// Where frames go: to clients over sockets, to peers over streams.
+pub trait Outlet: AsyncWrite + Unpin + Send + Sized {
+    /// Sends some of the bytes and says how many, without a copy if that can be.
+    fn take_from(&mut self, bytes: &mut Bytes) -> impl Future<Output = io::Result<usize>> + Send {
+        async { self.write_buf(bytes).await }
+    }
+}
+
+impl Outlet for tokio::net::unix::OwnedWriteHalf {}
+
+impl Outlet for tokio::net::tcp::OwnedWriteHalf {}
+
+impl Outlet for iroh::endpoint::SendStream {
+    async fn take_from(&mut self, bytes: &mut Bytes) -> io::Result<usize> {
+        Ok(self.write_many_chunks(&mut std::slice::from_mut(bytes)).await?)
+    }
 }

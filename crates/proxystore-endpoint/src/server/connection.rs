@@ -7,7 +7,7 @@ use std::time::Duration;
 use proxystore::wire::greeting::{CHALLENGE, Challenge, HELLO, Hello, PROOF, Role, Token};
 use proxystore::wire::{Answer, Fault, FrameHead, Request, Welcome, encode_answer};
 use proxystore::{Error, ErrorKind, Result};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::body::Body;
-use crate::frames::{Incoming, WHOLE, send_reply, write};
+use crate::frames::{Incoming, Outlet, WHOLE, send_reply, write};
 use crate::service::{Asker, Reply, Service};
 
 /// How many requests of one client may be under way at once; it may send more, which wait.
@@ -69,7 +69,7 @@ pub(super) async fn attend<R, W>(
     door: Arc<Door>,
 ) where
     R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send,
+    W: Outlet,
 {
     let place = door.places.try_acquire();
     let stranger = if same_host { Ok(None) } else { door.strangers.try_acquire().map(Some) };
@@ -121,7 +121,7 @@ async fn greet<R, W>(
 ) -> Result<()>
 where
     R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
+    W: Outlet,
 {
     let hello = Hello::decode(&incoming.array::<HELLO>().await?)?;
     let challenge = Challenge::to(&hello, service.id)?;
@@ -179,7 +179,7 @@ enum Heard {
 impl<R, W> Client<R, W>
 where
     R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send,
+    W: Outlet,
 {
     async fn serve(mut self) -> Result<()> {
         loop {
