@@ -108,14 +108,7 @@ impl Service {
             .with("asked", self.id)
             .with_hint("ask the endpoint that keeps it: peers do not pass requests on"));
         }
-        let Some(peers) = &self.peers else {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "ask a peer",
-                "this endpoint has no peers",
-            )
-            .with_hint("set `enabled` in section [peers] of its config.toml"));
-        };
+        let peers = self.peers.as_ref().ok_or_else(|| without_peers("ask a peer"))?;
         let peer = request.endpoint().copied();
         let reply = match request {
             Request::Put { name, ttl, shared: Some(shared) } => {
@@ -217,10 +210,8 @@ impl Service {
 
     /// Reads again who is a peer. The rest of the configuration counts from the next start.
     fn reload(&self) -> Result<()> {
-        let config = self.directory.config()?;
-        if let Some(peers) = &self.peers {
-            peers.reload(&config)?;
-        }
+        let peers = self.peers.as_ref().ok_or_else(|| without_peers("read who is a peer"))?;
+        peers.reload(&self.directory.config()?)?;
         info!("read again who is a peer");
         Ok(())
     }
@@ -249,6 +240,11 @@ impl Service {
             peers,
         }
     }
+}
+
+fn without_peers(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, operation, "this endpoint has no peers")
+        .with_hint("set `enabled = true` in section [peers] of its config.toml, and start it again")
 }
 
 fn stated(stat: Option<Stat>) -> Reply {

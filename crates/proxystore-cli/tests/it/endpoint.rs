@@ -22,6 +22,8 @@ fn the_life_of_an_endpoint() {
     let again = home.fails(&["endpoint", "start", "site-a"]);
     assert!(again.contains("runs already") && again.contains("remedy"), "{again}");
     assert!(home.succeeds(&["endpoint", "list"]).contains("running"));
+    // It has no peers, so nobody may believe that who is one was read again.
+    assert!(home.fails(&["endpoint", "reload", "site-a"]).contains("`enabled = true`"));
     let status = json(&home.succeeds(&["endpoint", "status", "site-a", "--json"]));
     assert_eq!((status["name"].as_str(), status["id"].as_str()), (Some("site-a"), Some(id.trim())));
     assert!(
