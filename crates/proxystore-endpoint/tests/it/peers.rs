@@ -131,6 +131,17 @@ async fn those_who_know_the_secret_are_a_group() {
     assert_eq!(short.unwrap_err().kind(), ErrorKind::Config);
 }
 
+#[tokio::test]
+async fn who_wants_no_direct_path_needs_a_relay() {
+    let mut config = Config::default();
+    config.peers.direct = false;
+    let counters = std::sync::Arc::default();
+    let nowhere = Peers::start(Identity::new().secret(), &config, counters, BOUNDS).await;
+    let error = nowhere.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("`direct = true`"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_may_only_read_does_not_write() {
     let (a, b) = (Identity::new(), Identity::new());
