@@ -61,6 +61,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("proxystore needs 64-bit Linux: it maps large objects and waits by inotify");
 
+pub mod brokers;
 pub mod buffer;
 pub mod codec;
 pub mod connectors;

@@ -29,6 +29,7 @@
 //!
 //! The lines panic when they are broken, and so does a fixture that cannot open its connector.
 
+pub mod brokers;
 mod counting;
 #[doc(hidden)]
 pub mod fuzz;

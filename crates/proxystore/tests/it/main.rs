@@ -3,6 +3,7 @@
 
 mod arrays;
 mod attacks;
+mod brokers;
 mod conformance;
 mod facts;
 mod file;

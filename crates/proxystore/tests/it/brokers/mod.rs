@@ -1,0 +1,3 @@
+//! Brokers of every kind keep the contract, and what is special about each.
+
+mod memory;
