@@ -1,0 +1,15 @@
+//! Messages in Redis.
+mod answer;
+mod fault;
+mod gate;
+mod link;
+mod list;
+mod pipeline;
+mod publisher;
+mod pubsub;
+mod server;
+mod socket;
+mod subscriber;
+
+pub use list::ListBroker;
+pub use pubsub::PubSubBroker;
