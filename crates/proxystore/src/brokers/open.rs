@@ -15,6 +15,8 @@ const BUILT_IN: &[(&str, &str, Opener)] = &[
     ("list", "list+redis://", |url| Ok(Arc::new(super::redis::ListBroker::open(url)?))),
     #[cfg(feature = "redis")]
     ("pubsub", "pubsub+redis://", |url| Ok(Arc::new(super::redis::PubSubBroker::open(url)?))),
+    #[cfg(feature = "redis")]
+    ("stream", "stream+redis://", |url| Ok(Arc::new(super::redis::StreamBroker::open(url)?))),
 ];
 
 /// The broker of a URL. Nothing is connected to before an end is made.

@@ -4,13 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::RedisResult;
-
 use super::answer::Answer;
 use super::link::Link;
 use super::publisher::RedisPublisher;
 use super::server::{Attempt, Server};
-use super::subscriber::{Aside, Look, RedisSubscriber, Source, Subscription};
+use super::subscriber::{Aside, Fault, Look, RedisSubscriber, Source, Subscription};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
 };
@@ -98,7 +96,7 @@ impl Source for Lists {
         Some(Delivery { message, tag: Tag::default(), attempts: 1 })
     }
 
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> RedisResult<()> {
+    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault> {
         if self.link.is_none() {
             let server = &look.subscription.server;
             self.link = Some(Link::open(server, until, Some(look.waker))?);
@@ -110,7 +108,7 @@ impl Source for Lists {
         self.link = None;
     }
 
-    fn fetch(&mut self, look: &Look<'_, Self>) -> RedisResult<()> {
+    fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault> {
         self.connect(look, look.until())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         self.turn = self.turn.wrapping_add(1);

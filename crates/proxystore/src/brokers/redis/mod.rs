@@ -7,9 +7,12 @@ mod list;
 mod pipeline;
 mod publisher;
 mod pubsub;
+mod scripts;
 mod server;
 mod socket;
+mod stream;
 mod subscriber;
 
 pub use list::ListBroker;
 pub use pubsub::PubSubBroker;
+pub use stream::StreamBroker;

@@ -10,7 +10,7 @@ use super::answer::Answer;
 use super::link::{Link, packed, too_late};
 use super::publisher::RedisPublisher;
 use super::server::Server;
-use super::subscriber::{Look, RedisSubscriber, Source};
+use super::subscriber::{Fault, Look, RedisSubscriber, Source};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
 };
@@ -109,7 +109,7 @@ impl Source for Channels {
         Some(Delivery { message, tag: Tag::default(), attempts: 1 })
     }
 
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> RedisResult<()> {
+    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault> {
         if self.link.is_some() {
             return Ok(());
         }
@@ -133,7 +133,7 @@ impl Source for Channels {
         self.has_asked = false;
     }
 
-    fn fetch(&mut self, look: &Look<'_, Self>) -> RedisResult<()> {
+    fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault> {
         self.connect(look, look.until())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         let patience =
@@ -142,14 +142,15 @@ impl Source for Channels {
         match link.receive(Instant::now() + wait)? {
             Some(answer) => {
                 self.has_asked = false;
-                self.take(answer)
+                self.take(answer)?;
             }
-            None if wait < patience || look.waker.is_woken() => Ok(()),
-            None if self.has_asked => Err(too_late()),
+            None if wait < patience || look.waker.is_woken() => {}
+            None if self.has_asked => return Err(too_late().into()),
             None => {
                 self.has_asked = true;
-                link.send(&packed(&[b"PING"]), look.until())
+                link.send(&packed(&[b"PING"]), look.until())?;
             }
         }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 
 use super::answer::Answer;
 use super::gate::Gate;
@@ -14,11 +14,11 @@ use super::pipeline::Pipeline;
 use super::server::{Attempt, Server};
 use super::socket::Waker;
 use crate::brokers::{Delivery, SubscribeOptions, Subscriber, Tag, check_topic, closed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 
 const SUBSCRIBE: &str = "subscribe to topics";
-const RECEIVE: &str = "receive a message";
+pub(super) const RECEIVE: &str = "receive a message";
 const ACKNOWLEDGE: &str = "acknowledge a message";
 const CLOSE: &str = "close a subscriber";
 
@@ -60,6 +60,36 @@ pub(super) struct Look<'a, S: Source> {
     pub(super) deadline: Option<Instant>,
 }
 
+/// Why a look failed.
+pub(super) enum Fault {
+    /// With this, which may pass.
+    Link(RedisError),
+    /// With this, which was tried for long enough.
+    Final(Error),
+}
+
+impl From<RedisError> for Fault {
+    fn from(error: RedisError) -> Self {
+        Self::Link(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+impl Fault {
+    /// Returns when it is to be tried again.
+    fn wait(self, attempt: &mut Attempt<'_>) -> Result<()> {
+        match self {
+            Self::Link(error) => attempt.failed(error),
+            Self::Final(error) => Err(error),
+        }
+    }
+}
+
 /// Where messages come from.
 pub(super) trait Source: Default + Send + 'static {
     /// What is known of messages while another thread may be waiting for some.
@@ -69,10 +99,10 @@ pub(super) trait Source: Default + Send + 'static {
     fn pop(&mut self) -> Option<Delivery>;
 
     /// Looks for messages until there are some or the time is up, or sooner; connects first.
-    fn fetch(&mut self, look: &Look<'_, Self>) -> RedisResult<()>;
+    fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault>;
 
     /// Connects, so that it takes part from now on.
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> RedisResult<()>;
+    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault>;
 
     /// Drops a connection that is of no use any more.
     fn disconnect(&mut self);
@@ -141,7 +171,7 @@ impl<S: Source> RedisSubscriber<S> {
         if let Some(mut source) = state.source.enter(deadline) {
             while let Err(error) = source.connect(&new.look(deadline), attempt.until()) {
                 source.disconnect();
-                attempt.failed(error)?;
+                error.wait(&mut attempt)?;
             }
         }
         Ok(new)
@@ -199,7 +229,7 @@ impl<S: Source> Subscriber for RedisSubscriber<S> {
                 }
                 Err(error) => {
                     source.disconnect();
-                    attempt.failed(error)?;
+                    error.wait(&mut attempt)?;
                 }
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use proxystore::brokers::Broker;
-use proxystore::brokers::redis::{ListBroker, PubSubBroker};
+use proxystore::brokers::redis::{ListBroker, PubSubBroker, StreamBroker};
 use proxystore::testkit::brokers::BrokerFixture;
 
 use crate::servers::{Kind, Redis, needs_redis};
@@ -30,7 +30,7 @@ impl BrokerFixture for Server {
         match self.kind {
             "list" => Box::new(ListBroker::open(&self.url()).unwrap()),
             "pubsub" => Box::new(PubSubBroker::open(&self.url()).unwrap()),
-            _ => unreachable!(),
+            _ => Box::new(StreamBroker::open(&self.url()).unwrap()),
         }
     }
 
@@ -72,3 +72,4 @@ macro_rules! tests {
 
 conformance!(list, Server::new("list"));
 conformance!(pubsub, Server::new("pubsub"));
+conformance!(stream, Server::new("stream"));
