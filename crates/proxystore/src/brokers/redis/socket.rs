@@ -9,9 +9,16 @@ use std::time::{Duration, Instant};
 
 use redis::io::tcp::socket2::{Domain, Protocol, SockAddr, Socket as Raw, Type};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::SendFlags;
 
 use crate::connectors::redis::link::KEEPALIVE;
 use crate::connectors::redis::place::Node;
+
+/// Without a signal when the other side is gone.
+#[cfg(not(target_vendor = "apple"))]
+const QUIETLY: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const QUIETLY: SendFlags = SendFlags::empty();
 
 /// Ends the waiting of all sockets that heed it, for good.
 #[derive(Debug)]
@@ -157,7 +164,7 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.patiently(PollFlags::OUT, |mut raw| raw.write(bytes))
+        self.patiently(PollFlags::OUT, |raw| Ok(rustix::net::send(raw, bytes, QUIETLY)?))
     }
 
     fn flush(&mut self) -> io::Result<()> {

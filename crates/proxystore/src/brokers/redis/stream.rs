@@ -9,7 +9,7 @@ use super::link::Link;
 use super::publisher::RedisPublisher;
 use super::scripts::{RELEASE, SWEEP, TRIM};
 use super::server::{Attempt, Server};
-use super::subscriber::{Aside, Fault, Look, RECEIVE, RedisSubscriber, Source, Subscription};
+use super::subscriber::{Aside, Fault, Look, RedisSubscriber, Source, Subscription};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
 };
@@ -26,9 +26,8 @@ const RETURNED: &[u8] = b"returned";
 /// At least so often, a subscriber looks for what others did not acknowledge in time.
 const CLAIM_EVERY: Duration = Duration::from_secs(1);
 
-/// So often, it looks for consumers that are gone; those that have nothing and were silent for as
-/// long are.
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
+/// At most and at least so often, it looks for consumers that are gone.
+const SWEEP_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_mins(1)];
 
 /// After so many acknowledgements, what they make superfluous is removed.
 const TRIM_AFTER: usize = 64;
@@ -171,6 +170,7 @@ impl Source for Streams {
             self.tidy(look)?;
         }
         if !self.ready.is_empty() {
+            self.claimed = None; // there may be more
             return Ok(());
         }
         let next = self.claimed.map_or(every, |last| every.saturating_sub(last.elapsed()));
@@ -202,7 +202,7 @@ impl Source for Streams {
                 }
             }
         }
-        if let Some(mut aside) = look.aside.enter(None) {
+        if let Some(mut aside) = look.aside.enter(Some(look.until())) {
             aside.notes.open.extend(self.ready.iter().map(|ready| ready.entry.clone()));
         }
         Ok(())
@@ -268,10 +268,10 @@ impl Streams {
         idle: Duration,
         of: Option<&[u8]>,
     ) -> Result<(), Fault> {
-        let Subscription { server, topics, options, .. } = look.subscription;
-        let Some(mut aside) = look.aside.enter(None) else { return Ok(()) };
+        let Subscription { topics, options, .. } = look.subscription;
+        let Some(mut aside) = look.aside.enter(Some(look.until())) else { return Ok(()) };
         // Or what was acknowledged just now could be claimed.
-        aside.pipeline.flush(&mut Attempt::new(server, RECEIVE, None, Some(look.waker)))?;
+        aside.pipeline.flush(&mut look.attempt())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         let group = options.group.as_bytes();
         let idle = idle.as_millis().to_string();
@@ -314,14 +314,16 @@ impl Streams {
 
     /// Removes what nobody needs any more, now and then.
     fn tidy(&mut self, look: &Look<'_, Self>) -> Result<(), Fault> {
-        let Subscription { server, topics, options, .. } = look.subscription;
-        let Some(mut aside) = look.aside.enter(None) else { return Ok(()) };
-        let mut attempt = Attempt::new(server, RECEIVE, None, Some(look.waker));
+        let Subscription { topics, options, .. } = look.subscription;
+        let Some(mut aside) = look.aside.enter(Some(look.until())) else { return Ok(()) };
+        let mut attempt = look.attempt();
         trim(look.subscription, &mut aside, &mut attempt)?;
         let now = Instant::now();
-        if self.swept.is_none_or(|last| last + SWEEP_EVERY <= now) {
+        let silent = options.redeliver_after;
+        let every = silent.clamp(SWEEP_EVERY[0], SWEEP_EVERY[1]);
+        if self.swept.is_none_or(|last| last + every <= now) {
             self.swept = Some(now);
-            let silent = SWEEP_EVERY.as_millis().to_string();
+            let silent = silent.as_millis().to_string();
             for topic in topics {
                 let (topic, group) = (topic.as_bytes(), options.group.as_bytes());
                 let command: [&[u8]; 6] =

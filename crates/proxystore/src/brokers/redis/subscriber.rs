@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 
 const SUBSCRIBE: &str = "subscribe to topics";
-pub(super) const RECEIVE: &str = "receive a message";
+const RECEIVE: &str = "receive a message";
 const ACKNOWLEDGE: &str = "acknowledge a message";
 const CLOSE: &str = "close a subscriber";
 
@@ -32,6 +32,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// message may be in it.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Nobody needs to prefetch more.
+const MOST: usize = 1 << 16;
+
 /// What is subscribed to.
 pub(super) struct Subscription {
     pub(super) server: Arc<Server>,
@@ -41,7 +44,7 @@ pub(super) struct Subscription {
 
 impl Subscription {
     pub(super) fn prefetch(&self) -> usize {
-        self.options.prefetch.max(1)
+        self.options.prefetch.clamp(1, MOST)
     }
 
     /// The topics in turn, so that none of them starves the others.
@@ -269,6 +272,12 @@ impl<S: Source> Look<'_, S> {
         let now = Instant::now();
         let silent = now + self.subscription.server.settings.timeout;
         self.deadline.map_or(silent, |deadline| deadline.max(now + GRACE).min(silent))
+    }
+
+    /// Something that is done on the way.
+    pub(super) fn attempt(&self) -> Attempt<'_> {
+        let deadline = self.deadline.map(|_| self.until());
+        Attempt::new(&self.subscription.server, RECEIVE, deadline, Some(self.waker))
     }
 
     /// How long a server may be asked to wait for messages, in milliseconds and at most so long;
