@@ -151,12 +151,10 @@ fn read(bytes: &[u8], at: &mut usize) -> Answer {
         (b':', Some(number)) => Answer::Int(number),
         (b'$', Some(len)) if len >= 0 => {
             let start = *at;
-            *at += len as usize + 2;
+            *at += usize::try_from(len).unwrap_or_default() + 2;
             Answer::Bytes(bytes[start..*at - 2].to_vec())
         }
-        (b'*', Some(len)) if len >= 0 => {
-            Answer::List((0..len).map(|_| read(bytes, at)).collect())
-        }
+        (b'*', Some(len)) if len >= 0 => Answer::List((0..len).map(|_| read(bytes, at)).collect()),
         (b'-', _) => Answer::Failure(match redis::parse_redis_value(&bytes[start..*at]) {
             Ok(Value::ServerError(error)) => error.into(),
             Ok(_) => io::Error::other("an error without a text").into(),
@@ -173,7 +171,7 @@ mod tests {
     const SAMPLE: &[u8] =
         b"*5\r\n$5\r\na\r\nbc\r\n:-7\r\n*2\r\n+OK\r\n$-1\r\n-WRONGTYPE no list\r\n*-1\r\n";
 
-    fn check(answer: Answer) {
+    fn check(answer: &Answer) {
         let answer = format!("{answer:?}");
         for part in ["Bytes([97, 13, 10, 98, 99])", "Int(-7)", "79, 75", "WRONGTYPE", "Nil]"] {
             assert!(answer.contains(part), "{part} in {answer}");
@@ -188,7 +186,7 @@ mod tests {
                 input.fill(piece, 1).unwrap();
                 let is_first = piece.len() == cut && piece.len() < SAMPLE.len();
                 match input.next().unwrap() {
-                    Ok(answer) => check(answer),
+                    Ok(answer) => check(&answer),
                     Err(missing) => assert!(is_first && missing <= SAMPLE.len() - cut, "{cut}"),
                 }
             }

@@ -45,8 +45,5 @@ pub(super) fn report(operation: &'static str, error: RedisError, place: &Place) 
         ),
         _ => return fault::report(operation, error, place, None),
     };
-    Error::new(kind, operation, cause)
-        .with("channel", place)
-        .with_hint(hint)
-        .with_source(error)
+    Error::new(kind, operation, cause).with("channel", place).with_hint(hint).with_source(error)
 }

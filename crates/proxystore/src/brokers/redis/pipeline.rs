@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use redis::{RedisError, RedisResult};
 
-use super::answer::Answer;
+use super::answer::{Answer, Input};
 use super::fault::{is_passing, report};
 use super::link::{Link, packed, too_late};
 use super::server::{Attempt, Server};
@@ -25,8 +25,8 @@ pub(super) struct Pipeline {
     bytes: usize,
     /// How many of them this link got.
     sent: usize,
-    /// The first error of the server that was not reported.
-    late: Option<RedisError>,
+    /// The first error of the server that was not reported, and the key that it is about.
+    late: Option<(RedisError, String)>,
 }
 
 /// How far a look at the answers came.
@@ -154,21 +154,28 @@ impl Pipeline {
 
     /// Takes the answer to the oldest command.
     fn settle(&mut self, answer: Answer, server: &Server) -> RedisResult<()> {
-        if let Err(error) = answer.ok() {
-            if is_passing(&error, &server.settings.place) {
-                return Err(error);
-            }
-            self.late.get_or_insert(error);
+        let failure = answer.ok().err();
+        if let Some(error) = &failure
+            && is_passing(error, &server.settings.place)
+        {
+            return Err(error.clone());
         }
+        let command = self.window.pop_front().unwrap_or_default();
         self.sent = self.sent.saturating_sub(1);
-        self.bytes -= self.window.pop_front().map_or(0, |command| command.len());
+        self.bytes -= command.len();
+        if let Some(error) = failure {
+            self.late.get_or_insert_with(|| (error, key_of(&command)));
+        }
         Ok(())
     }
 
     fn report_late(&mut self, attempt: &Attempt<'_>) -> Result<()> {
         match self.late.take() {
             None => Ok(()),
-            Some(error) => Err(report(attempt.operation, error, &attempt.server.settings.place)),
+            Some((error, key)) => {
+                let place = &attempt.server.settings.place;
+                Err(report(attempt.operation, error, place).with("topic", key))
+            }
         }
     }
 
@@ -180,4 +187,15 @@ impl Pipeline {
         self.link = None;
         self.sent = 0;
     }
+}
+
+/// The key of a command, which travels as answers do.
+fn key_of(command: &[u8]) -> String {
+    let mut input = Input::default();
+    let _ = input.fill(command, command.len());
+    let Ok(Ok(command)) = input.next() else { return String::new() };
+    let mut arguments = command.list().into_iter().filter_map(Answer::bytes);
+    let is_script = arguments.next().is_some_and(|name| name == b"EVAL");
+    let key = if is_script { arguments.nth(2) } else { arguments.next() };
+    String::from_utf8_lossy(&key.unwrap_or_default()).into_owned()
 }

@@ -79,9 +79,7 @@ impl Publisher for RedisPublisher {
                 .with_hint("store the object, and publish a reference to it"));
         }
         let (mut pipeline, mut attempt) = self.enter(PUBLISH, topic, deadline)?;
-        let outcome =
-            pipeline.push(&mut attempt, &(self.command)(topic.as_bytes(), message));
-        outcome.map_err(|error| error.with("topic", topic))
+        pipeline.push(&mut attempt, &(self.command)(topic.as_bytes(), message))
     }
 
     fn flush(&self, deadline: Option<Instant>) -> Result<()> {

@@ -33,7 +33,8 @@ pub(super) const RELEASE: &[u8] = b"local group, consumer = ARGV[1], ARGV[2] \
 
 /// Removes the consumers of a group that have nothing and were silent for long: key, then group,
 /// milliseconds. One that lives after all is made again as soon as it reads.
-pub(super) const SWEEP: &[u8] = b"local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]) \
+pub(super) const SWEEP: &[u8] =
+    b"local consumers = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], ARGV[1]) \
     if consumers.err then return 0 end \
     for _, consumer in ipairs(consumers) do \
     local info = {} \

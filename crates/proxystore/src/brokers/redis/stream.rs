@@ -326,8 +326,7 @@ impl Streams {
             let silent = silent.as_millis().to_string();
             for topic in topics {
                 let (topic, group) = (topic.as_bytes(), options.group.as_bytes());
-                let command: [&[u8]; 6] =
-                    [b"EVAL", SWEEP, b"1", topic, group, silent.as_bytes()];
+                let command: [&[u8]; 6] = [b"EVAL", SWEEP, b"1", topic, group, silent.as_bytes()];
                 aside.pipeline.push(&mut attempt, &command)?;
             }
         }

@@ -262,7 +262,7 @@ impl<S: Source> Drop for RedisSubscriber<S> {
 impl<S: Source> fmt::Debug for RedisSubscriber<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Subscription { server, topics, .. } = &self.subscription;
-        f.debug_struct("RedisSubscriber").field("server", server).field("topics", topics).finish()
+        write!(f, "RedisSubscriber({topics:?} of {server:?})")
     }
 }
 
@@ -284,7 +284,8 @@ impl<S: Source> Look<'_, S> {
     /// `None` to just look.
     pub(super) fn wait(&self, longest: Duration) -> Option<Duration> {
         let now = Instant::now();
-        let left = self.deadline.map_or(longest, |deadline| deadline.saturating_duration_since(now));
+        let left =
+            self.deadline.map_or(longest, |deadline| deadline.saturating_duration_since(now));
         let left = left.min(longest);
         (left.as_millis() > 0).then_some(left)
     }
@@ -300,10 +301,9 @@ impl<S: Source> Look<'_, S> {
         wait: Duration,
     ) -> RedisResult<Answer> {
         let server = &self.subscription.server;
-        let until = Instant::now() + wait;
         link.send(&super::link::packed(command), Instant::now() + server.settings.timeout)?;
-        let is_last = self.deadline.is_some_and(|deadline| deadline <= until);
-        let until = if is_last { until } else { until + server.settings.timeout };
+        let silent = Instant::now() + wait + server.settings.timeout;
+        let until = self.deadline.map_or(silent, |deadline| deadline.min(silent));
         if let Some(answer) = link.receive(until)? {
             return Ok(answer);
         }

@@ -72,7 +72,7 @@ impl Broker for Prefetching {
 
 impl BrokerFixture for Server {
     fn open(&self) -> Box<dyn Broker> {
-        let inner = configured(self.kind, ConnectorConfig::new(self.url()));
+        let inner = configured(self.kind, &ConnectorConfig::new(self.url()));
         match self.prefetch {
             1 => inner,
             prefetch => Box::new(Prefetching { inner, prefetch }),
@@ -118,14 +118,30 @@ macro_rules! tests {
 conformance!(list, Server::new("list"));
 conformance!(pubsub, Server::new("pubsub"));
 conformance!(stream, Server::new("stream"));
-conformance!(list_with_prefetch, Server::new("list").with_prefetch(10));
-conformance!(stream_with_prefetch, Server::new("stream").with_prefetch(10));
 
-fn configured(kind: &str, config: ConnectorConfig) -> Box<dyn Broker> {
+/// The lines that messages which were fetched ahead could break.
+mod stream_with_prefetch {
+    use super::*;
+
+    fn fixture() -> impl BrokerFixture {
+        Server::new("stream").with_prefetch(10)
+    }
+
+    tests! {
+        messages_arrive_in_order,
+        what_was_not_acknowledged_comes_again_after_close,
+        what_was_not_acknowledged_comes_again_in_time,
+        all_calls_may_come_from_many_threads_at_once,
+        a_closed_end_refuses_every_call,
+        a_broker_that_comes_back_is_used_again,
+    }
+}
+
+fn configured(kind: &str, config: &ConnectorConfig) -> Box<dyn Broker> {
     match kind {
-        "list" => Box::new(ListBroker::open_with(&config).unwrap()),
-        "pubsub" => Box::new(PubSubBroker::open_with(&config).unwrap()),
-        _ => Box::new(StreamBroker::open_with(&config).unwrap()),
+        "list" => Box::new(ListBroker::open_with(config).unwrap()),
+        "pubsub" => Box::new(PubSubBroker::open_with(config).unwrap()),
+        _ => Box::new(StreamBroker::open_with(config).unwrap()),
     }
 }
 
@@ -133,15 +149,15 @@ fn configured(kind: &str, config: ConnectorConfig) -> Box<dyn Broker> {
 fn broker(kind: &str, server: &Redis) -> Box<dyn Broker> {
     let mut config = server.config();
     config.url = format!("{kind}+{}", config.url);
-    configured(kind, config)
+    configured(kind, &config)
 }
 
 fn soon() -> Option<Instant> {
-    Some(Instant::now() + PATIENCE)
+    Instant::now().checked_add(PATIENCE)
 }
 
 fn brief() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(100))
+    Instant::now().checked_add(Duration::from_millis(100))
 }
 
 fn options(redeliver_after: Duration, prefetch: usize) -> SubscribeOptions {
@@ -161,7 +177,7 @@ fn servers_are_reached_by_all_kinds_of_connections() {
     let (closed, plain) = (Redis::start(kind), Redis::start(Kind::default()));
     for kind in KINDS {
         let socket = format!("{kind}+redis+unix://{}?db=1", plain.socket().display());
-        for broker in [broker(kind, &closed), configured(kind, ConnectorConfig::new(socket))] {
+        for broker in [broker(kind, &closed), configured(kind, &ConnectorConfig::new(socket))] {
             let subscriber = broker.subscriber(&["t"], &SubscribeOptions::default()).unwrap();
             let publisher = broker.publisher().unwrap();
             let large = vec![7; 3_000_000];
@@ -290,6 +306,7 @@ fn a_key_of_another_type_is_told() {
         for error in [published.unwrap_err(), received.map(drop).unwrap_err()] {
             assert_eq!(error.kind(), ErrorKind::Config, "{error}");
             assert!(error.to_string().contains("something else"), "{error}");
+            assert!(error.to_string().contains("redis://127.0.0.1"), "{error}");
         }
     }
 }
@@ -495,15 +512,13 @@ fn a_publisher_that_waits_for_a_silent_server_is_ended_by_close() {
 fn a_silent_server_does_not_hold_up_who_receives() {
     needs_redis!();
     let server = Redis::start(Kind::default());
-    for kind in KINDS {
-        let subscriber =
-            broker(kind, &server).subscriber(&["t"], &SubscribeOptions::default()).unwrap();
-        server.freeze();
-        match subscriber.receive(brief()) {
-            Ok(delivery) => assert_eq!(delivery, None),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout, "{error}"),
-        }
-        server.thaw();
-        assert_eq!(subscriber.receive(brief()).unwrap(), None);
+    let broker = broker("stream", &server);
+    let subscriber = broker.subscriber(&["t"], &SubscribeOptions::default()).unwrap();
+    server.freeze();
+    match subscriber.receive(brief()) {
+        Ok(delivery) => assert_eq!(delivery, None),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Timeout, "{error}"),
     }
+    server.thaw();
+    assert_eq!(subscriber.receive(brief()).unwrap(), None);
 }
