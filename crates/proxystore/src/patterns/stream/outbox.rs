@@ -18,7 +18,8 @@ use crate::store::Store;
 #[non_exhaustive]
 pub struct OutboxOptions {
     /// Objects of at most so many bytes travel inside their event, and not through the store; 4096
-    /// unless told, or what the store says if that is more. With a bound, none does.
+    /// unless told, or what the store says if that is more. With a bound none does, nor do objects that
+    /// consumers do not free.
     pub inline_bytes: usize,
     /// The groups of consumers that objects are kept for: the last one to be done with an object
     /// frees it. None for whoever is the first.
@@ -98,12 +99,14 @@ impl Outbox {
         evict: &[bool],
         deadline: Option<Instant>,
     ) -> Result<Vec<Reference>> {
-        let inline_bytes = if self.window.is_some() { 0 } else { self.options.inline_bytes };
         let mut references = payloads
             .iter()
-            .map(|framed| match self.window {
-                Some(_) => Ok(None), // what is inside an event cannot be dropped, nor looked after
-                None => store.refer_inline(framed, inline_bytes),
+            .zip(evict)
+            .map(|(framed, evict)| match self.window {
+                None if *evict => store.refer_inline(framed, self.options.inline_bytes),
+                // What is to stay must be in the store; and what is inside an event can neither be
+                // dropped nor looked after.
+                _ => Ok(None),
             })
             .collect::<Result<Vec<_>>>()?;
         let of = self.options.consumers.len() as u32; // at most Share::MOST
