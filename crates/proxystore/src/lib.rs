@@ -67,6 +67,7 @@ pub mod codec;
 pub mod connectors;
 pub mod error;
 pub mod facts;
+mod fields;
 pub mod fork;
 pub mod key;
 pub mod patterns;

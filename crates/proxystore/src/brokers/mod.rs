@@ -82,6 +82,12 @@ pub trait Subscriber: fmt::Debug + Send + Sync + 'static {
     /// brokers that deliver at most once. Acknowledging again is fine.
     fn acknowledge(&self, tags: &[Tag]) -> Result<()>;
 
+    /// What its broker promises.
+    fn guarantee(&self) -> Guarantee;
+
+    /// The group it is of, whether or not the broker has groups.
+    fn group(&self) -> &str;
+
     /// Gives back what was not acknowledged, where the broker takes it, and releases the subscriber.
     fn close(&self) -> Result<()>;
 }
