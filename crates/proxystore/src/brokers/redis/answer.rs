@@ -10,6 +10,12 @@ const DEEPEST: usize = 8;
 /// How much is read at once, if there is so much.
 const CHUNK: usize = 64 * 1024;
 
+/// The buffer grows by no more at once: what an answer says of its length may be wrong.
+const GROWTH: usize = 16 << 20;
+
+/// Servers have no longer strings.
+const LONGEST: i64 = 1 << 32;
+
 /// A buffer that had to grow beyond this is let go when it is empty.
 const KEPT: usize = 1 << 20;
 
@@ -79,7 +85,7 @@ impl Input {
     pub(super) fn fill(&mut self, mut from: impl Read, missing: usize) -> io::Result<()> {
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let wanted = self.end + missing.max(CHUNK);
+        let wanted = self.end + missing.clamp(CHUNK, GROWTH);
         if self.bytes.len() < wanted {
             self.bytes.resize(wanted, 0);
         }
@@ -100,10 +106,11 @@ enum Scan {
     Needs(usize),
 }
 
-/// Where the line ends that starts at `at`, without its two last bytes.
+/// Where the line ends that starts at `at`, without its two last bytes; before `at` for one that
+/// is too short.
 fn line(bytes: &[u8], at: usize) -> Option<usize> {
     let found = bytes.get(at..)?.iter().position(|byte| *byte == b'\n')?;
-    (at + found).checked_sub(1)
+    Some((at + found).saturating_sub(1))
 }
 
 fn number(bytes: &[u8]) -> Option<i64> {
@@ -122,8 +129,9 @@ fn scan(bytes: &[u8], at: usize, depth: usize) -> io::Result<Scan> {
         b'+' | b'-' => Ok(Scan::Complete(end + 2)),
         b':' => len().map(|_| Scan::Complete(end + 2)),
         b'$' => {
-            let Ok(len) = usize::try_from(len()?) else { return Ok(Scan::Complete(end + 2)) };
-            let end = (end + 4).checked_add(len).ok_or_else(wrong)?;
+            let len = Some(len()?).filter(|len| *len <= LONGEST).ok_or_else(wrong)?;
+            let Ok(len) = usize::try_from(len) else { return Ok(Scan::Complete(end + 2)) };
+            let end = end + 4 + len;
             Ok(if bytes.len() < end { Scan::Needs(end) } else { Scan::Complete(end) })
         }
         b'*' if depth < DEEPEST => {
@@ -202,8 +210,11 @@ mod tests {
 
     #[test]
     fn other_bytes_are_refused() {
+        const TOO_LONG: &[u8] = b"$9000000000000000000\r\n";
         let deep = b"*1\r\n".repeat(10);
-        for bytes in [&b"HTTP/1.1 400\r\n"[..], b"\r\n", b"\n", b"$x\r\n", b":\r\n", &deep] {
+        for bytes in
+            [&b"HTTP/1.1 400\r\n"[..], b"\r\n", b"\n", b"$x\r\n", b":\r\n", TOO_LONG, &deep]
+        {
             let mut input = Input::default();
             input.fill(bytes, 1).unwrap();
             assert!(input.next().is_err(), "{bytes:?}");

@@ -59,7 +59,7 @@ impl ListBroker {
 
 impl Broker for ListBroker {
     fn traits(&self) -> Traits {
-        Traits { guarantee: Guarantee::AtMostOnce, sharing: Sharing::Queue, cross_process: true }
+        Traits { guarantee: Lists::GUARANTEE, sharing: Sharing::Queue, cross_process: true }
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
@@ -90,6 +90,8 @@ struct Lists {
 
 impl Source for Lists {
     type Notes = ();
+
+    const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
 
     fn pop(&mut self) -> Option<Delivery> {
         let (_, message) = self.ready.pop_front()?;

@@ -61,7 +61,7 @@ impl PubSubBroker {
 impl Broker for PubSubBroker {
     fn traits(&self) -> Traits {
         let sharing = Sharing::Broadcast;
-        Traits { guarantee: Guarantee::AtMostOnce, sharing, cross_process: true }
+        Traits { guarantee: Channels::GUARANTEE, sharing, cross_process: true }
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
@@ -103,6 +103,8 @@ impl Channels {
 
 impl Source for Channels {
     type Notes = ();
+
+    const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
 
     fn pop(&mut self) -> Option<Delivery> {
         let message = self.ready.pop_front()?;

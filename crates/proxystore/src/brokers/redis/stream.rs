@@ -71,7 +71,7 @@ impl StreamBroker {
 
 impl Broker for StreamBroker {
     fn traits(&self) -> Traits {
-        Traits { guarantee: Guarantee::AtLeastOnce, sharing: Sharing::Groups, cross_process: true }
+        Traits { guarantee: Streams::GUARANTEE, sharing: Sharing::Groups, cross_process: true }
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
@@ -120,6 +120,8 @@ struct Notes {
 
 impl Source for Streams {
     type Notes = Notes;
+
+    const GUARANTEE: Guarantee = Guarantee::AtLeastOnce;
 
     fn pop(&mut self) -> Option<Delivery> {
         let Ready { entry: (topic, id), message, attempts } = self.ready.pop_front()?;

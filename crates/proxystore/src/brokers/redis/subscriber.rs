@@ -13,7 +13,7 @@ use super::link::{Link, too_late};
 use super::pipeline::Pipeline;
 use super::server::{Attempt, Server};
 use super::socket::Waker;
-use crate::brokers::{Delivery, SubscribeOptions, Subscriber, Tag, check_topic, closed};
+use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_topic, closed};
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 
@@ -97,6 +97,9 @@ impl Fault {
 pub(super) trait Source: Default + Send + 'static {
     /// What is known of messages while another thread may be waiting for some.
     type Notes: Default + Send + 'static;
+
+    /// What its broker promises.
+    const GUARANTEE: Guarantee;
 
     /// The next of the messages that are here.
     fn pop(&mut self) -> Option<Delivery>;
@@ -246,6 +249,14 @@ impl<S: Source> Subscriber for RedisSubscriber<S> {
         let server = &self.subscription.server;
         let mut attempt = Attempt::new(server, ACKNOWLEDGE, None, Some(&state.waker));
         S::acknowledge(&self.subscription, &mut aside, &mut attempt, tags)
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        S::GUARANTEE
+    }
+
+    fn group(&self) -> &str {
+        &self.subscription.options.group
     }
 
     fn close(&self) -> Result<()> {
