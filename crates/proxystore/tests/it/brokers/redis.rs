@@ -10,7 +10,7 @@ use proxystore::brokers::redis::{ListBroker, PubSubBroker, StreamBroker};
 use proxystore::brokers::{
     Broker, Delivery, Publisher, SubscribeOptions, Subscriber, Traits, open,
 };
-use proxystore::connectors::ConnectorConfig;
+use proxystore::connectors::{ConnectorConfig, Value};
 use proxystore::testkit::brokers::BrokerFixture;
 use redis::cmd;
 
@@ -186,6 +186,11 @@ fn servers_are_reached_by_all_kinds_of_connections() {
             subscriber.close().unwrap();
             publisher.close().unwrap();
         }
+        let unknown = configured(kind, &ConnectorConfig::new(format!("{kind}+{}", closed.url())));
+        let error = unknown.publisher().unwrap().publish("t", b"", soon()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+        let error = unknown.subscriber(&[], &SubscribeOptions::default()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
 }
 
@@ -195,6 +200,12 @@ fn urls_name_brokers_of_redis() {
     let server = Redis::start(Kind::default());
     for kind in KINDS {
         let broker = open(&format!("{kind}+{}", server.url())).unwrap();
+        // As long as it gets.
+        let mut config = ConnectorConfig::new(format!("{kind}+{}", server.url()));
+        config.options.insert("timeout".to_owned(), Value::Float(1e18));
+        let patient = configured(kind, &config);
+        let subscriber = patient.subscriber(&["t"], &options(Duration::MAX, usize::MAX)).unwrap();
+        assert_eq!(subscriber.receive(brief()).unwrap(), None);
         assert_eq!(broker.traits(), self::broker(kind, &server).traits());
         for wrong in ["redis", "redis+cluster://a:1,b:2", "redis://:hush@a:1/x", "http://hush"] {
             let error = open(&format!("{kind}+{wrong}")).unwrap_err();
