@@ -406,6 +406,38 @@ fn what_a_killed_consumer_had_comes_again_and_it_is_forgotten() {
 }
 
 #[test]
+fn an_answer_that_is_lost_with_its_connection_is_asked_for_again() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let broker = broker("stream", &server);
+    let publisher = broker.publisher().unwrap();
+    let options = options(PATIENCE, 1);
+    let subscriber = broker.subscriber(&["t"], &options).unwrap();
+    for message in [b"first", b"other"] {
+        publisher.publish("t", message, soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    let first = receive(&*subscriber);
+    let mut connection = server.connect();
+    let mut info = cmd("XINFO");
+    let info = info.arg("CONSUMERS").arg("t").arg(&options.group);
+    let consumers: Vec<std::collections::BTreeMap<String, redis::Value>> =
+        info.query(&mut connection).unwrap();
+    let name: String = redis::from_redis_value(consumers[0]["name"].clone()).unwrap();
+    // What the server hands out in its name does not arrive.
+    let mut read = cmd("XREADGROUP");
+    read.arg("GROUP").arg(&options.group).arg(name).arg("STREAMS").arg("t").arg(">");
+    read.exec(&mut connection).unwrap();
+    let mut kill = cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+    kill.exec(&mut connection).unwrap();
+    let other = receive(&*subscriber);
+    assert_eq!((&other.message[..], other.attempts), (&b"other"[..], 2));
+    subscriber.acknowledge(&[first.tag, other.tag]).unwrap();
+    assert_eq!(subscriber.receive(brief()).unwrap(), None);
+}
+
+#[test]
 fn a_stream_does_not_grow() {
     needs_redis!();
     let server = Redis::start(Kind::default());
