@@ -29,6 +29,8 @@
 
 pub mod memory;
 mod open;
+#[cfg(feature = "redis")]
+pub mod redis;
 
 use std::fmt;
 use std::time::{Duration, Instant};
