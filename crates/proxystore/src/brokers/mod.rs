@@ -29,6 +29,7 @@
 
 pub mod memory;
 mod open;
+pub mod shm;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -8,14 +8,17 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&str) -> Result<Arc<dyn Broker>>;
 
-const BUILT_IN: &[(&str, Opener)] =
-    &[("memory", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?)))];
+const BUILT_IN: &[(&str, Opener)] = &[
+    ("memory", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?))),
+    ("shm", |url| Ok(Arc::new(super::shm::ShmBroker::open(url)?))),
+];
 
 /// The broker of a URL. Nothing is connected to before an end is made.
 ///
 /// | URL | broker |
 /// | --- | --- |
 /// | `memory://NAME` | queues in the memory of this process |
+/// | `shm://NAME` | rings in shared memory, for the processes of this user on this host |
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for a URL that names no broker of this build.

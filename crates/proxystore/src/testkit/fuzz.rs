@@ -40,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "names", run: names },
     Target { name: "file", run: crate::connectors::file::fuzz },
     Target { name: "shm", run: crate::connectors::shm::fuzz },
+    Target { name: "ring", run: crate::brokers::shm::fuzz },
     #[cfg(feature = "endpoint")]
     Target { name: "wire", run: crate::wire::fuzz::run },
     #[cfg(feature = "redis")]

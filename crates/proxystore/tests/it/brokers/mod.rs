@@ -1,3 +1,4 @@
 //! Brokers of every kind keep the contract, and what is special about each.
 
 mod memory;
+mod shm;
