@@ -30,6 +30,8 @@
 pub mod memory;
 mod open;
 pub mod shm;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::fmt;
 use std::time::{Duration, Instant};

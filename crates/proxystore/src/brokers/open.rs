@@ -11,6 +11,8 @@ type Opener = fn(&str) -> Result<Arc<dyn Broker>>;
 const BUILT_IN: &[(&str, Opener)] = &[
     ("memory", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?))),
     ("shm", |url| Ok(Arc::new(super::shm::ShmBroker::open(url)?))),
+    #[cfg(feature = "zmq")]
+    ("zmq+tcp", |url| Ok(Arc::new(super::zmq::ZmqBroker::open(url)?))),
 ];
 
 /// The broker of a URL. Nothing is connected to before an end is made.
@@ -19,6 +21,7 @@ const BUILT_IN: &[(&str, Opener)] = &[
 /// | --- | --- |
 /// | `memory://NAME` | queues in the memory of this process |
 /// | `shm://NAME` | rings in shared memory, for the processes of this user on this host |
+/// | `zmq+tcp://HOST:PORT` | ZeroMQ: publishers bind the port, subscribers connect to it (feature `zmq`) |
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for a URL that names no broker of this build.

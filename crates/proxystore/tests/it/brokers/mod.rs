@@ -2,3 +2,5 @@
 
 mod memory;
 mod shm;
+#[cfg(feature = "zmq")]
+mod zmq;
