@@ -26,7 +26,9 @@ const VERSION: u64 = 1;
 const SUBSCRIBERS_WAIT: u64 = 1;
 const PUBLISHERS_WAIT: u64 = 2;
 const SMALLEST: u64 = 4096;
-const LARGEST: u64 = 1 << 40;
+const LARGEST: u64 = 1 << 32;
+/// Beyond any head, so that nothing overflows.
+const END: u64 = 1 << 62;
 
 /// What the processes of a topic agree on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +101,7 @@ impl Header {
                 _ => return None,
             }
         }
-        let is_whole = head.is_multiple_of(8) && header.used() <= capacity;
+        let is_whole = head < END && head.is_multiple_of(8) && header.used() <= capacity;
         is_whole.then_some(header)
     }
 
@@ -115,13 +117,14 @@ impl Header {
         self.capacity / 2 - LENGTH
     }
 
-    /// Starts again at the beginning of the ring if all is taken, so that a topic occupies no more
-    /// memory than it needs.
-    pub(super) fn rewind(&mut self) {
-        if self.groups.iter().flatten().next().is_some() && self.used() == 0 {
-            self.head = 0;
-            self.groups.iter_mut().flatten().for_each(|group| group.cursor = 0);
+    /// Starts again at the beginning of the ring if all groups have all of it, so that a topic has no
+    /// more memory than it needs; says where it was.
+    pub(super) fn rewind(&mut self) -> Option<u64> {
+        if self.groups.iter().all(Option::is_none) || self.used() > 0 {
+            return None;
         }
+        self.groups.iter_mut().flatten().for_each(|group| group.cursor = 0);
+        Some(std::mem::take(&mut self.head))
     }
 
     /// The place of a group, made if there is none: the first begins with the oldest message, later
@@ -203,7 +206,7 @@ mod tests {
         golden[120] = 1;
         assert_eq!(bytes, golden);
         assert_eq!(Header::decode(&bytes), Some(header));
-        for (at, byte) in [(0, 0), (8, 2), (16, 4), (27, 1), (113, 0x11), (120, 2)] {
+        for (at, byte) in [(0, 0), (8, 2), (16, 4), (31, 0x40), (113, 0x11), (120, 2)] {
             let mut damaged = bytes;
             damaged[at] = byte;
             assert_eq!(Header::decode(&damaged), None, "byte {at}");

@@ -99,10 +99,11 @@ impl ShmBroker {
         Ok(Self { settings: Arc::new(Place { root, name, capacity: Self::CAPACITY }) })
     }
 
-    /// The same broker, whose new topics take so many bytes for their slowest group, from 4096 to a
-    /// tebibyte. Whoever uses a topic first decides.
+    /// The same broker, whose new topics take so many bytes for their slowest group, from 4096 to
+    /// 4 GiB. Whoever uses a topic first decides.
     ///
-    /// A message may have half of that, less 8 bytes. Memory is used as messages come.
+    /// A message may have half of that, less 8 bytes. Memory is used as messages come, and given back, all
+    /// but one MiB, when all are taken.
     pub fn with_capacity(self, bytes: u64) -> Self {
         Self { settings: Arc::new(Place { capacity: bytes, ..(*self.settings).clone() }) }
     }
@@ -288,16 +289,13 @@ impl Publisher for End {
             };
             check_size(&locked.header, topic, len)?;
             if locked.make_room(len)? {
-                let is_awaited = std::mem::take(&mut locked.header.subscribers_wait);
-                locked.append(message)?;
+                let is_awaited = locked.append(message)?;
                 drop(locked);
                 if is_awaited {
                     attached.signal.wake(News::message(topic));
                 }
                 return Ok(());
             }
-            locked.header.publishers_wait = true;
-            locked.save()?;
             drop(locked);
             if is_past(deadline) {
                 return Err(full(topic, "the topic is full"));
@@ -331,19 +329,12 @@ impl Subscriber for End {
                 let Some(mut locked) = locked else {
                     continue;
                 };
-                let message = locked.take(*place, self.group)?;
-                let is_awaited =
-                    message.is_some() && std::mem::take(&mut locked.header.publishers_wait);
-                let was_awaited = locked.header.subscribers_wait;
-                locked.header.subscribers_wait |= message.is_none();
-                if message.is_some() || !was_awaited {
-                    locked.save()?;
-                }
+                let taken = locked.take(*place, self.group)?;
                 drop(locked);
-                if is_awaited {
-                    attached.signal.wake(News::room(&self.topics[at]));
-                }
-                if let Some(message) = message {
+                if let Some((message, is_awaited)) = taken {
+                    if is_awaited {
+                        attached.signal.wake(News::room(&self.topics[at]));
+                    }
                     return Ok(Some(Delivery { message, tag: Tag::default(), attempts: 1 }));
                 }
             }

@@ -20,6 +20,9 @@ use super::lock;
 use crate::connectors::shm::{Session, io};
 use crate::error::{Error, ErrorKind, Result};
 
+/// How much memory a ring keeps when all its messages are taken.
+const KEEP: u64 = 1 << 20;
+
 /// The ring of a topic, as this process has it open.
 #[derive(Debug)]
 pub(super) struct Ring {
@@ -122,7 +125,7 @@ impl Locked<'_> {
     }
 
     /// Lets the others see the header as it is.
-    pub(super) fn save(&self) -> Result<()> {
+    fn save(&self) -> Result<()> {
         let written = self.ring.file.write_all_at(&self.header.encode(), 0);
         written.map_err(|error| self.error(error))
     }
@@ -131,18 +134,22 @@ impl Locked<'_> {
     /// they do not hold back the publishers of others that live.
     pub(super) fn make_room(&mut self, len: u64) -> Result<bool> {
         let has_room = |header: &Header| header.capacity - header.used() >= record(len);
-        self.header.rewind();
         if has_room(&self.header) {
             return Ok(true);
         }
         let living = self.living()?;
-        if !living.contains(&true) {
-            return Ok(false); // it is kept for who comes next
+        // Where nobody lives, all is kept for who comes next.
+        if living.contains(&true) {
+            for (group, lives) in self.header.groups.iter_mut().zip(living) {
+                *group = group.filter(|_| lives);
+            }
         }
-        for (group, lives) in self.header.groups.iter_mut().zip(living) {
-            *group = group.filter(|_| lives);
+        if has_room(&self.header) {
+            return Ok(true);
         }
-        Ok(has_room(&self.header))
+        self.header.publishers_wait = true;
+        self.save()?;
+        Ok(false)
     }
 
     /// Which groups have subscribers that live.
@@ -157,22 +164,28 @@ impl Locked<'_> {
         Ok(living)
     }
 
-    /// Publishes a message for which there is room.
-    pub(super) fn append(&mut self, message: &[u8]) -> Result<()> {
+    /// Publishes a message for which there is room; says whether somebody waits for it.
+    pub(super) fn append(&mut self, message: &[u8]) -> Result<bool> {
         let (head, len) = (self.header.head, message.len() as u64);
         self.write(head, &len.to_le_bytes())?;
         self.write(head + LENGTH, message)?;
         self.header.head += record(len);
-        self.save()
+        let is_awaited = std::mem::take(&mut self.header.subscribers_wait);
+        self.save()?;
+        Ok(is_awaited)
     }
 
-    /// Takes the next message of a group, so that nobody else of it gets it.
-    pub(super) fn take(&mut self, place: usize, id: u128) -> Result<Option<Vec<u8>>> {
+    /// Takes the next message of a group, so that nobody else of it gets it; also says whether somebody
+    /// waits for the room. `None` when there is no message, and who publishes one is to say so.
+    pub(super) fn take(&mut self, place: usize, id: u128) -> Result<Option<(Vec<u8>, bool)>> {
         let damaged = || self.ring.damaged(self.operation);
         let group = self.header.groups[place].filter(|group| group.id == id);
         let cursor = group.ok_or_else(damaged)?.cursor;
         let ahead = self.header.head - cursor;
         if ahead == 0 {
+            if !std::mem::replace(&mut self.header.subscribers_wait, true) {
+                self.save()?;
+            }
             return Ok(None);
         }
         let mut len = [0; LENGTH as usize];
@@ -184,7 +197,13 @@ impl Locked<'_> {
         let mut message = vec![0; len as usize];
         self.read(cursor + LENGTH, &mut message)?;
         self.header.groups[place] = Some(Group { id, cursor: cursor + record(len) });
-        Ok(Some(message))
+        let is_awaited = std::mem::take(&mut self.header.publishers_wait);
+        let end = self.header.rewind();
+        self.save()?;
+        if end.is_some_and(|end| end > KEEP) {
+            let _ = self.ring.file.set_len(RING_AT + KEEP); // a kindness
+        }
+        Ok(Some((message, is_awaited)))
     }
 
     /// Joins a group as one more of its subscribers; says which place it has.

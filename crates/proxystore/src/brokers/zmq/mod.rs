@@ -18,7 +18,8 @@
 //!   up, after some 15 minutes.
 //! - `flush` returns when the system has all that was published, `close` after a few seconds at most.
 //! - In a forked child, a subscriber connects anew. A publisher cannot bind the port its parent has: its calls are errors,
-//!   until the parent has closed its own.
+//!   until the parent has closed its own. When a publisher is killed, its port stays taken as long as children live that it
+//!   forked.
 //! - Whoever reaches the port can read what is published. There is no encryption: seal the objects, or use networks that
 //!   are trusted.
 

@@ -16,6 +16,9 @@ use crate::fork::PerProcess;
 /// How long a port is tried to get that somebody else still has.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// To how many topics one may subscribe.
+const MOST_WANTED: usize = 10_000;
+
 /// How much is written at once.
 const CHUNK: usize = 64 << 10;
 
@@ -189,6 +192,9 @@ impl Hub {
                 continue;
             };
             match wire::wish(&frame) {
+                Wish::Subscribe(_) if peer.wanted.len() >= MOST_WANTED => {
+                    return Err(Io::OutOfMemory.into());
+                }
                 Wish::Subscribe(prefix) => *peer.wanted.entry(prefix.to_vec()).or_default() += 1,
                 Wish::Cancel(prefix) => {
                     if let Some(count) = peer.wanted.get_mut(prefix) {
@@ -196,13 +202,13 @@ impl Hub {
                     }
                     peer.wanted.retain(|_, count| *count > 0);
                 }
-                Wish::Answer(frame) => {
+                Wish::Answer(frame) if peer.messages < CAPACITY => {
                     peer.messages += 1;
                     peer.bytes += frame.len();
                     peer.queue.push_back(frame.into());
                     self.news.notify_all();
                 }
-                Wish::Nothing => {}
+                Wish::Answer(_) | Wish::Nothing => {}
             }
             drop(state);
             self.room.notify_all(); // who cancels no longer holds anybody back

@@ -409,6 +409,79 @@ fn a_damaged_ring_is_an_error() {
 }
 
 #[test]
+fn whatever_a_file_says_the_ends_go_on() {
+    // Small numbers, of which the sequence is the same in every run.
+    let mut state = 1_u64;
+    let mut below = |limit: u64| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (state >> 33) % limit
+    };
+    let root = own_root();
+    let broker = broker(root.path());
+    let (publisher, subscriber) = (broker.publisher().unwrap(), subscribe(&broker, "a"));
+    let mut whole = vec![0; 2048];
+    ring(root.path()).read_exact_at(&mut whole, 0).unwrap();
+    let mut refused = 0;
+    for _ in 0..500 {
+        let at = [below(40), 64 + below(32), below(2048), 4096 + below(64)][below(4) as usize];
+        let edges = [0, 1, 8, 4096, u64::MAX, 1 << 31, 1 << 32, 1 << 61, below(1 << 20)];
+        let edge = edges[below(9) as usize].to_le_bytes();
+        ring(root.path()).write_all_at(&edge[..=below(8) as usize], at).unwrap();
+        for _ in 0..3 {
+            let now = Some(Instant::now());
+            let results = [
+                publisher.publish("numbers", b"message", now),
+                subscriber.receive(now).map(drop),
+                broker.subscriber(&["numbers"], &SubscribeOptions::default()).map(drop),
+            ];
+            for error in results.into_iter().filter_map(Result::err) {
+                let kinds = [ErrorKind::Corrupt, ErrorKind::Timeout, ErrorKind::Config];
+                assert!(kinds.contains(&error.kind()), "{error}");
+                refused += 1;
+            }
+        }
+        ring(root.path()).write_all_at(&whole, 0).unwrap();
+    }
+    assert!(refused > 100, "{refused} calls were refused");
+    publish(&*publisher, 1);
+    assert_eq!(number_of(&receive(&*subscriber)), 1);
+}
+
+#[test]
+fn memory_is_given_back_when_all_is_taken() {
+    let root = own_root();
+    let broker = broker(root.path()).with_capacity(8 << 20);
+    let (publisher, subscriber) = (broker.publisher().unwrap(), subscribe(&broker, "a"));
+    let message = vec![7; 1 << 20];
+    for _ in 0..5 {
+        publisher.publish("numbers", &message, soon()).unwrap();
+    }
+    assert!(ring(root.path()).metadata().unwrap().len() > 5 << 20);
+    for _ in 0..5 {
+        assert!(receive(&*subscriber) == message);
+    }
+    assert!(ring(root.path()).metadata().unwrap().len() <= 4096 + (1 << 20));
+    publisher.publish("numbers", &message, soon()).unwrap();
+    assert!(receive(&*subscriber) == message);
+}
+
+#[test]
+fn a_topic_has_a_bounded_number_of_groups() {
+    let root = own_root();
+    let broker = broker(root.path());
+    let mut all: Vec<_> = (0..62).map(|group| subscribe(&broker, &group.to_string())).collect();
+    let options = SubscribeOptions::default();
+    let error = broker.subscriber(&["numbers"], &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    drop(all.pop());
+    let next = broker.subscriber(&["numbers"], &options).unwrap();
+    publish(&*broker.publisher().unwrap(), 1);
+    for subscriber in all.iter().chain([&next]) {
+        assert_eq!(number_of(&receive(&**subscriber)), 1);
+    }
+}
+
+#[test]
 fn a_session_lives_as_long_as_its_last_end() {
     let root = own_root();
     let broker = broker(root.path());
