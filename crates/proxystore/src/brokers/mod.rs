@@ -31,6 +31,9 @@ pub mod memory;
 mod open;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod shm;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -3,3 +3,6 @@
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod shm;
+#[cfg(feature = "zmq")]
+mod zmq;
