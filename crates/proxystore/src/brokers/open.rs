@@ -8,14 +8,20 @@ use crate::error::{Error, ErrorKind, Result};
 
 type Opener = fn(&str) -> Result<Arc<dyn Broker>>;
 
-const BUILT_IN: &[(&str, Opener)] =
-    &[("memory", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?)))];
+const BUILT_IN: &[(&str, Opener)] = &[
+    ("memory", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?))),
+    #[cfg(feature = "nats")]
+    ("nats", |url| Ok(Arc::new(super::nats::NatsBroker::open(url)?))),
+    #[cfg(feature = "nats")]
+    ("tls", |url| Ok(Arc::new(super::nats::NatsBroker::open(url)?))),
+];
 
 /// The broker of a URL. Nothing is connected to before an end is made.
 ///
 /// | URL | broker |
 /// | --- | --- |
 /// | `memory://NAME` | queues in the memory of this process |
+/// | `nats://HOST:PORT` | NATS JetStream (feature `nats`); `tls://` encrypts |
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for a URL that names no broker of this build.

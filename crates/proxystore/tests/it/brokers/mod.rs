@@ -1,3 +1,5 @@
 //! Brokers of every kind keep the contract, and what is special about each.
 
 mod memory;
+#[cfg(feature = "nats")]
+mod nats;
