@@ -28,6 +28,8 @@
 //!     says which it is. One that comes back is used again without the caller's help.
 
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod open;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -17,7 +17,7 @@ pub(crate) fn encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
 }
 
 /// The bytes of a text; `None` when a percent sign is not followed by two digits.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
