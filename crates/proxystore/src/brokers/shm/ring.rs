@@ -20,6 +20,9 @@ use super::lock;
 use crate::connectors::shm::{Session, io};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Messages up to here are written and read with their length, by one call.
+const SMALL: usize = 2048;
+
 /// How much memory a ring keeps when all its messages are taken.
 const KEEP: u64 = 1 << 20;
 
@@ -65,12 +68,12 @@ impl Ring {
                 locked.load()?;
                 return Ok(Some(locked));
             }
-            if attempt > 20 && Instant::now() > patience && give_up() {
+            if attempt > 150 && Instant::now() > patience && give_up() {
                 break;
             }
             match attempt {
-                0..10 => thread::yield_now(),
-                10..200 => thread::sleep(Duration::from_micros(20)),
+                0..100 => thread::yield_now(),
+                100..200 => thread::sleep(Duration::from_micros(20)),
                 _ => thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -167,8 +170,19 @@ impl Locked<'_> {
     /// Publishes a message for which there is room; says whether somebody waits for it.
     pub(super) fn append(&mut self, message: &[u8]) -> Result<bool> {
         let (head, len) = (self.header.head, message.len() as u64);
-        self.write(head, &len.to_le_bytes())?;
-        self.write(head + LENGTH, message)?;
+        // Written too, or the file could end before the head.
+        let padding = &[0; 8][..(record(len) - LENGTH - len) as usize];
+        if message.len() <= SMALL {
+            let mut whole = Vec::with_capacity(LENGTH as usize + SMALL);
+            whole.extend_from_slice(&len.to_le_bytes());
+            whole.extend_from_slice(message);
+            whole.extend_from_slice(padding);
+            self.write(head, &whole)?;
+        } else {
+            self.write(head, &len.to_le_bytes())?;
+            self.write(head + LENGTH, message)?;
+            self.write(head + LENGTH + len, padding)?;
+        }
         self.header.head += record(len);
         let is_awaited = std::mem::take(&mut self.header.subscribers_wait);
         self.save()?;
@@ -188,14 +202,21 @@ impl Locked<'_> {
             }
             return Ok(None);
         }
-        let mut len = [0; LENGTH as usize];
-        self.read(cursor, &mut len)?;
-        let len = u64::from_le_bytes(len);
+        // The length, and with it the message if that is small.
+        let mut start = [0; LENGTH as usize + SMALL];
+        let start = &mut start[..ahead.min(LENGTH + SMALL as u64) as usize];
+        self.read(cursor, start)?;
+        let (len, start) = start.split_first_chunk().ok_or_else(damaged)?;
+        let len = u64::from_le_bytes(*len);
         if len > self.header.largest() || record(len) > ahead {
             return Err(damaged());
         }
         let mut message = vec![0; len as usize];
-        self.read(cursor + LENGTH, &mut message)?;
+        if let Some(start) = start.get(..message.len()) {
+            message.copy_from_slice(start);
+        } else {
+            self.read(cursor + LENGTH, &mut message)?;
+        }
         self.header.groups[place] = Some(Group { id, cursor: cursor + record(len) });
         let is_awaited = std::mem::take(&mut self.header.publishers_wait);
         let end = self.header.rewind();
