@@ -33,7 +33,7 @@ const BUILT_IN: &[(&str, &str, Opener)] = &[
 /// | `stream+redis://HOST:PORT/DATABASE` | streams of a Redis server: groups, and at least once |
 /// | `zmq+tcp://HOST:PORT` | ZeroMQ: publishers bind the port, subscribers connect to it (feature `zmq`) |
 ///
-/// What follows the `+` of the first three is any URL of a single Redis server, `rediss://` and
+/// What follows the `+` of those with Redis is any URL of a single Redis server, `rediss://` and
 /// `redis+unix://` too (feature `redis`).
 ///
 /// # Errors
