@@ -38,7 +38,7 @@ const BUILT_IN: &[(&str, &str, Opener)] = &[
 /// | `zmq+tcp://HOST:PORT` | ZeroMQ: publishers bind the port, subscribers connect to it (feature `zmq`) |
 /// | `nats://HOST:PORT` | NATS JetStream (feature `nats`); `tls://` encrypts |
 ///
-/// What follows the `+` of the first three is any URL of a single Redis server, `rediss://` and
+/// What follows the `+` of those with Redis is any URL of a single Redis server, `rediss://` and
 /// `redis+unix://` too (feature `redis`).
 ///
 /// # Errors

@@ -115,7 +115,7 @@ impl Broker for ShmBroker {
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
-        Ok(Box::new(End::open(self, &[], 0)?))
+        Ok(Box::new(End::open(self, &[], "")?))
     }
 
     fn subscriber(
@@ -124,7 +124,7 @@ impl Broker for ShmBroker {
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
         topics.iter().try_for_each(|topic| check_topic(topic))?;
-        Ok(Box::new(End::open(self, topics, group_id(&options.group))?))
+        Ok(Box::new(End::open(self, topics, &options.group)?))
     }
 }
 
@@ -133,7 +133,7 @@ impl Broker for ShmBroker {
 struct End {
     place: Arc<Place>,
     topics: Vec<String>,
-    group: u128,
+    group: String,
     closed: AtomicBool,
     /// With which topic to begin, so that each has its turn.
     turn: AtomicUsize,
@@ -175,11 +175,11 @@ impl Drop for Last {
 }
 
 impl End {
-    fn open(broker: &ShmBroker, topics: &[&str], group: u128) -> Result<Self> {
+    fn open(broker: &ShmBroker, topics: &[&str], group: &str) -> Result<Self> {
         let end = Self {
             place: Arc::clone(&broker.settings),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
-            group,
+            group: group.to_owned(),
             closed: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
             process: PerProcess::new(Mutex::default),
@@ -253,7 +253,7 @@ impl Attached {
                 .with("topic", topic)
                 .with_hint("let it go on, or end it")
             })?;
-            let place = locked.join(end.group)?;
+            let place = locked.join(group_id(&end.group))?;
             drop(locked);
             joined.push(Joined { ring, place, news: News::message(topic) });
         }
@@ -317,6 +317,7 @@ impl Publisher for End {
 impl Subscriber for End {
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
         let attached = self.attached(RECEIVE)?;
+        let group = group_id(&self.group);
         let count = attached.joined.len();
         loop {
             let seen = attached.signal.now();
@@ -329,7 +330,7 @@ impl Subscriber for End {
                 let Some(mut locked) = locked else {
                     continue;
                 };
-                let taken = locked.take(*place, self.group)?;
+                let taken = locked.take(*place, group)?;
                 drop(locked);
                 if let Some((message, is_awaited)) = taken {
                     if is_awaited {
@@ -349,6 +350,14 @@ impl Subscriber for End {
 
     fn acknowledge(&self, _tags: &[Tag]) -> Result<()> {
         self.check_open("acknowledge a message")
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
+    }
+
+    fn group(&self) -> &str {
+        &self.group
     }
 
     fn close(&self) -> Result<()> {

@@ -165,12 +165,13 @@ impl Broker for ZmqBroker {
     fn subscriber(
         &self,
         topics: &[&str],
-        _options: &SubscribeOptions,
+        options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
         topics.iter().try_for_each(|topic| check_topic(topic))?;
         let end = ReceivingEnd {
             broker: self.clone(),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            group: options.group.clone(),
             is_closed: AtomicBool::new(false),
             inbox: fresh(),
         };
@@ -294,6 +295,7 @@ impl Drop for PublishingEnd {
 struct ReceivingEnd {
     broker: ZmqBroker,
     topics: Vec<String>,
+    group: String,
     is_closed: AtomicBool,
     inbox: Attached<Inbox>,
 }
@@ -337,6 +339,14 @@ impl Subscriber for ReceivingEnd {
 
     fn acknowledge(&self, _tags: &[Tag]) -> Result<()> {
         self.check_open("acknowledge a message")
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
+    }
+
+    fn group(&self) -> &str {
+        &self.group
     }
 
     fn close(&self) -> Result<()> {
