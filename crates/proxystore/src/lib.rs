@@ -32,6 +32,9 @@
 //!   borrowed, and lent to tasks. A [`Lifetime`](patterns::Lifetime) frees many at once.
 //! - [`Connector`]: moves bytes to and from one kind of channel, under a written
 //!   [contract](connectors).
+//! - [`StreamProducer`](patterns::stream::StreamProducer) and
+//!   [`StreamConsumer`](patterns::stream::StreamConsumer): the ends of a stream, whose events go by a
+//!   [broker](brokers) and whose objects by a store.
 //! - [`View`]: an object of which only the parts are read that are used.
 //! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays,
 //!   tables.
@@ -50,10 +53,12 @@
 //!
 //! # Features
 //!
+//! - `async`: consumers of streams as `futures_core::Stream`.
 //! - `arrow`: tables and record batches of the `arrow` crates as objects.
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
 //! - `endpoint`: objects at endpoints.
+//! - `nats`: streams over NATS JetStream.
 //! - `seal`: sealed objects and signed references.
 //! - `compress`: compressed objects.
 //! - `testkit`: the conformance suite that every connector must pass.

@@ -163,6 +163,27 @@ fn a_proxy_that_was_kept_or_sent_frees_its_object_itself() {
 }
 
 #[test]
+fn a_lent_proxy_leaves_its_object_until_the_item_is_acknowledged() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let first = consumer(&broker, "a");
+    let work = |item: &Item<Bytes>| {
+        let sent = rmp_serde::to_vec(&item.lend().unwrap()).unwrap();
+        let received: Proxy<Bytes> = rmp_serde::from_slice(&sent).unwrap();
+        assert_eq!(received.resolve().unwrap().len(), LARGE);
+    };
+    work(&next(&first));
+    drop(first); // its worker died
+    let second = consumer(&broker, "a");
+    let item = next(&second);
+    work(&item);
+    assert_eq!(place.files(), 1);
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
 fn the_last_of_the_expected_consumers_frees_an_object() {
     let (place, broker) = (place(), broker());
     let groups = ["a", "b", "c"];
@@ -572,4 +593,42 @@ fn threads_share_producers_and_consumers() {
     seen.sort_unstable();
     assert_eq!(seen, (0..4 * EACH).collect::<Vec<_>>());
     assert_eq!(place.files(), 0);
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn asynchronous_code_is_woken_and_ends_its_thread() {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use futures_core::Stream;
+
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let (place, broker) = (place(), broker());
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut items = pin!(consumer(&broker, "a").into_stream::<Bytes>().unwrap());
+    assert!(items.as_mut().poll_next(&mut context).is_pending());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![7; LARGE]).unwrap();
+    producer.close_topic("t").unwrap();
+    let mut next = || loop {
+        match items.as_mut().poll_next(&mut context) {
+            Poll::Ready(item) => return item,
+            Poll::Pending => thread::park_timeout(Duration::from_secs(20)),
+        }
+    };
+    let item = next().unwrap().unwrap();
+    assert_eq!((item.proxy[0], place.files()), (7, 1));
+    assert!(next().is_none());
+    assert!(next().is_none());
+    assert_eq!(place.files(), 0, "asking for the next acknowledged it");
 }

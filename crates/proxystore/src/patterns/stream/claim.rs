@@ -61,6 +61,16 @@ impl Claim {
         self.lock().proxy = ProxyState::Sent;
     }
 
+    /// The reference for whoever uses the object before the event is acknowledged, and answers: it
+    /// frees nothing, acknowledging does.
+    ///
+    /// # Errors
+    /// What the channel fails with, where the object is to be freed now.
+    pub fn lend(&self) -> Result<Reference> {
+        self.resolved()?;
+        Ok(Reference { evict: false, share: None, ..self.reference.clone() })
+    }
+
     /// The last proxy of this process is gone. Errors are lost.
     pub fn dropped(&self) {
         let _ = self.resolved(); // there is nobody left to resolve it

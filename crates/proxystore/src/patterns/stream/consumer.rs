@@ -68,6 +68,23 @@ impl<T: 'static> Item<T> {
     pub fn acknowledge(&self) -> Result<()> {
         self.receipt.acknowledge()
     }
+
+    /// A proxy to be sent to whoever works on the object and answers, upon which the item is
+    /// acknowledged: unlike copies of [`proxy`](Self::proxy), it does not free the object, so that
+    /// it is there when the work has to be done again. On brokers that deliver at most once it is
+    /// such a copy.
+    ///
+    /// # Errors
+    /// What the channel fails with.
+    pub fn lend(&self) -> Result<Proxy<T>>
+    where
+        T: Decode + Send + Sync,
+    {
+        match self.receipt.claim() {
+            Some(claim) => claim.lend().map(Proxy::from_reference),
+            None => Ok(self.proxy.clone()),
+        }
+    }
 }
 
 impl StreamConsumer {

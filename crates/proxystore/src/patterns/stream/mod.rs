@@ -5,6 +5,8 @@
 //! producer says of them. Whoever only decides what becomes of an object never touches its bytes.
 //! Small objects travel inside their events. What travels is specified in `docs/protocol-stream.md`.
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod claim;
 mod consumer;
 mod event;
@@ -14,6 +16,8 @@ mod outbox;
 mod producer;
 mod window;
 
+#[cfg(feature = "async")]
+pub use asynchronous::ItemStream;
 pub use claim::Claim;
 pub use consumer::{Item, Items, Next, StreamConsumer};
 pub use event::{Body, Event, Message, Metadata};
