@@ -10,6 +10,8 @@ type Opener = fn(&str) -> Result<Arc<dyn Broker>>;
 
 const BUILT_IN: &[(&str, Opener)] = &[
     ("memory", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?))),
+    #[cfg(feature = "kafka")]
+    ("kafka", |url| Ok(Arc::new(super::kafka::KafkaBroker::open(url)?))),
     #[cfg(feature = "nats")]
     ("nats", |url| Ok(Arc::new(super::nats::NatsBroker::open(url)?))),
     #[cfg(feature = "nats")]
@@ -21,6 +23,7 @@ const BUILT_IN: &[(&str, Opener)] = &[
 /// | URL | broker |
 /// | --- | --- |
 /// | `memory://NAME` | queues in the memory of this process |
+/// | `kafka://HOST:PORT,HOST:PORT` | Kafka (feature `kafka`) |
 /// | `nats://HOST:PORT` | NATS JetStream (feature `nats`); `tls://` encrypts |
 ///
 /// # Errors

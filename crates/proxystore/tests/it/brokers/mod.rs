@@ -1,5 +1,7 @@
 //! Brokers of every kind keep the contract, and what is special about each.
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
