@@ -32,6 +32,9 @@
 //!   borrowed, and lent to tasks. A [`Lifetime`](patterns::Lifetime) frees many at once.
 //! - [`Connector`]: moves bytes to and from one kind of channel, under a written
 //!   [contract](connectors).
+//! - [`StreamProducer`](patterns::stream::StreamProducer) and
+//!   [`StreamConsumer`](patterns::stream::StreamConsumer): the ends of a stream, whose events go by a
+//!   [broker](brokers) and whose objects by a store.
 //! - [`View`]: an object of which only the parts are read that are used.
 //! - [`codec`]: how an object becomes a payload: raw bytes, text, MessagePack, arrays,
 //!   tables.
@@ -50,6 +53,7 @@
 //!
 //! # Features
 //!
+//! - `async`: consumers of streams as `futures_core::Stream`.
 //! - `arrow`: tables and record batches of the `arrow` crates as objects.
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
@@ -69,6 +73,7 @@ pub mod codec;
 pub mod connectors;
 pub mod error;
 pub mod facts;
+mod fields;
 pub mod fork;
 pub mod key;
 pub mod patterns;

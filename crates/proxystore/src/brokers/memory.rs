@@ -329,6 +329,14 @@ impl Subscriber for End {
         Ok(())
     }
 
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    fn group(&self) -> &str {
+        &self.group
+    }
+
     fn close(&self) -> Result<()> {
         End::close(self);
         Ok(())

@@ -33,6 +33,11 @@ pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod open;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod shm;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -83,6 +88,12 @@ pub trait Subscriber: fmt::Debug + Send + Sync + 'static {
     /// Says that messages were dealt with, so that they are not delivered again. Does nothing on
     /// brokers that deliver at most once. Acknowledging again is fine.
     fn acknowledge(&self, tags: &[Tag]) -> Result<()>;
+
+    /// What its broker promises.
+    fn guarantee(&self) -> Guarantee;
+
+    /// The group it is of, whether or not the broker has groups.
+    fn group(&self) -> &str;
 
     /// Gives back what was not acknowledged, where the broker takes it, and releases the subscriber.
     fn close(&self) -> Result<()>;

@@ -1,10 +1,11 @@
-//! Patterns on top of proxies: futures, ownership, leases, lifetimes.
+//! Patterns on top of proxies: futures, ownership, leases, lifetimes, streams.
 
 mod future;
 mod lease;
 mod lifetime;
 mod ownership;
 mod schedule;
+pub mod stream;
 
 pub use future::{Future, FutureOptions};
 pub use lease::Lease;

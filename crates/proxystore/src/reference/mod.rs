@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use crate::connectors::{ConnectorConfig, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::facts::Facts;
+use crate::fields::{CRITICAL, Format, field, number, varint};
 use crate::key::Key;
 use crate::seal::Seal;
 use crate::store::StoreConfig;
@@ -21,10 +22,12 @@ pub use text::{LeftOut, PREFIX};
 /// First bytes of every reference: three letters and the version.
 pub const MAGIC: [u8; 4] = *b"PXR\x01";
 
-const READ: &str = "read a reference";
+const FORMAT: Format = Format {
+    magic: MAGIC,
+    operation: "read a reference",
+    hint: "it was damaged on the way, or is something else than a pickled proxy",
+};
 
-/// Fields whose number has this bit must be understood by the reader.
-const CRITICAL: u8 = 0x80;
 const STORE: u8 = CRITICAL | 1;
 const CHANNEL: u8 = CRITICAL | 2;
 const CHANNEL_OPTIONS: u8 = 3;
@@ -42,6 +45,7 @@ const SECRET: u8 = CRITICAL | 0x0e;
 const DIGEST: u8 = CRITICAL | 0x0f;
 const SIGNATURE: u8 = CRITICAL | 0x10;
 const LEFT_OUT: u8 = 0x11;
+const SHARE: u8 = CRITICAL | 0x12;
 
 /// Everything needed to resolve a proxy anywhere: which store, which key, what to do after.
 #[derive(Clone, PartialEq)]
@@ -52,6 +56,8 @@ pub struct Reference {
     pub key: Key,
     /// Evict the object when it is first resolved.
     pub evict: bool,
+    /// Several have to be done with the object before it is evicted, and this is one of them.
+    pub share: Option<Share>,
     /// Class of the target in the language that made it, as `module:qualified.name`.
     pub class: Option<String>,
     /// What only the language that made it understands, such as a deserializer function.
@@ -78,6 +84,7 @@ impl fmt::Debug for Reference {
             .field("store", &self.store)
             .field("key", &self.key)
             .field("evict", &self.evict)
+            .field("share", &self.share)
             .field("class", &self.class)
             .field("extension", &bytes(self.extension.as_ref().map(Vec::len)))
             .field("wait", &self.wait)
@@ -107,6 +114,15 @@ impl fmt::Debug for Signature {
     }
 }
 
+/// One of several holders of an object, all of whom have to be done with it before it is evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which one, from 0 on.
+    pub number: u32,
+    /// Of how many.
+    pub of: u32,
+}
+
 /// How to wait for the object of a future.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wait {
@@ -123,6 +139,7 @@ impl Reference {
             store: store.into(),
             key,
             evict: false,
+            share: None,
             class: None,
             extension: None,
             wait: None,
@@ -207,6 +224,12 @@ impl Reference {
                 field(&mut out, DIGEST, digest);
             }
         }
+        if let Some(Share { number, of }) = self.share {
+            let mut bytes = Vec::with_capacity(4);
+            varint(&mut bytes, number.into());
+            varint(&mut bytes, of.into());
+            field(&mut out, SHARE, &bytes);
+        }
         if self.left_out != LeftOut::default() {
             number(&mut out, LEFT_OUT, self.left_out.bits());
         }
@@ -223,61 +246,54 @@ impl Reference {
     /// [`ErrorKind::Corrupt`] for bytes that are no reference; [`ErrorKind::Incompatible`] for a
     /// newer version or a critical field this version does not know.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let Some(mut rest) = bytes.strip_prefix(&MAGIC[..3]) else {
-            return Err(corrupt("these bytes are not a reference"));
-        };
-        match rest.split_first() {
-            Some((&version, fields)) if version == MAGIC[3] => rest = fields,
-            Some((version, _)) => return Err(newer("version", version)),
-            None => return Err(corrupt("it is cut short")),
-        }
+        let mut rest = FORMAT.begin(bytes)?;
         let (mut name, mut url, mut id) = (None, None, None);
         let (mut generation, mut size, mut evict) = (0, 0, false);
         let (mut class, mut extension, mut wait, mut inline) = (None, None, None, None);
         let (mut options, mut settings) = (BTreeMap::new(), BTreeMap::new());
         let (mut facts, mut secret, mut digest) = (Facts::default(), None, None);
-        let (mut signature, mut left_out) = (None, LeftOut::default());
+        let (mut signature, mut left_out, mut share) = (None, LeftOut::default(), None);
         let (mut unknown, mut seen) = (Vec::new(), [false; 256]);
-        while let Some((&tag, after)) = rest.split_first() {
+        while let Some((tag, value, after)) = FORMAT.next(rest)? {
             let field = rest;
-            let (value, after) = take_value(after)?;
             rest = after;
             if std::mem::replace(&mut seen[usize::from(tag)], true) {
-                return Err(corrupt("a field comes twice"));
+                return Err(FORMAT.corrupt("a field comes twice"));
             }
             match tag {
-                STORE => name = Some(text(value)?),
-                CHANNEL => url = Some(text(value)?),
+                STORE => name = Some(FORMAT.text(value)?),
+                CHANNEL => url = Some(FORMAT.text(value)?),
                 CHANNEL_OPTIONS => options = map(value)?,
                 STORE_SETTINGS => settings = map(value)?,
-                KEY => id = Some(text(value)?),
-                GENERATION => generation = whole_varint(value)?,
-                SIZE => size = whole_varint(value)?,
+                KEY => id = Some(FORMAT.text(value)?),
+                GENERATION => generation = FORMAT.whole_varint(value)?,
+                SIZE => size = FORMAT.whole_varint(value)?,
                 EVICT => evict = true,
-                CLASS => class = Some(text(value)?),
+                CLASS => class = Some(FORMAT.text(value)?),
                 EXTENSION => extension = Some(value.to_vec()),
                 WAIT => wait = Some(Wait::decode(value)?),
                 INLINE => inline = Some(Arc::from(value)),
                 FACTS => facts = rmp_serde::from_slice(value).unwrap_or_default(), // a newer form
-                SECRET => secret = Some(exactly(value)?),
-                DIGEST => digest = Some(exactly(value)?),
+                SECRET => secret = Some(FORMAT.exactly(value)?),
+                DIGEST => digest = Some(FORMAT.exactly(value)?),
                 SIGNATURE => {
                     let (producer, bytes) = value.split_at(value.len().min(32));
-                    let (producer, bytes) = (exactly(producer)?, exactly(bytes)?);
+                    let (producer, bytes) = (FORMAT.exactly(producer)?, FORMAT.exactly(bytes)?);
                     signature = Some(Signature { producer, bytes });
                 }
+                SHARE => share = Some(Share::decode(value)?),
                 LEFT_OUT => left_out = LeftOut::decode(value)?,
-                critical if critical & CRITICAL != 0 => return Err(newer("field", critical)),
+                critical if critical & CRITICAL != 0 => return Err(FORMAT.newer("field", critical)),
                 // A newer version's field that older readers may ignore.
                 _ => unknown.extend_from_slice(&field[..field.len() - rest.len()]),
             }
         }
         let (Some(name), Some(id)) = (name, id) else {
-            return Err(corrupt("it names no store or no key"));
+            return Err(FORMAT.corrupt("it names no store or no key"));
         };
         if inline.is_some() && secret.is_some() || digest.is_some() && secret.is_none() {
             // Nobody writes these, and who believed one half would not look at the other.
-            return Err(corrupt("its secret belongs to nothing"));
+            return Err(FORMAT.corrupt("its secret belongs to nothing"));
         }
         let url = url.unwrap_or_else(|| name.clone());
         Ok(Self {
@@ -289,6 +305,7 @@ impl Reference {
             key: Key::new(id, generation, size)
                 .sealed(secret.map(|secret| Seal::new(secret, digest))),
             evict,
+            share,
             class,
             extension,
             wait,
@@ -305,10 +322,24 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+impl Share {
+    /// How many shares an object may have.
+    pub const MOST: u32 = 1024;
+
+    fn decode(value: &[u8]) -> Result<Self> {
+        let (number, rest) = FORMAT.take_varint(value)?;
+        let whole = |number| u32::try_from(number).ok();
+        match (whole(number), whole(FORMAT.whole_varint(rest)?)) {
+            (Some(number), Some(of)) if number < of && of <= Self::MOST => Ok(Self { number, of }),
+            _ => Err(FORMAT.corrupt("it is a share of another object")),
+        }
+    }
+}
+
 impl Wait {
     fn decode(value: &[u8]) -> Result<Self> {
-        let (timeout, rest) = take_varint(value)?;
-        let lease = Some(whole_varint(rest)?).filter(|lease| *lease != 0);
+        let (timeout, rest) = FORMAT.take_varint(value)?;
+        let lease = Some(FORMAT.whole_varint(rest)?).filter(|lease| *lease != 0);
         let timeout = timeout.checked_sub(1).map(Duration::from_millis);
         Ok(Self { timeout, lease: lease.map(Duration::from_millis) })
     }
@@ -354,84 +385,9 @@ impl<'de> de::Visitor<'de> for BytesVisitor {
     }
 }
 
-fn corrupt(cause: &'static str) -> Error {
-    Error::new(ErrorKind::Corrupt, READ, cause)
-        .with_hint("it was damaged on the way, or is something else than a pickled proxy")
-}
-
-fn newer(what: &'static str, value: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Incompatible, READ, "a newer version of ProxyStore wrote it")
-        .with(what, value)
-        .with_hint("upgrade this program to the version of the sender")
-}
-
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80); // the low seven bits, more to come
-        value >>= 7;
-    }
-    out.push(value as u8); // below 0x80
-}
-
-fn field(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
-    out.push(tag);
-    varint(out, value.len() as u64);
-    out.extend_from_slice(value);
-}
-
-fn number(out: &mut Vec<u8>, tag: u8, value: u64) {
-    let mut bytes = Vec::with_capacity(10);
-    varint(&mut bytes, value);
-    field(out, tag, &bytes);
-}
-
-fn take_varint(bytes: &[u8]) -> Result<(u64, &[u8])> {
-    let mut value = 0_u64;
-    for (i, &byte) in bytes.iter().enumerate().take(10) {
-        let bits = u64::from(byte & 0x7f);
-        let shifted = bits << (7 * i);
-        if shifted >> (7 * i) != bits {
-            break;
-        }
-        value |= shifted;
-        if byte < 0x80 {
-            return Ok((value, &bytes[i + 1..]));
-        }
-    }
-    Err(corrupt("a number is cut short or too large"))
-}
-
-fn whole_varint(bytes: &[u8]) -> Result<u64> {
-    match take_varint(bytes)? {
-        (value, []) => Ok(value),
-        _ => Err(corrupt("a number has bytes after its end")),
-    }
-}
-
-fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
-    bytes
-        .try_into()
-        .map_err(|source| corrupt("a field has another length than it must").with_source(source))
-}
-
-fn take_value(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
-    let (len, rest) = take_varint(bytes)?;
-    usize::try_from(len)
-        .ok()
-        .and_then(|len| rest.split_at_checked(len))
-        .ok_or_else(|| corrupt("a field is cut short"))
-}
-
-fn text(bytes: &[u8]) -> Result<String> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(source) => Err(corrupt("a text field is not UTF-8").with_source(source)),
-    }
-}
-
 fn map(bytes: &[u8]) -> Result<BTreeMap<String, Value>> {
     rmp_serde::from_slice(bytes)
-        .map_err(|source| corrupt("a table of options is damaged").with_source(source))
+        .map_err(|source| FORMAT.corrupt("a table of options is damaged").with_source(source))
 }
 
 #[cfg(test)]
@@ -538,6 +494,7 @@ mod tests {
             )),
             inline in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20)),
             facts in facts(),
+            share in proptest::option::of((any::<u32>(), 1_u32..9)),
             seal in proptest::option::of((any::<[u8; 32]>(), any::<Option<[u8; 32]>>())),
             signature in proptest::option::of((any::<[u8; 32]>(), any::<[[u8; 32]; 2]>())),
             (secret, credentials) in any::<(bool, bool)>(),
@@ -557,8 +514,9 @@ mod tests {
             });
             let inline = inline.filter(|_| key.seal().is_none()).map(Arc::from);
             let left_out = LeftOut { secret, credentials };
+            let share = share.map(|(number, of)| Share { number: number % of, of });
             let reference = Reference {
-                store, key, evict, class, extension, wait, inline, facts, signature, left_out,
+                store, key, evict, share, class, extension, wait, inline, facts, signature, left_out,
                 unknown: vec![0x7e, 1, 7],
             };
             let read = Reference::decode(&reference.encode().unwrap()).unwrap();

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 
-use super::{Reference, corrupt, whole_varint};
+use super::{FORMAT, Reference};
 use crate::connectors::without_credentials;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,7 +27,7 @@ impl LeftOut {
     }
 
     pub(super) fn decode(value: &[u8]) -> Result<Self> {
-        let bits = whole_varint(value)?;
+        let bits = FORMAT.whole_varint(value)?;
         Ok(Self { secret: bits & Self::SECRET != 0, credentials: bits & Self::CREDENTIALS != 0 })
     }
 }
@@ -80,7 +80,7 @@ impl Reference {
             let version = text.strip_prefix("pxr").and_then(|rest| rest.split_once(':'));
             return Err(match version {
                 Some((version, _)) if version.parse::<u16>().is_ok() => {
-                    super::newer("version of the text", version)
+                    FORMAT.newer("version of the text", version)
                 }
                 _ => not_a_text("it does not start with \"pxr1:\""),
             });
@@ -138,7 +138,9 @@ impl Reference {
 
 /// The text itself is not repeated: it may hold a secret.
 fn not_a_text(cause: &'static str) -> Error {
-    corrupt(cause).with_hint("a proxy as text is one line, \"pxr1:\" and letters, digits, - and _")
+    FORMAT
+        .corrupt(cause)
+        .with_hint("a proxy as text is one line, \"pxr1:\" and letters, digits, - and _")
 }
 
 #[cfg(test)]

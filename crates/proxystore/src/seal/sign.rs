@@ -170,5 +170,5 @@ impl Store {
 /// What a signature is made of: all but itself, and whether the object is to be evicted, which the
 /// holders of a proxy decide.
 fn signed_bytes(reference: &Reference) -> Result<Vec<u8>> {
-    Reference { evict: false, signature: None, ..reference.clone() }.encode()
+    Reference { evict: false, share: None, signature: None, ..reference.clone() }.encode()
 }

@@ -63,6 +63,16 @@ impl StoreFactory {
         Self { signs: false, ..self }
     }
 
+    /// The object, as `resolve` gets it, but neither kept in the cache nor freed.
+    pub(crate) fn fetch_once<T: Decode + Send + Sync + 'static>(&self) -> Result<Arc<T>> {
+        if let Some(received) = self.permitted()? {
+            return T::decode(&received).map(Arc::new);
+        }
+        let (store, key) = (self.store()?, &self.reference.key);
+        let received = store.get_payload(key, T::ACCESS)?.ok_or_else(|| store.missing(key))?;
+        T::decode(&received).map(Arc::new)
+    }
+
     /// A reference to the object as it is sent: signed, if it was made here.
     pub(crate) fn sent(&self, mut reference: Reference) -> Result<Reference> {
         if let Some(store) = self.store.as_ref().filter(|_| self.signs) {
@@ -127,9 +137,7 @@ impl<T: Decode + Send + Sync + 'static> Factory<T> for StoreFactory {
             target = store.get_shared(key)?;
         }
         let target = target.ok_or_else(|| store.missing(key))?;
-        if self.reference.evict {
-            store.evict(key)?;
-        }
+        store.free(&self.reference)?;
         Ok(target)
     }
 

@@ -9,6 +9,7 @@ mod payloads;
 mod protection;
 mod reader;
 pub mod registry;
+mod share;
 mod waiting;
 
 use std::sync::Arc;

@@ -49,15 +49,28 @@ impl Store {
     /// # Errors
     /// As [`put`](Self::put).
     pub fn refer(&self, framed: &Framed<'_>, options: &PutOptions) -> Result<Reference> {
-        let config = Arc::clone(self.config());
-        let sealed = self.inner.protection.seal.is_some(); // a text without the secret must tell nothing
-        if framed.len() <= self.inner.inline_bytes && options.key.is_none() && !sealed {
-            let key = Key::new(unique_id()?, 0, framed.len() as u64);
-            let mut reference = Reference::new(config, key);
-            reference.inline = Some(Arc::from(&*framed.parts().to_buffer()));
+        if options.key.is_none()
+            && let Some(reference) = self.refer_inline(framed, 0)?
+        {
             return Ok(reference);
         }
-        Ok(Reference::new(config, self.put_framed(framed, options)?))
+        Ok(Reference::new(Arc::clone(self.config()), self.put_framed(framed, options)?))
+    }
+
+    /// A reference that holds the payload, if it has at most `most` bytes, or is small enough by the
+    /// store's own rule; `None` for one that is to be stored.
+    ///
+    /// # Errors
+    /// When the operating system has no random bytes to give.
+    pub fn refer_inline(&self, framed: &Framed<'_>, most: usize) -> Result<Option<Reference>> {
+        let sealed = self.inner.protection.seal.is_some(); // a text without the secret must tell nothing
+        if sealed || framed.len() > most.max(self.inner.inline_bytes) {
+            return Ok(None);
+        }
+        let key = Key::new(unique_id()?, 0, framed.len() as u64);
+        let mut reference = Reference::new(Arc::clone(self.config()), key);
+        reference.inline = Some(Arc::from(&*framed.parts().to_buffer()));
+        Ok(Some(reference))
     }
 
     /// Copies the stored bytes of an object to a new key; `None` when there is none.
@@ -78,13 +91,13 @@ impl Store {
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub fn put_framed_batch(
+    pub fn put_framed_batch<'a>(
         &self,
-        framed: &[Framed<'_>],
+        framed: impl IntoIterator<Item = &'a Framed<'a>>,
         options: &PutOptions,
     ) -> Result<Vec<Key>> {
         let wrapped: Vec<Wrapped<'_>> =
-            framed.iter().map(|framed| self.wrap(framed, None)).collect::<Result<_>>()?;
+            framed.into_iter().map(|framed| self.wrap(framed, None)).collect::<Result<_>>()?;
         let parts: Vec<Parts<'_>> = wrapped.iter().map(Wrapped::parts).collect();
         let bytes = parts.iter().map(Parts::len).sum();
         let put = |connector: &dyn Connector| connector.put_batch(&parts, options);

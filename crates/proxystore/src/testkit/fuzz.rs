@@ -15,6 +15,7 @@ use crate::codec::{Array, Decode, Element, Failure, MessagePack, array_meta, rea
 use crate::connectors::{Access, ConnectorConfig, PutOptions, Value, multi, without_credentials};
 use crate::facts::Facts;
 use crate::key::{Key, check_id};
+use crate::patterns::stream::Message;
 use crate::payload::{Head, PRELUDE, Parts, Received};
 use crate::seal::Seal;
 use crate::view::{LoadOptions, Selection};
@@ -38,8 +39,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "text", run: text },
     Target { name: "meta", run: meta },
     Target { name: "names", run: names },
+    Target { name: "event", run: event },
     Target { name: "file", run: crate::connectors::file::fuzz },
     Target { name: "shm", run: crate::connectors::shm::fuzz },
+    Target { name: "ring", run: crate::brokers::shm::fuzz },
+    #[cfg(feature = "zmq")]
+    Target { name: "zmtp", run: crate::brokers::zmq::fuzz },
     #[cfg(feature = "endpoint")]
     Target { name: "wire", run: crate::wire::fuzz::run },
     #[cfg(feature = "redis")]
@@ -219,6 +224,16 @@ fn reference(data: &[u8]) {
 }
 
 /// A reference as text.
+fn event(data: &[u8]) {
+    let Ok(message) = Message::decode(data) else { return };
+    for event in &message.events {
+        let _ = event.metadata.read::<BTreeMap<String, Value>>();
+        let _ = event.metadata.get::<u64>("n");
+    }
+    let bytes = message.encode().expect("what was read can be written");
+    assert_eq!(Message::decode(&bytes).expect("what was written can be read"), message);
+}
+
 fn text(data: &[u8]) {
     let Ok(text) = from_utf8(data) else { return };
     if let Ok(reference) = Reference::from_text(text) {

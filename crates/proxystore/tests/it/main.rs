@@ -33,6 +33,7 @@ mod shm;
 #[cfg(target_os = "linux")]
 mod shm_conformance;
 mod store;
+mod stream;
 #[cfg(feature = "arrow")]
 mod tables;
 mod trust;

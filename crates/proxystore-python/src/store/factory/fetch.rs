@@ -100,7 +100,10 @@ impl StoreFactory {
             return Err(missing(store, inner, key));
         };
         if state.evict.load(Ordering::Relaxed) {
-            inner.evict(py, key)?;
+            match state.reference.share {
+                Some(share) => py.detach(|| inner.store.give_back(key, share)).py(py)?,
+                None => inner.evict(py, key)?,
+            }
         }
         Ok(object)
     }

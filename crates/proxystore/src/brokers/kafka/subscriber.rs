@@ -13,7 +13,7 @@ use super::feeder::{Feeder, Group, keep_now_and_then};
 use super::names::topic_name;
 use super::progress::Progress;
 use super::{PATIENCE, elsewhere, unreachable};
-use crate::brokers::{Delivery, SubscribeOptions, Subscriber, Tag, closed};
+use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, closed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 
@@ -22,7 +22,10 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(5);
 
 /// A subscriber over Kafka.
 #[derive(Debug)]
-pub(super) struct KafkaSubscriber(Inherited<End>);
+pub(super) struct KafkaSubscriber {
+    end: Inherited<End>,
+    group: String,
+}
 
 struct End {
     shared: Arc<Shared>,
@@ -91,14 +94,14 @@ impl KafkaSubscriber {
         let name = "proxystore-kafka".to_owned();
         let started = thread::Builder::new().name(name).spawn(move || feeder.run());
         started.map_err(|error| Error::io("start a thread for Kafka", error))?;
-        Ok(Self(Inherited::new(End { shared, consumer })))
+        Ok(Self { end: Inherited::new(End { shared, consumer }), group: options.group.clone() })
     }
 }
 
 impl Subscriber for KafkaSubscriber {
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
         const OPERATION: &str = "receive a message";
-        let End { shared, consumer } = self.0.get().ok_or_else(|| elsewhere(OPERATION))?;
+        let End { shared, consumer } = self.end.get().ok_or_else(|| elsewhere(OPERATION))?;
         let mut state = shared.lock();
         state.receivers += 1;
         state.asked = Some(Instant::now());
@@ -137,7 +140,7 @@ impl Subscriber for KafkaSubscriber {
 
     fn acknowledge(&self, tags: &[Tag]) -> Result<()> {
         const OPERATION: &str = "acknowledge a message";
-        let End { shared, consumer } = self.0.get().ok_or_else(|| elsewhere(OPERATION))?;
+        let End { shared, consumer } = self.end.get().ok_or_else(|| elsewhere(OPERATION))?;
         let mut state = shared.lock();
         if state.is_closed {
             return Err(closed(OPERATION));
@@ -155,8 +158,16 @@ impl Subscriber for KafkaSubscriber {
         Ok(())
     }
 
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    fn group(&self) -> &str {
+        &self.group
+    }
+
     fn close(&self) -> Result<()> {
-        if let Some(end) = self.0.get() {
+        if let Some(end) = self.end.get() {
             end.close();
         }
         Ok(())

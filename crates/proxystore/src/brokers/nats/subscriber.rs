@@ -15,7 +15,7 @@ use super::elsewhere;
 use super::link::{Closed, Link, PATIENCE, lost, passes, until};
 use super::names::{Topic, plain};
 use super::pull::{Inbox, Pull};
-use crate::brokers::{Delivery, SubscribeOptions, Subscriber, Tag};
+use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 
@@ -27,7 +27,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A subscriber over NATS.
 #[derive(Debug)]
-pub(super) struct NatsSubscriber(Inherited<End>);
+pub(super) struct NatsSubscriber {
+    end: Inherited<End>,
+    /// As it was given; NATS knows it by a name of its own.
+    group: String,
+}
 
 struct End {
     link: Arc<Link>,
@@ -108,25 +112,33 @@ impl NatsSubscriber {
             basket: Arc::new(basket),
         };
         end.link.run("subscribe", &end.closed, end.join_all())?;
-        Ok(Self(Inherited::new(end)))
+        Ok(Self { end: Inherited::new(end), group: options.group.clone() })
     }
 }
 
 impl Subscriber for NatsSubscriber {
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
         const OPERATION: &str = "receive a message";
-        let end = self.0.get().ok_or_else(|| elsewhere(OPERATION))?;
+        let end = self.end.get().ok_or_else(|| elsewhere(OPERATION))?;
         end.link.run(OPERATION, &end.closed, end.receive(deadline))
     }
 
     fn acknowledge(&self, tags: &[Tag]) -> Result<()> {
         const OPERATION: &str = "acknowledge a message";
-        let end = self.0.get().ok_or_else(|| elsewhere(OPERATION))?;
+        let end = self.end.get().ok_or_else(|| elsewhere(OPERATION))?;
         end.link.run(OPERATION, &end.closed, end.acknowledge(tags))
     }
 
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    fn group(&self) -> &str {
+        &self.group
+    }
+
     fn close(&self) -> Result<()> {
-        if let Some(end) = self.0.get() {
+        if let Some(end) = self.end.get() {
             end.close();
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 
 /// What to do about an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Remedy {
+pub(crate) enum Remedy {
     /// Another server has the slot: that one, if it is named.
     Move(Option<Node>),
     /// Another server has this key already, while the slot moves.
@@ -24,7 +24,7 @@ pub(super) enum Remedy {
 }
 
 /// What to do about an error at a place.
-pub(super) fn remedy(error: &RedisError, place: &Place) -> Remedy {
+pub(crate) fn remedy(error: &RedisError, place: &Place) -> Remedy {
     if error.is_timeout() || error.kind() == Kind::AuthenticationFailed {
         return Remedy::GiveUp;
     }
@@ -58,7 +58,7 @@ pub(super) fn first_error(answers: &[Value]) -> Option<RedisError> {
 
 /// The error to report; `node` is where it came from.
 #[cold]
-pub(super) fn report(
+pub(crate) fn report(
     operation: &'static str,
     error: RedisError,
     place: &Place,

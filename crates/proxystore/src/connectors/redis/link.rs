@@ -16,7 +16,7 @@ use super::settings::{OPEN, Settings};
 use crate::error::{Error, Result};
 
 /// A peer that vanished without a word is noticed after about a minute, also while waiting.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+pub(crate) const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
@@ -25,13 +25,13 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// How to connect, beside where.
-pub(super) struct Access {
+pub(crate) struct Access {
     redis: RedisConnectionInfo,
-    certificates: Option<TlsCertificates>,
+    pub(crate) certificates: Option<TlsCertificates>,
 }
 
 impl Access {
-    pub(super) fn new(settings: &Settings) -> Result<Self> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self> {
         let mut redis = RedisConnectionInfo::default().set_db(settings.place.database.into());
         if let Some(username) = &settings.username {
             redis = redis.set_username(username);

@@ -16,15 +16,15 @@
 //! up by the client, a generation is written or removed by name, and a time to live is set and not
 //! added to.
 
-mod fault;
+pub(crate) mod fault;
 mod layout;
-mod link;
+pub(crate) mod link;
 mod parts;
-mod place;
+pub(crate) mod place;
 mod read;
-mod request;
+pub(crate) mod request;
 mod servers;
-mod settings;
+pub(crate) mod settings;
 mod wait;
 mod write;
 

@@ -9,7 +9,7 @@ const DEFAULT_PORT: u16 = 6379;
 
 /// One server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Node {
+pub(crate) enum Node {
     Tcp { host: String, port: u16 },
     Unix(PathBuf),
 }
@@ -43,11 +43,11 @@ impl fmt::Display for Node {
 
 /// A server, or the cluster that some servers are known of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) nodes: Vec<Node>,
-    pub(super) is_cluster: bool,
+pub(crate) struct Place {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) is_cluster: bool,
     pub(super) tls: bool,
-    pub(super) database: u32,
+    pub(crate) database: u32,
 }
 
 /// User and password as they stand in a URL.

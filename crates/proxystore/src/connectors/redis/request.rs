@@ -9,7 +9,7 @@ const BORROWED_FROM: usize = 16 * 1024;
 
 /// Commands for one server, sent in one go; each has one answer.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Request<'a> {
+pub(crate) struct Request<'a> {
     packed: Vec<u8>,
     /// Slices that come in after so many bytes of `packed`.
     borrowed: Vec<(usize, &'a [u8])>,
@@ -20,7 +20,7 @@ pub(super) struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Adds a command of small arguments.
-    pub(super) fn command(&mut self, arguments: &[&[u8]]) -> &mut Self {
+    pub(crate) fn command(&mut self, arguments: &[&[u8]]) -> &mut Self {
         self.begin(arguments.len());
         for argument in arguments {
             self.argument(argument);
@@ -66,6 +66,12 @@ impl<'a> Request<'a> {
         self.borrowed.extend(other.borrowed.iter().map(|(at, slice)| (start + at, *slice)));
         self.commands += other.commands;
         self.len += other.len;
+    }
+
+    /// The bytes of small commands.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        debug_assert!(self.borrowed.is_empty(), "values that stay where they are have been added");
+        self.packed
     }
 
     /// How many answers there will be.

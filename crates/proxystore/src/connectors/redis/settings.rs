@@ -37,21 +37,21 @@ const WHOLE_BYTES: u64 = 500 << 20;
 const PART_BYTES: u64 = 64 << 20;
 
 #[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) place: Place,
+pub(crate) struct Settings {
+    pub(crate) place: Place,
     /// The place as text: names the channel, and never holds credentials.
     pub(super) url: String,
     /// First part of the ids made here: what `close` with `clear` removes.
     pub(super) namespace: String,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<Secret>,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<Secret>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) cert_file: Option<PathBuf>,
     pub(super) key_file: Option<PathBuf>,
     /// Of objects that are put without one of their own.
     pub(super) ttl: Option<Duration>,
     /// How long a server may stay silent.
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
     /// How often an operation is repeated when the connection breaks.
     pub(super) retries: u32,
     /// Objects longer than this go in parts.
@@ -64,7 +64,7 @@ pub(super) struct Settings {
 
 /// Text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(pub(super) String);
+pub(crate) struct Secret(pub(crate) String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,7 +73,7 @@ impl fmt::Debug for Secret {
 }
 
 impl Settings {
-    pub(super) fn parse(config: &ConnectorConfig) -> Result<Self> {
+    pub(crate) fn parse(config: &ConnectorConfig) -> Result<Self> {
         let (place, user_info) = Place::parse(&config.url).map_err(|cause| {
             // Not the URL itself: it may hold a password.
             Error::new(ErrorKind::Config, OPEN, format!("the URL is not usable: {cause}"))

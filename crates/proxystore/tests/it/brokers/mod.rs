@@ -5,3 +5,8 @@ mod kafka;
 mod memory;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(feature = "redis")]
+mod redis;
+mod shm;
+#[cfg(feature = "zmq")]
+mod zmq;

@@ -1,0 +1,547 @@
+//! The end of a stream that sends objects.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::event::{Body, Event, Metadata};
+use super::metrics::StreamMetrics;
+use super::outbox::{Outbox, OutboxOptions};
+use super::window::Bound;
+use crate::brokers::Publisher;
+use crate::codec::Encode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::payload::Framed;
+use crate::reference::Reference;
+use crate::store::Store;
+
+/// Whether an object, or its event, is dropped.
+type Filter = Box<dyn Fn(&Metadata) -> bool + Send + Sync>;
+type Aggregate<T> = Box<dyn Fn(Vec<(T, Metadata)>) -> Result<(T, Metadata)> + Send + Sync>;
+
+/// Sends objects to topics: the objects through a store, and events of them through a broker.
+///
+/// Objects of a topic arrive in the order in which they were sent. Every call may come from any
+/// thread. What is buffered for a batch is sent when the producer is closed, or dropped.
+///
+/// ```
+/// # fn main() -> proxystore::Result<()> {
+/// use proxystore::Store;
+/// use proxystore::brokers::{self, SubscribeOptions};
+/// use proxystore::patterns::stream::{StreamConsumer, StreamProducer};
+///
+/// let broker = brokers::open("memory://stream-example")?;
+/// let subscriber = broker.subscriber(&["frames"], &SubscribeOptions::default())?;
+///
+/// let store = Store::open("memory://stream-example")?;
+/// let producer = StreamProducer::builder(broker.publisher()?).store(&store).build()?;
+/// for number in 0..3 {
+///     producer.send("frames", vec![f64::from(number); 1_000_000])?;
+/// }
+/// producer.close_topic("frames")?;
+///
+/// let consumer = StreamConsumer::new(subscriber);
+/// let sums: Vec<f64> = consumer
+///     .objects::<Vec<f64>>()
+///     .map(|frame| Ok(frame?.iter().sum()))
+///     .collect::<proxystore::Result<_>>()?;
+/// assert_eq!(sums, [0.0, 1e6, 2e6]);
+/// # Ok(()) }
+/// ```
+pub struct StreamProducer<T: Encode + Send + 'static> {
+    inner: Arc<Inner<T>>,
+}
+
+/// How objects are gathered before they are stored and published together; a batch is sent as soon as
+/// one of these is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// So many objects.
+    pub count: usize,
+    /// Objects of so many bytes together, as stored.
+    pub bytes: Option<usize>,
+    /// So long after the first of them was sent.
+    pub age: Option<Duration>,
+}
+
+impl Default for Batch {
+    /// Every object by itself.
+    fn default() -> Self {
+        Self { count: 1, bytes: None, age: None }
+    }
+}
+
+/// What to send with an object; start from `SendOptions::default()`.
+#[derive(Debug, Clone)]
+pub struct SendOptions {
+    /// What consumers learn of it before they fetch it.
+    pub metadata: Metadata,
+    /// Consumers free the object when they are done with it. Without, it stays until somebody evicts
+    /// it by its key, or its time to live passes.
+    pub evict: bool,
+}
+
+impl Default for SendOptions {
+    fn default() -> Self {
+        Self { metadata: Metadata::default(), evict: true }
+    }
+}
+
+/// Settings of a [`StreamProducer`] to be made.
+pub struct StreamProducerBuilder<T> {
+    publisher: Arc<dyn Publisher>,
+    settings: Settings<T>,
+    outbox: OutboxOptions,
+}
+
+struct Settings<T> {
+    store: Option<Store>,
+    stores: HashMap<String, Option<Store>>,
+    batch: Batch,
+    filter: Option<Filter>,
+    aggregate: Option<Aggregate<T>>,
+}
+
+impl<T: Encode + Send + 'static> StreamProducerBuilder<T> {
+    /// The store of the topics that have none of their own. Objects of topics without a store travel
+    /// inside their events.
+    #[must_use]
+    pub fn store(mut self, store: &Store) -> Self {
+        self.settings.store = Some(store.clone());
+        self
+    }
+
+    /// The store of one topic; `None` for objects that travel inside their events.
+    #[must_use]
+    pub fn topic_store(mut self, topic: impl Into<String>, store: Option<&Store>) -> Self {
+        self.settings.stores.insert(topic.into(), store.cloned());
+        self
+    }
+
+    /// How objects are gathered before they are sent; each is sent by itself unless told.
+    #[must_use]
+    pub fn batch(mut self, batch: Batch) -> Self {
+        self.settings.batch = batch;
+        self
+    }
+
+    /// Drops objects for whose metadata the function says true, before they are stored.
+    #[must_use]
+    pub fn drop_if(mut self, drop: impl Fn(&Metadata) -> bool + Send + Sync + 'static) -> Self {
+        self.settings.filter = Some(Box::new(drop));
+        self
+    }
+
+    /// Makes one object of every batch.
+    #[must_use]
+    pub fn aggregate(
+        mut self,
+        aggregate: impl Fn(Vec<(T, Metadata)>) -> Result<(T, Metadata)> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.aggregate = Some(Box::new(aggregate));
+        self
+    }
+
+    /// See [`OutboxOptions::inline_bytes`].
+    #[must_use]
+    pub fn inline_bytes(mut self, bytes: usize) -> Self {
+        self.outbox.inline_bytes = bytes;
+        self
+    }
+
+    /// See [`OutboxOptions::consumers`].
+    #[must_use]
+    pub fn consumers(mut self, groups: &[&str]) -> Self {
+        self.outbox.consumers = groups.iter().map(|group| (*group).to_owned()).collect();
+        self
+    }
+
+    /// See [`OutboxOptions::ttl`].
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.outbox.ttl = Some(ttl);
+        self
+    }
+
+    /// How many bytes of objects may wait for their consumers.
+    #[must_use]
+    pub fn bound(mut self, bound: Bound) -> Self {
+        self.outbox.bound = Some(bound);
+        self
+    }
+
+    /// How long sending may wait for room and for the broker; for ever unless told.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.outbox.timeout = Some(timeout);
+        self
+    }
+
+    /// The producer.
+    ///
+    /// # Errors
+    /// As [`Outbox::new`].
+    pub fn build(self) -> Result<StreamProducer<T>> {
+        let outbox = Outbox::new(self.publisher, self.outbox)?;
+        let (settings, flusher) = (self.settings, Arc::default());
+        let inner = Inner { outbox, settings, topics: Mutex::default(), flusher };
+        Ok(StreamProducer { inner: Arc::new(inner) })
+    }
+}
+
+impl<T> fmt::Debug for StreamProducerBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamProducerBuilder")
+            .field("outbox", &self.outbox)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner<T: Encode + Send + 'static> {
+    outbox: Outbox,
+    settings: Settings<T>,
+    topics: Mutex<HashMap<String, Arc<Topic<T>>>>,
+    flusher: Arc<Flusher>,
+}
+
+type Topic<T> = Mutex<Pending<T>>;
+
+/// What is gathered for the next batch of a topic. Its lock is held while a batch is sent, so that
+/// batches keep their order.
+struct Pending<T> {
+    objects: VecDeque<Queued<T>>,
+    bytes: usize,
+    since: Option<Instant>,
+    closed: bool,
+    /// Why a batch could not be sent behind the caller's back.
+    failure: Option<Error>,
+}
+
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        let (objects, bytes, since, closed, failure) = Default::default();
+        Self { objects, bytes, since, closed, failure }
+    }
+}
+
+struct Queued<T> {
+    object: T,
+    metadata: Metadata,
+    evict: bool,
+}
+
+impl<T: Encode + Send + 'static> StreamProducer<T> {
+    /// Starts a producer that publishes by `publisher`.
+    pub fn builder(publisher: Box<dyn Publisher>) -> StreamProducerBuilder<T> {
+        let settings = Settings {
+            store: None,
+            stores: HashMap::new(),
+            batch: Batch::default(),
+            filter: None,
+            aggregate: None,
+        };
+        let outbox = OutboxOptions::default();
+        StreamProducerBuilder { publisher: Arc::from(publisher), settings, outbox }
+    }
+
+    /// Sends an object to a topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] for a topic that was closed, else what the store or the broker fails
+    /// with; the object is not sent then, and others of its batch are still waiting.
+    pub fn send(&self, topic: &str, object: T) -> Result<()> {
+        self.send_with(topic, object, SendOptions::default())
+    }
+
+    /// As [`send`](Self::send), with metadata, or without being freed by consumers.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_with(&self, topic: &str, object: T, options: SendOptions) -> Result<()> {
+        let SendOptions { metadata, evict } = options;
+        let inner = &self.inner;
+        let settings = &inner.settings;
+        let found = inner.topic(topic);
+        let mut pending = lock(&found);
+        if pending.closed {
+            return Err(Error::new(ErrorKind::Closed, "send an object", "its topic was closed")
+                .with("topic", topic)
+                .with_hint("send before close_topic, or to another topic"));
+        }
+        if let Some(failure) = pending.failure.take() {
+            return Err(failure);
+        }
+        if settings.filter.as_ref().is_some_and(|drop| drop(&metadata)) {
+            inner.outbox.count_filtered();
+            return Ok(());
+        }
+        if settings.batch.bytes.is_some() {
+            pending.bytes += object.encode()?.frame()?.len();
+        }
+        pending.objects.push_back(Queued { object, metadata, evict });
+        let Batch { count, bytes, age } = settings.batch;
+        if pending.objects.len() >= count || bytes.is_some_and(|bytes| pending.bytes >= bytes) {
+            let before = pending.objects.len();
+            let sent = inner.flush(topic, &mut pending, false);
+            if sent.is_err() && pending.objects.len() == before {
+                pending.objects.pop_back();
+            }
+            return sent;
+        }
+        if let (None, Some(age)) = (pending.since, age) {
+            let now = Instant::now();
+            pending.since = Some(now);
+            drop(pending);
+            self.flush_at(now + age)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is gathered for a topic.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); what could not be sent is still waiting.
+    pub fn flush_topic(&self, topic: &str) -> Result<()> {
+        let found = self.inner.topic(topic);
+        let mut pending = lock(&found);
+        self.inner.flush(topic, &mut pending, false)?;
+        pending.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Sends what is gathered for all topics, and waits until the broker has it.
+    ///
+    /// # Errors
+    /// As [`flush_topic`](Self::flush_topic).
+    pub fn flush(&self) -> Result<()> {
+        for topic in self.inner.names() {
+            self.flush_topic(&topic)?;
+        }
+        self.inner.outbox.publisher().flush(self.inner.outbox.deadline())
+    }
+
+    /// Sends what is gathered for a topic, and the end of the topic: consumers that got it go on no
+    /// further, and nothing more can be sent there.
+    ///
+    /// # Errors
+    /// As [`flush_topic`](Self::flush_topic).
+    pub fn close_topic(&self, topic: &str) -> Result<()> {
+        self.close_topic_for(topic, 1)
+    }
+
+    /// As [`close_topic`](Self::close_topic), with an end for each of so many consumers that share
+    /// the topic's events, as those of one group do.
+    ///
+    /// # Errors
+    /// As [`flush_topic`](Self::flush_topic).
+    pub fn close_topic_for(&self, topic: &str, consumers: usize) -> Result<()> {
+        let found = self.inner.topic(topic);
+        let mut pending = lock(&found);
+        if !pending.closed {
+            self.inner.flush(topic, &mut pending, true)?;
+            pending.closed = true;
+        }
+        for _ in 1..consumers {
+            let end = vec![Event::new(Body::End)];
+            self.inner.outbox.publish(topic, None, end, self.inner.outbox.deadline())?;
+        }
+        drop(pending);
+        self.inner.outbox.publisher().flush(self.inner.outbox.deadline())
+    }
+
+    /// Sends what is gathered for all topics, and closes the publisher. Waiting for room in other
+    /// threads ends.
+    ///
+    /// # Errors
+    /// As [`flush_topic`](Self::flush_topic); the publisher is closed all the same.
+    pub fn close(&self) -> Result<()> {
+        self.inner.outbox.stop_waiting();
+        let flushed = self.inner.flush_all();
+        self.inner.flusher.stop();
+        flushed.and(self.inner.outbox.close())
+    }
+
+    /// What was counted so far.
+    pub fn metrics(&self) -> &StreamMetrics {
+        self.inner.outbox.metrics()
+    }
+
+    /// Sees to it that what is gathered is sent at this time.
+    fn flush_at(&self, when: Instant) -> Result<()> {
+        let weak = Arc::downgrade(&self.inner);
+        self.inner.flusher.wake_at(when, move |flusher| flush_aged(&weak, flusher))
+    }
+}
+
+impl<T: Encode + Send + 'static> Inner<T> {
+    fn topic(&self, topic: &str) -> Arc<Topic<T>> {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        match topics.get(topic) {
+            Some(found) => Arc::clone(found),
+            None => Arc::clone(topics.entry(topic.to_owned()).or_default()),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    fn flush_all(&self) -> Result<()> {
+        let flush = |topic: &String| self.flush(topic, &mut lock(&self.topic(topic)), false);
+        let outcomes: Vec<_> = self.names().iter().map(flush).collect();
+        outcomes.into_iter().collect()
+    }
+
+    /// Sends what is gathered, and perhaps the end; on failure it is gathered still.
+    fn flush(&self, topic: &str, pending: &mut Pending<T>, end: bool) -> Result<()> {
+        if let (Some(aggregate), 1..) = (&self.settings.aggregate, pending.objects.len()) {
+            let evict = pending.objects.iter().any(|queued| queued.evict);
+            let objects = std::mem::take(&mut pending.objects).into_iter();
+            let objects = objects.map(|Queued { object, metadata, .. }| (object, metadata));
+            let (object, metadata) = aggregate(objects.collect())?;
+            pending.objects.push_back(Queued { object, metadata, evict });
+        }
+        let objects = pending.objects.make_contiguous();
+        if objects.is_empty() && !end {
+            return Ok(());
+        }
+        let payloads: Vec<Framed<'_>> =
+            objects.iter().map(|queued| queued.object.encode()?.frame()).collect::<Result<_>>()?;
+        let own = self.settings.stores.get(topic);
+        let store = own.map_or(self.settings.store.as_ref(), Option::as_ref);
+        let deadline = self.outbox.deadline();
+        let bodies: Vec<Body> = if let Some(store) = store {
+            let evict: Vec<bool> = objects.iter().map(|queued| queued.evict).collect();
+            let references = self.outbox.refer(store, &payloads, &evict, deadline)?;
+            let finish = |(reference, queued): (Reference, &Queued<T>)| {
+                let mut reference = reference.with_facts(queued.object.facts().stored_now());
+                store.sign(&mut reference)?;
+                Ok(Body::Object(Box::new(reference)))
+            };
+            references.into_iter().zip(objects.iter()).map(finish).collect::<Result<_>>()?
+        } else {
+            let value = |framed: &Framed<'_>| Body::Value(Arc::from(&*framed.parts().to_buffer()));
+            payloads.iter().map(value).collect()
+        };
+        let events = bodies
+            .into_iter()
+            .zip(objects.iter())
+            .map(|(body, queued)| Event { metadata: queued.metadata.clone(), ..Event::new(body) });
+        let events = events.chain(end.then(|| Event::new(Body::End))).collect();
+        self.outbox.publish(topic, store, events, deadline)?;
+        pending.objects.clear();
+        (pending.bytes, pending.since) = (0, None);
+        Ok(())
+    }
+}
+
+impl<T: Encode + Send + 'static> Drop for Inner<T> {
+    /// Errors are lost here; `close` reports them.
+    fn drop(&mut self) {
+        self.outbox.stop_waiting();
+        let _ = self.flush_all();
+        self.flusher.stop();
+        let _ = self.outbox.close();
+    }
+}
+
+fn lock<T>(topic: &Topic<T>) -> MutexGuard<'_, Pending<T>> {
+    topic.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Encode + Send + 'static> fmt::Debug for StreamProducer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamProducer").field("outbox", &self.inner.outbox).finish_non_exhaustive()
+    }
+}
+
+/// When the next batch is due, for the thread that sends those.
+#[derive(Debug, Default)]
+struct Flusher {
+    state: Mutex<FlusherState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct FlusherState {
+    is_running: bool,
+    stopped: bool,
+    due: Option<Instant>,
+}
+
+impl Flusher {
+    fn lock(&self) -> MutexGuard<'_, FlusherState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `run` called in a thread of its own, once, and tells it of the time.
+    fn wake_at(
+        self: &Arc<Self>,
+        when: Instant,
+        run: impl FnOnce(&Self) + Send + 'static,
+    ) -> Result<()> {
+        let mut state = self.lock();
+        state.due = Some(state.due.map_or(when, |due| due.min(when)));
+        if state.is_running || state.stopped {
+            self.changed.notify_all();
+            return Ok(());
+        }
+        let flusher = Arc::clone(self);
+        thread::Builder::new()
+            .name("proxystore-flush".to_owned())
+            .spawn(move || run(&flusher))
+            .map_err(|source| Error::io("send batches by age", source))?;
+        state.is_running = true;
+        Ok(())
+    }
+
+    /// Sleeps until something is due; false when there will be nothing more.
+    fn sleep(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            let now = Instant::now();
+            match state.due {
+                _ if state.stopped => return false,
+                Some(due) if due <= now => {
+                    state.due = None;
+                    return true;
+                }
+                Some(due) => {
+                    let waited = self.changed.wait_timeout(state, due - now);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                None => {
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Sends batches when they are old enough, as long as there is a producer.
+fn flush_aged<T: Encode + Send + 'static>(producer: &Weak<Inner<T>>, flusher: &Flusher) {
+    while flusher.sleep() {
+        let Some(inner) = producer.upgrade() else { return };
+        let age = inner.settings.batch.age.unwrap_or_default();
+        for name in inner.names() {
+            let topic = inner.topic(&name);
+            let mut pending = lock(&topic);
+            let Some(since) = pending.since else { continue };
+            let due = since + age;
+            if due > Instant::now() {
+                let mut state = flusher.lock();
+                state.due = Some(state.due.map_or(due, |other| other.min(due)));
+            } else if let Err(error) = inner.flush(&name, &mut pending, false) {
+                // Whoever sends next hears of it; what is gathered is sent with that.
+                pending.failure = Some(error);
+                pending.since = None;
+            }
+        }
+    }
+}

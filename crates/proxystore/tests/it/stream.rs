@@ -1,0 +1,634 @@
+//! Streams over the broker in memory: what holds whatever the broker.
+
+#![expect(clippy::float_cmp, reason = "counts are whole numbers")]
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proxystore::brokers::memory::MemoryBroker;
+use proxystore::brokers::{Broker, SubscribeOptions};
+use proxystore::patterns::stream::{
+    Batch, Bound, Item, Metadata, Next, SendOptions, StreamConsumer, StreamProducer,
+    StreamProducerBuilder, WhenFull,
+};
+use proxystore::{ErrorKind, Proxy, Result, Store};
+
+const LARGE: usize = 10_000;
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+
+type Bytes = Vec<u8>;
+
+/// A store of files, which can be counted.
+struct Place {
+    store: Store,
+    folder: tempfile::TempDir,
+}
+
+fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("file://{}", folder.path().display())).unwrap();
+    Place { store, folder }
+}
+
+impl Place {
+    /// How many files there are: objects and marks.
+    fn files(&self) -> usize {
+        let files = std::fs::read_dir(self.folder.path()).unwrap();
+        let is_hidden = |name: std::ffi::OsString| name.to_string_lossy().starts_with('.');
+        files.filter(|file| !is_hidden(file.as_ref().unwrap().file_name())).count()
+    }
+}
+
+fn group(name: &str) -> SubscribeOptions {
+    let mut options = SubscribeOptions::default();
+    name.clone_into(&mut options.group);
+    options
+}
+
+fn consumer(broker: &MemoryBroker, name: &str) -> StreamConsumer {
+    StreamConsumer::new(broker.subscriber(&["t"], &group(name)).unwrap())
+}
+
+fn producer(broker: &MemoryBroker, store: &Store) -> StreamProducerBuilder<Bytes> {
+    StreamProducer::builder(broker.publisher().unwrap()).store(store)
+}
+
+fn broker() -> MemoryBroker {
+    MemoryBroker::bounded(0)
+}
+
+fn next(consumer: &StreamConsumer) -> Item<Bytes> {
+    match consumer.next(PATIENCE).unwrap().expect("an event") {
+        Next::Item(item) => item,
+        Next::End(topic) => panic!("{topic} ended"),
+    }
+}
+
+fn all(consumer: &StreamConsumer) -> Vec<Bytes> {
+    consumer.objects().collect::<Result<_>>().unwrap()
+}
+
+#[test]
+fn objects_arrive_in_order_as_they_were_sent_and_are_freed() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store).build().unwrap();
+    for number in 0..20_u8 {
+        producer.send("t", vec![number; if number % 2 == 0 { 1 } else { LARGE }]).unwrap();
+    }
+    producer.close_topic("t").unwrap();
+    assert_eq!(place.files(), 10, "small ones are in their events");
+    let expected: Vec<Bytes> =
+        (0..20_u8).map(|n| vec![n; if n % 2 == 0 { 1 } else { LARGE }]).collect();
+    assert_eq!(all(&consumer), expected);
+    assert_eq!(place.files(), 0);
+    assert_eq!(producer.metrics().get("inline"), 10.0);
+    assert_eq!(producer.metrics().get("sent"), 21.0);
+    assert_eq!(consumer.metrics().get("acknowledged"), 21.0);
+    let text = producer.metrics().to_prometheus("a \"b\"");
+    assert!(text.contains("proxystore_stream_sent_total{stream=\"a \\\"b\\\"\"} 21\n"), "{text}");
+}
+
+#[test]
+fn what_was_not_acknowledged_comes_again_with_its_object() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let first = consumer(&broker, "a");
+    let item = next(&first);
+    assert_eq!(item.proxy.resolve().unwrap().len(), LARGE);
+    assert_eq!((item.attempts, place.files()), (1, 1));
+    drop((item, first)); // it died in mid-item
+    let second = consumer(&broker, "a");
+    let item = next(&second);
+    assert_eq!((item.proxy.resolve().unwrap().len(), item.attempts), (LARGE, 2));
+    item.acknowledge().unwrap();
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+    assert!(second.next::<Bytes>(Some(Duration::ZERO)).unwrap().is_none());
+}
+
+#[test]
+fn what_died_between_freeing_and_acknowledging_is_passed_over() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    producer.send("t", vec![2; LARGE]).unwrap();
+    let first = consumer(&broker, "a");
+    let key = next(&first).proxy.reference().unwrap().key;
+    place.store.evict(&key).unwrap();
+    drop(first);
+    let second = consumer(&broker, "a");
+    assert_eq!(next(&second).proxy[0], 2);
+    assert_eq!(second.metrics().get("skipped"), 1.0);
+}
+
+#[test]
+fn a_proxy_that_was_kept_or_sent_frees_its_object_itself() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store).build().unwrap();
+    for number in 0..4 {
+        producer.send("t", vec![number; LARGE]).unwrap();
+    }
+    let kept = next(&consumer);
+    kept.acknowledge().unwrap();
+    assert_eq!(place.files(), 4);
+    assert_eq!(kept.proxy.resolve().unwrap()[0], 0);
+    assert_eq!(place.files(), 3);
+
+    let sent = next(&consumer);
+    let bytes = rmp_serde::to_vec(&sent.proxy).unwrap();
+    assert_eq!(sent.proxy.resolve().unwrap()[0], 1);
+    sent.acknowledge().unwrap();
+    drop(sent);
+    assert_eq!(place.files(), 3, "whoever gets it needs it still");
+    let received: Proxy<Bytes> = rmp_serde::from_slice(&bytes).unwrap();
+    assert_eq!(received.resolve().unwrap()[0], 1);
+    assert_eq!(place.files(), 2);
+
+    let ignored = next(&consumer);
+    let Item { proxy, receipt, .. } = ignored;
+    drop(proxy);
+    receipt.acknowledge().unwrap();
+    assert_eq!(place.files(), 1);
+
+    let Item { proxy, receipt, .. } = next(&consumer);
+    receipt.acknowledge().unwrap();
+    drop(proxy.clone());
+    assert_eq!(place.files(), 1);
+    drop(proxy);
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn a_lent_proxy_leaves_its_object_until_the_item_is_acknowledged() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let first = consumer(&broker, "a");
+    let work = |item: &Item<Bytes>| {
+        let sent = rmp_serde::to_vec(&item.lend().unwrap()).unwrap();
+        let received: Proxy<Bytes> = rmp_serde::from_slice(&sent).unwrap();
+        assert_eq!(received.resolve().unwrap().len(), LARGE);
+    };
+    work(&next(&first));
+    drop(first); // its worker died
+    let second = consumer(&broker, "a");
+    let item = next(&second);
+    work(&item);
+    assert_eq!(place.files(), 1);
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn the_last_of_the_expected_consumers_frees_an_object() {
+    let (place, broker) = (place(), broker());
+    let groups = ["a", "b", "c"];
+    let consumers = groups.map(|group| consumer(&broker, group));
+    let guest = consumer(&broker, "guest");
+    let producer = producer(&broker, &place.store).consumers(&groups).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    producer.close_topic("t").unwrap();
+    assert_eq!(all(&guest).len(), 1);
+    assert_eq!(place.files(), 1, "it is not kept for the guest, and not freed by it");
+    for (done, consumer) in consumers.iter().enumerate() {
+        assert_eq!(place.files(), 1 + done, "the object, and a mark of each that is done");
+        assert_eq!(all(consumer), [vec![1; LARGE]]);
+    }
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn a_share_given_back_twice_counts_once() {
+    let (place, broker) = (place(), broker());
+    let groups = ["a", "b"];
+    let [first, other] = groups.map(|group| consumer(&broker, group));
+    let producer = producer(&broker, &place.store).consumers(&groups).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let item = next(&first);
+    let reference = item.proxy.reference().unwrap();
+    place.store.free(&reference).unwrap(); // done with it, and died before it could say so
+    place.store.free(&reference).unwrap();
+    drop((item, first));
+    let again = consumer(&broker, "a");
+    assert!(again.next::<Bytes>(Some(Duration::from_millis(50))).unwrap().is_none());
+    assert_eq!(again.metrics().get("skipped"), 1.0);
+    assert_eq!(next(&other).proxy.resolve().unwrap().len(), LARGE);
+    place.store.free(&other_share(&reference)).unwrap();
+    assert_eq!(place.files(), 0);
+    place.store.free(&reference).unwrap();
+    assert_eq!(place.files(), 0, "late ones leave nothing");
+}
+
+fn other_share(reference: &proxystore::Reference) -> proxystore::Reference {
+    let mut other = reference.clone();
+    other.share =
+        other.share.map(|share| proxystore::reference::Share { number: 1 - share.number, ..share });
+    other
+}
+
+#[test]
+fn batches_are_sent_by_count_by_bytes_and_by_age() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let messages = || consumer.metrics().get("messages");
+    let batch = Batch { count: 3, bytes: Some(2 * LARGE), age: Some(Duration::from_millis(50)) };
+    let producer = producer(&broker, &place.store).batch(batch).build().unwrap();
+    for number in 0..3 {
+        producer.send("t", vec![number]).unwrap();
+    }
+    for number in 0..3 {
+        assert_eq!(*next(&consumer).proxy, [number]);
+    }
+    assert_eq!(messages(), 1.0);
+    producer.send("t", vec![3; LARGE]).unwrap();
+    producer.send("t", vec![4; LARGE]).unwrap();
+    assert_eq!([next(&consumer).proxy[0], next(&consumer).proxy[0]], [3, 4]);
+    assert_eq!(messages(), 2.0);
+    producer.send("t", vec![5]).unwrap(); // alone, until it is old enough
+    assert_eq!(next(&consumer).proxy[0], 5);
+    producer.send("t", vec![6]).unwrap();
+    assert_eq!(next(&consumer).proxy[0], 6);
+    producer.send("t", vec![7]).unwrap();
+    producer.close().unwrap(); // loses nothing
+    assert_eq!(next(&consumer).proxy[0], 7);
+    assert_eq!(messages(), 5.0);
+}
+
+#[test]
+fn a_batch_is_acknowledged_as_a_whole() {
+    let (place, broker) = (place(), broker());
+    let first = consumer(&broker, "a");
+    let batch = Batch { count: 2, ..Batch::default() };
+    let producer = producer(&broker, &place.store).batch(batch).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    producer.send("t", vec![2; LARGE]).unwrap();
+    let item = next(&first);
+    item.proxy.resolve().unwrap();
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 1);
+    drop((item, first));
+    let second = consumer(&broker, "a");
+    let item = next(&second); // the other is passed over: its object is gone
+    assert_eq!((item.proxy[0], item.attempts), (2, 2));
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+    drop(second);
+    let third = consumer(&broker, "a");
+    assert!(third.next::<Bytes>(Some(Duration::ZERO)).unwrap().is_none());
+}
+
+#[test]
+fn filters_see_metadata_and_fetch_nothing() {
+    let (place, broker) = (place(), broker());
+    let odd = |metadata: &Metadata| metadata.get::<u8>("n").unwrap().is_some_and(|n| n % 2 == 1);
+    let three = |metadata: &Metadata| metadata.get::<u8>("n").unwrap() == Some(4);
+    let subscriber = broker.subscriber(&["t"], &group("a")).unwrap();
+    let consumer = StreamConsumer::new(subscriber).drop_if(three);
+    let producer = producer(&broker, &place.store).drop_if(odd).build().unwrap();
+    for number in 0..8_u8 {
+        let metadata = Metadata::new(&BTreeMap::from([("n", number)])).unwrap();
+        let options = SendOptions { metadata, ..SendOptions::default() };
+        producer.send_with("t", vec![number; LARGE], options).unwrap();
+    }
+    producer.close_topic("t").unwrap();
+    let numbers: Vec<u8> = all(&consumer).iter().map(|object| object[0]).collect();
+    assert_eq!(numbers, [0, 2, 6]);
+    assert_eq!(place.files(), 0, "what was passed over is freed");
+    assert_eq!(producer.metrics().get("filtered"), 4.0);
+    assert_eq!(consumer.metrics().get("filtered"), 1.0);
+}
+
+#[test]
+fn a_batch_becomes_one_object() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store)
+        .batch(Batch { count: 3, ..Batch::default() })
+        .aggregate(|objects| {
+            let last = objects.last().expect("a batch is not empty").1.clone();
+            Ok((objects.into_iter().flat_map(|(object, _)| object).collect(), last))
+        })
+        .build()
+        .unwrap();
+    for number in 0..7_u8 {
+        let metadata = Metadata::new(&BTreeMap::from([("n", number)])).unwrap();
+        producer.send_with("t", vec![number], SendOptions { metadata, evict: true }).unwrap();
+    }
+    producer.close_topic("t").unwrap();
+    let items: Vec<_> = consumer.iter::<Bytes>().map(Result::unwrap).collect();
+    let found: Vec<_> = items
+        .iter()
+        .map(|item| ((*item.proxy).clone(), item.metadata.get::<u8>("n").unwrap().unwrap()))
+        .collect();
+    assert_eq!(found, [(vec![0, 1, 2], 2), (vec![3, 4, 5], 5), (vec![6], 6)]);
+}
+
+#[test]
+fn topics_have_stores_of_their_own_or_none() {
+    let (first, second, broker) = (place(), place(), broker());
+    let producer = producer(&broker, &first.store)
+        .topic_store("own", Some(&second.store))
+        .topic_store("none", None)
+        .build()
+        .unwrap();
+    let topics = ["t", "own", "none"];
+    let subscriber = broker.subscriber(&topics, &group("a")).unwrap();
+    let consumer = StreamConsumer::new(subscriber).ends(3);
+    for topic in topics {
+        producer.send(topic, vec![9; LARGE]).unwrap();
+        producer.close_topic(topic).unwrap();
+    }
+    assert_eq!((first.files(), second.files()), (1, 1));
+    let mut seen = Vec::new();
+    for item in consumer.iter::<Bytes>() {
+        let item = item.unwrap();
+        assert_eq!(item.proxy.resolve().unwrap()[..], [9; LARGE]);
+        seen.push(item.topic.to_string());
+    }
+    seen.sort();
+    assert_eq!(seen, ["none", "own", "t"]);
+    assert_eq!((first.files(), second.files()), (0, 0));
+}
+
+#[test]
+fn a_closed_topic_takes_nothing_and_ends_all_who_share_it() {
+    let (place, broker) = (place(), broker());
+    let consumers = [consumer(&broker, "a"), consumer(&broker, "a")];
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1]).unwrap();
+    producer.close_topic_for("t", 2).unwrap();
+    producer.close_topic("t").unwrap(); // again is fine
+    let error = producer.send("t", vec![2]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    producer.send("other", vec![2]).unwrap();
+    let counts = consumers.map(|consumer| all(&consumer).len());
+    assert_eq!(counts.iter().sum::<usize>(), 1);
+}
+
+fn bound(when_full: WhenFull) -> Bound {
+    Bound { bytes: 3 * LARGE as u64, when_full }
+}
+
+#[test]
+fn a_full_stream_refuses_by_choice() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store).bound(bound(WhenFull::Refuse)).build().unwrap();
+    for _ in 0..2 {
+        producer.send("t", vec![0; LARGE]).unwrap();
+    }
+    let error = producer.send("t", vec![0; LARGE]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+    assert_eq!(producer.metrics().get("refused"), 1.0);
+    let in_flight = producer.metrics().get("in_flight_bytes");
+    assert!((20_000.0..30_000.0).contains(&in_flight), "{in_flight}");
+    let item = next(&consumer);
+    item.proxy.resolve().unwrap();
+    item.acknowledge().unwrap();
+    producer.send("t", vec![0; LARGE]).unwrap();
+}
+
+#[test]
+fn a_full_stream_makes_its_producer_wait_by_choice() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store)
+        .bound(bound(WhenFull::Wait))
+        .timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
+    producer.send("t", vec![0; LARGE]).unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let error = producer.send("t", vec![2; LARGE]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(producer.metrics().get("waited_seconds") >= 0.1);
+    let patient: StreamProducer<Bytes> = StreamProducer::builder(broker.publisher().unwrap())
+        .store(&place.store)
+        .bound(bound(WhenFull::Wait))
+        .build()
+        .unwrap();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            for number in 2..30 {
+                patient.send("t", vec![number; LARGE]).unwrap();
+            }
+            patient.close_topic("t").unwrap();
+        });
+        let mut most = 0;
+        for (number, item) in consumer.iter::<Bytes>().enumerate() {
+            assert_eq!(usize::from(item.unwrap().proxy[0]), number);
+            most = most.max(place.files());
+        }
+        sending.join().unwrap();
+        assert!(most <= 4, "{most} objects at once: two of either producer");
+    });
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn closing_a_producer_ends_its_waiting() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).bound(bound(WhenFull::Wait)).build().unwrap();
+    producer.send("t", vec![0; LARGE]).unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| producer.send("t", vec![2; LARGE]));
+        thread::sleep(Duration::from_millis(50));
+        producer.close().unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    });
+    assert_eq!(place.files(), 2);
+}
+
+#[test]
+fn a_full_stream_drops_the_oldest_by_choice() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer =
+        producer(&broker, &place.store).bound(bound(WhenFull::DropOldest)).build().unwrap();
+    for number in 0..10 {
+        producer.send("t", vec![number; LARGE]).unwrap();
+    }
+    producer.close_topic("t").unwrap();
+    assert_eq!(place.files(), 2);
+    let numbers: Vec<u8> = all(&consumer).iter().map(|object| object[0]).collect();
+    assert_eq!(numbers, [8, 9]);
+    assert_eq!(producer.metrics().get("dropped"), 8.0);
+    assert_eq!(consumer.metrics().get("skipped"), 8.0);
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn objects_larger_than_the_bound_travel_alone() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).bound(bound(WhenFull::Refuse)).build().unwrap();
+    producer.send("t", vec![0; 10 * LARGE]).unwrap();
+    assert_eq!(producer.send("t", vec![0; 1]).unwrap_err().kind(), ErrorKind::Full);
+}
+
+#[test]
+fn objects_that_nobody_frees_stay_or_vanish_in_time() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let ttl = Duration::from_millis(200);
+    let producer = producer(&broker, &place.store).ttl(ttl).build().unwrap();
+    let kept = SendOptions { evict: false, ..SendOptions::default() };
+    producer.send_with("t", vec![1], kept).unwrap(); // in the store, small as it is
+    assert_eq!(place.files(), 1);
+    let item = next(&consumer);
+    item.proxy.resolve().unwrap();
+    let key = item.proxy.reference().unwrap().key;
+    item.acknowledge().unwrap();
+    drop(item);
+    let end = Instant::now() + Duration::from_secs(20);
+    while place.store.connector().exists(&key).unwrap() {
+        assert!(Instant::now() < end, "its time to live has passed");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_failed_send_leaves_nothing_and_loses_nothing_else() {
+    let (place, broker) = (place(), MemoryBroker::bounded(1));
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store)
+        .batch(Batch { count: 2, ..Batch::default() })
+        .timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    for number in 0..3 {
+        producer.send("t", vec![number; LARGE]).unwrap();
+    }
+    let error = producer.send("t", vec![3; LARGE]).unwrap_err(); // the topic is full
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(place.files(), 2);
+    let mut items = consumer.iter::<Bytes>();
+    assert_eq!(items.next().unwrap().unwrap().proxy[0], 0);
+    assert_eq!(items.next().unwrap().unwrap().proxy[0], 1);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while let Err(error) = producer.send("t", vec![4; LARGE]) {
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            }
+        });
+        assert_eq!(items.next().unwrap().unwrap().proxy[0], 2, "it was waiting for its batch");
+        assert_eq!(items.next().unwrap().unwrap().proxy[0], 4);
+    });
+    drop(items);
+}
+
+#[test]
+fn foreign_messages_are_an_error_once() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    broker.publisher().unwrap().publish("t", b"not ours", None).unwrap();
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1]).unwrap();
+    let error = consumer.next::<Bytes>(PATIENCE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert_eq!(next(&consumer).proxy[0], 1);
+}
+
+#[test]
+fn iterators_give_up_in_time_and_end_when_closed() {
+    let (place, broker) = (place(), broker());
+    drop(place);
+    let brief = consumer(&broker, "a").timeout(Duration::from_millis(20));
+    let error = brief.iter::<Bytes>().next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    let consumer = consumer(&broker, "a");
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| consumer.iter::<Bytes>().next().unwrap().unwrap_err()))
+            .collect();
+        thread::sleep(Duration::from_millis(50));
+        consumer.close().unwrap();
+        for waiting in waiting {
+            assert_eq!(waiting.join().unwrap().kind(), ErrorKind::Closed);
+        }
+    });
+}
+
+#[test]
+fn threads_share_producers_and_consumers() {
+    const EACH: u32 = 200;
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let batch = Batch { count: 7, ..Batch::default() };
+    let producer: StreamProducer<Vec<u32>> = StreamProducer::builder(broker.publisher().unwrap())
+        .store(&place.store)
+        .batch(batch)
+        .build()
+        .unwrap();
+    let seen = std::sync::Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                let producer = &producer;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        let len = if number % 10 == 0 { 5000 } else { 1 };
+                        producer.send("t", vec![sender * EACH + number; len]).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for item in consumer.iter::<Vec<u32>>() {
+                    seen.lock().unwrap().push(item.unwrap().proxy[0]);
+                }
+            });
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        producer.close_topic_for("t", 4).unwrap();
+    });
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..4 * EACH).collect::<Vec<_>>());
+    assert_eq!(place.files(), 0);
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn asynchronous_code_is_woken_and_ends_its_thread() {
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use futures_core::Stream;
+
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let (place, broker) = (place(), broker());
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut items = pin!(consumer(&broker, "a").into_stream::<Bytes>().unwrap());
+    assert!(items.as_mut().poll_next(&mut context).is_pending());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![7; LARGE]).unwrap();
+    producer.close_topic("t").unwrap();
+    let mut next = || loop {
+        match items.as_mut().poll_next(&mut context) {
+            Poll::Ready(item) => return item,
+            Poll::Pending => thread::park_timeout(Duration::from_secs(20)),
+        }
+    };
+    let item = next().unwrap().unwrap();
+    assert_eq!((item.proxy[0], place.files()), (7, 1));
+    assert!(next().is_none());
+    assert!(next().is_none());
+    assert_eq!(place.files(), 0, "asking for the next acknowledged it");
+}
