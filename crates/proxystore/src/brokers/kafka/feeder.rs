@@ -11,9 +11,9 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use super::progress::Progress;
-use super::subscriber::Shared;
+use super::subscriber::{Down, Shared};
 use super::{PATIENCE, SLICE, error, settings, unreachable};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// Progress is kept this often, and at once when partitions go to others.
 const KEEP_EVERY: Duration = Duration::from_millis(20);
@@ -38,7 +38,8 @@ pub(super) struct Group(Arc<Shared>);
 
 impl ClientContext for Group {
     fn error(&self, _error: KafkaError, reason: &str) {
-        self.0.lock().down.get_or_insert_with(|| (reason.to_owned(), Instant::now()));
+        let (cause, since) = (reason.to_owned(), Instant::now());
+        self.0.lock().down.get_or_insert(Down { cause, since, is_sure: false });
     }
 }
 
@@ -172,7 +173,14 @@ impl Feeder {
                 let (topic, partition) = (message.topic(), message.partition());
                 self.shared.put(topic, partition, message.offset(), payload);
             }
-            Some(Err(cause)) => self.consumer.context().error(cause.clone(), &cause.to_string()),
+            Some(Err(cause)) => {
+                let failure = error("receive a message", &self.shared.servers, &cause);
+                if failure.kind() == ErrorKind::Io {
+                    self.consumer.context().error(cause.clone(), &cause.to_string());
+                } else {
+                    self.shared.fail(failure);
+                }
+            }
             None => {}
         }
         self.check();
@@ -232,14 +240,14 @@ impl Feeder {
         }
     }
 
-    /// Whether brokers that could not be reached can be again: librdkafka does not tell.
+    /// Whether brokers can be reached when there was trouble: librdkafka does not tell.
     fn check(&mut self) {
         let is_down = self.shared.lock().down.is_some();
         if is_down && self.checked.elapsed() >= CHECK_EVERY {
             let topic = self.shared.topics.first().map(String::as_str);
-            if self.consumer.fetch_metadata(topic, CHECK_EVERY).is_ok() {
-                self.shared.lock().down = None;
-            }
+            let answers = self.consumer.fetch_metadata(topic, CHECK_EVERY).is_ok();
+            let down = &mut self.shared.lock().down;
+            *down = down.take().filter(|_| !answers).map(|down| Down { is_sure: true, ..down });
             self.checked = Instant::now();
         }
     }

@@ -55,12 +55,21 @@ pub(super) struct State {
     pub(super) is_closed: bool,
     /// The feeder has ended.
     is_over: bool,
-    /// Why no broker can be reached, and since when.
-    pub(super) down: Option<(String, Instant)>,
+    pub(super) down: Option<Down>,
+    /// What is not better for trying again.
+    pub(super) failure: Option<Error>,
     /// When progress was last kept.
     kept: Option<Instant>,
     /// What was kept of the group could not be read: it has to be joined again.
     pub(super) is_stale: bool,
+}
+
+/// Trouble with a connection.
+pub(super) struct Down {
+    pub(super) cause: String,
+    pub(super) since: Instant,
+    /// No broker answers; it is not just one connection of several.
+    pub(super) is_sure: bool,
 }
 
 struct Fetched {
@@ -113,17 +122,15 @@ impl Subscriber for KafkaSubscriber {
             if let Some(delivery) = state.deliver(shared.redeliver_after) {
                 break Ok(Some(delivery));
             }
+            if let Some(failure) = state.failure.take() {
+                break Err(failure);
+            }
             let now = Instant::now();
-            let is_late = match (deadline, &state.down) {
-                (Some(deadline), _) => deadline <= now,
-                (None, Some((_, since))) => *since + PATIENCE <= now,
-                (None, None) => false,
-            };
-            if is_late {
-                let down = state.down.as_ref();
-                break down.map_or(Ok(None), |(cause, _)| {
-                    Err(unreachable(OPERATION, &shared.servers, cause))
-                });
+            let down = state.down.as_ref().filter(|down| down.is_sure);
+            let end = deadline.or_else(|| down.map(|down| down.since + PATIENCE));
+            if end.is_some_and(|end| end <= now) {
+                let failed = |down: &Down| unreachable(OPERATION, &shared.servers, &down.cause);
+                break down.map_or(Ok(None), |down| Err(failed(down)));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
             let time = left.unwrap_or(PATIENCE).min(Duration::from_secs(1));
@@ -217,6 +224,12 @@ impl Shared {
             state.basket.push_back(Fetched { topic: key.0, partition, offset, message });
             self.changed.notify_all();
         }
+    }
+
+    /// Has a receiver fail.
+    pub(super) fn fail(&self, failure: Error) {
+        self.lock().failure = Some(failure);
+        self.changed.notify_all();
     }
 
     pub(super) fn is_full(&self) -> bool {

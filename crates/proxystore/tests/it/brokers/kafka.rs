@@ -160,6 +160,30 @@ fn nothing_is_lost_when_the_broker_goes_away_in_mid_stream() {
 }
 
 #[test]
+fn a_receiver_hears_that_the_broker_is_gone_and_goes_on_when_it_is_back() {
+    let cluster = Cluster::start();
+    let broker = cluster.broker();
+    let subscriber = broker.subscriber(&["t"], &options()).unwrap();
+    let publisher = broker.publisher().unwrap();
+    publisher.publish("t", b"before", soon()).unwrap();
+    assert_eq!(next(&*subscriber), b"before");
+    cluster.mock().broker_down(1).unwrap();
+    let end = soon();
+    let error = loop {
+        let brief = Some(Instant::now() + Duration::from_millis(50));
+        match subscriber.receive(brief) {
+            Ok(delivery) => assert!(delivery.is_none() && Some(Instant::now()) < end),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.to_string().contains("127.0.0.1"), "it says which: {error}");
+    cluster.mock().broker_up(1).unwrap();
+    publisher.publish("t", b"after", soon()).unwrap();
+    assert_eq!(next(&*subscriber), b"after");
+}
+
+#[test]
 fn urls_that_are_none_of_kafka_are_refused_and_show_no_password() {
     for url in ["kafka://", "kafka:host", "kafka://a,,b", "kafka://user:hush@host", "kafka://h/x"] {
         let error = KafkaBroker::open(url).unwrap_err();
