@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxystore::ErrorKind;
+use proxystore::brokers::Broker;
 use proxystore::brokers::kafka::KafkaBroker;
-use proxystore::brokers::{Broker, SubscribeOptions, Subscriber};
 use proxystore::testkit::brokers::BrokerFixture;
 use rdkafka::ClientConfig;
 use rdkafka::bindings::{
@@ -15,12 +15,10 @@ use rdkafka::bindings::{
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
 
+use super::steps::{next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
-
-/// Longer than anything takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A cluster of one broker, in this process.
 struct Cluster(BaseProducer);
@@ -69,22 +67,6 @@ impl BrokerFixture for Cluster {
 }
 
 proxystore::broker_conformance!(conformance, Cluster::start());
-
-fn soon() -> Option<Instant> {
-    Instant::now().checked_add(PATIENCE)
-}
-
-fn options() -> SubscribeOptions {
-    let mut options = SubscribeOptions::default();
-    options.redeliver_after = PATIENCE * 10;
-    options
-}
-
-fn next(subscriber: &dyn Subscriber) -> Vec<u8> {
-    let delivery = subscriber.receive(soon()).unwrap().expect("a message comes");
-    subscriber.acknowledge(&[delivery.tag]).unwrap();
-    delivery.message
-}
 
 #[test]
 fn what_a_dropped_subscriber_held_goes_to_the_others() {

@@ -8,5 +8,7 @@ mod nats;
 #[cfg(feature = "redis")]
 mod redis;
 mod shm;
+#[cfg(any(feature = "kafka", feature = "nats"))]
+mod steps;
 #[cfg(feature = "zmq")]
 mod zmq;
