@@ -27,6 +27,8 @@
 //! 12. A broker that cannot be reached is tried again until the time is up, and no longer; the error
 //!     says which it is. One that comes back is used again without the caller's help.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;

@@ -9,16 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxystore::ErrorKind;
+use proxystore::brokers::Broker;
 use proxystore::brokers::nats::NatsBroker;
-use proxystore::brokers::{Broker, SubscribeOptions, Subscriber};
 use proxystore::testkit::brokers::BrokerFixture;
 
+use super::steps::{PATIENCE, next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
-
-/// Longer than anything takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server, killed when dropped.
 struct Server {
@@ -156,22 +154,6 @@ mod conformance {
     use super::*;
 
     proxystore::__with_broker_lines!(lines);
-}
-
-fn soon() -> Option<Instant> {
-    Instant::now().checked_add(PATIENCE)
-}
-
-fn options() -> SubscribeOptions {
-    let mut options = SubscribeOptions::default();
-    options.redeliver_after = PATIENCE * 10;
-    options
-}
-
-fn next(subscriber: &dyn Subscriber) -> Vec<u8> {
-    let delivery = subscriber.receive(soon()).unwrap().expect("a message comes");
-    subscriber.acknowledge(&[delivery.tag]).unwrap();
-    delivery.message
 }
 
 #[test]
