@@ -34,6 +34,7 @@ mod shm;
 mod shm_conformance;
 mod store;
 mod stream;
+mod stream_kills;
 #[cfg(feature = "arrow")]
 mod tables;
 mod trust;

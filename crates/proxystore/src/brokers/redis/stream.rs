@@ -20,6 +20,9 @@ use crate::key::unique_id;
 /// The field of an entry that is the message.
 const FIELD: &[u8] = b"m";
 
+/// The field of one that was sent again when the connection broke: it may be there twice.
+const REPEATED: &[u8] = b"r";
+
 /// Who has what closed subscribers gave back, until it is claimed.
 const RETURNED: &[u8] = b"returned";
 
@@ -75,9 +78,11 @@ impl Broker for StreamBroker {
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
-        Ok(Box::new(RedisPublisher::new(&self.server, |topic, message| {
-            vec![b"XADD", topic, b"*", FIELD, message]
-        })))
+        Ok(Box::new(RedisPublisher::new(
+            &self.server,
+            |topic, message| vec![b"XADD", topic, b"*", FIELD, message],
+            Some(mark_repeated),
+        )))
     }
 
     fn subscriber(
@@ -178,11 +183,11 @@ impl Source for Streams {
         let next = self.claimed.map_or(every, |last| every.saturating_sub(last.elapsed()));
         let wait = look.wait(next.max(Duration::from_millis(1)));
         let count = look.subscription.prefetch().to_string();
-        let milliseconds = wait.unwrap_or_default().as_millis().to_string();
+        let block = milliseconds(wait.unwrap_or_default());
         let mut command: Vec<&[u8]> = vec![b"XREADGROUP", b"GROUP", options.group.as_bytes()];
         command.extend([&self.consumer[..], b"COUNT", count.as_bytes()]);
         if wait.is_some() {
-            command.extend([&b"BLOCK"[..], milliseconds.as_bytes()]);
+            command.extend([&b"BLOCK"[..], block.as_bytes()]);
         }
         command.push(b"STREAMS");
         command.extend(topics.iter().map(String::as_bytes));
@@ -199,8 +204,9 @@ impl Source for Streams {
                 continue;
             };
             for found in parts.next().map(Answer::list).unwrap_or_default() {
-                if let Some((id, message)) = message_of(found) {
-                    self.ready.push_back(Ready { entry: (topic as u16, id), message, attempts: 1 });
+                if let Some((id, message, is_repeated)) = message_of(found) {
+                    let (entry, attempts) = ((topic as u16, id), 1 + u32::from(is_repeated));
+                    self.ready.push_back(Ready { entry, message, attempts });
                 }
             }
         }
@@ -276,7 +282,7 @@ impl Streams {
         aside.pipeline.flush(&mut look.attempt())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         let group = options.group.as_bytes();
-        let idle = idle.as_millis().to_string();
+        let idle = milliseconds(idle);
         let most = if of.is_some() { usize::MAX >> 1 } else { look.subscription.prefetch() };
         for (index, topic) in topics.iter().enumerate() {
             let (topic, count) = (topic.as_bytes(), most.to_string());
@@ -304,7 +310,7 @@ impl Streams {
             ids.sort_unstable_by_key(|id| (id.len(), *id));
             let claim: [&[u8]; 5] = [b"XCLAIM", topic, group, &self.consumer, idle.as_bytes()];
             let answer = link.call(&[&claim, &*ids].concat(), look.until())?.ok()?;
-            for (id, message) in answer.list().into_iter().filter_map(message_of) {
+            for (id, message, _) in answer.list().into_iter().filter_map(message_of) {
                 let attempts = attempts.get(&id).map_or(2, |times| times.saturating_add(1));
                 aside.notes.open.insert(entry_of(&id));
                 let entry = (index as u16, id);
@@ -325,7 +331,7 @@ impl Streams {
         let every = silent.clamp(SWEEP_EVERY[0], SWEEP_EVERY[1]);
         if self.swept.is_none_or(|last| last + every <= now) {
             self.swept = Some(now);
-            let silent = silent.as_millis().to_string();
+            let silent = milliseconds(silent);
             for topic in topics {
                 let (topic, group) = (topic.as_bytes(), options.group.as_bytes());
                 let command: [&[u8]; 6] = [b"EVAL", SWEEP, b"1", topic, group, silent.as_bytes()];
@@ -353,18 +359,55 @@ fn trim(
     Ok(())
 }
 
+/// A time as Redis takes it.
+fn milliseconds(time: Duration) -> String {
+    time.as_millis().min(1 << 52).to_string()
+}
+
 /// An entry as it is told: its id, and fields with their values. Entries of other programs may have
 /// other fields: the first is the message.
-fn message_of(entry: Answer) -> Option<(Vec<u8>, Vec<u8>)> {
+fn message_of(entry: Answer) -> Option<(Vec<u8>, Vec<u8>, bool)> {
     let mut parts = entry.list().into_iter();
     let id = parts.next()?.bytes()?;
     let mut fields = parts.next()?.list().into_iter().filter_map(Answer::bytes);
     let mut first = None;
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        if name == FIELD {
-            return Some((id, value));
+        if name == FIELD || name == REPEATED {
+            return Some((id, value, name == REPEATED));
         }
         first = first.or(Some(value));
     }
-    Some((id, first?))
+    Some((id, first?, false))
+}
+
+/// Gives the message of a packed `XADD` the field of one that was sent again.
+fn mark_repeated(command: &mut [u8]) {
+    let mut at = 0;
+    // The line of the whole, then two lines each of the command, the key and the id, and the field's length.
+    for _ in 0..8 {
+        let Some(end) = command[at..].windows(2).position(|pair| pair == b"\r\n") else { return };
+        at += end + 2;
+    }
+    if command[at..].starts_with(FIELD) {
+        command[at..at + REPEATED.len()].copy_from_slice(REPEATED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::link::packed;
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_says_so() {
+        for topic in ["t", "a topic $1 m", "ä"] {
+            let command =
+                |field| packed(&[b"XADD", topic.as_bytes(), b"*", field, b"m\r\n$1\r\nm"]);
+            let mut repeated = command(FIELD);
+            mark_repeated(&mut repeated);
+            assert_eq!(repeated, command(REPEATED));
+            mark_repeated(&mut repeated);
+            assert_eq!(repeated, command(REPEATED));
+        }
+    }
 }

@@ -341,3 +341,20 @@ fn role_forks_with_open_ends() {
     came.sort();
     assert_eq!(came, [b"child".to_vec(), b"parent".to_vec(), b"parent again".to_vec()]);
 }
+
+impl crate::stream_kills::Server for Server {
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    fn kill(&mut self) {
+        self.restart();
+    }
+}
+
+#[test]
+fn nothing_is_lost_whoever_is_killed() {
+    if has_nats() {
+        crate::stream_kills::run(&mut Server::start());
+    }
+}
