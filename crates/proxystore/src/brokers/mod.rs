@@ -185,6 +185,11 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
         .with_hint("name topics by 1 to 200 bytes of plain text"))
 }
 
+/// Whether the time is up.
+pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
 /// The error of an end that was closed.
 pub(crate) fn closed(operation: &'static str) -> Error {
     Error::new(ErrorKind::Closed, operation, "it was closed")

@@ -18,7 +18,7 @@ mod multi_conformance;
 mod old_bytes;
 mod ownership;
 mod payload;
-#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "kafka", feature = "nats", feature = "redis", feature = "zmq"))]
 mod ports;
 mod process;
 #[cfg(feature = "redis")]

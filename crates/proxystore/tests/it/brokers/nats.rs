@@ -329,7 +329,12 @@ impl crate::stream_kills::Server for Server {
         Self::url(self)
     }
 
+    /// It is told to stop: servers of this version confirm messages before they write them down, so
+    /// that one that is killed at once may lose some that it confirmed.
     fn kill(&mut self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap();
         self.restart();
     }
 }
