@@ -39,6 +39,40 @@ pub fn count() -> u64 {
     FORKS.load(Ordering::SeqCst)
 }
 
+/// A value of the process that made it: a forked child has none, and does not drop it either.
+pub struct Inherited<T: 'static> {
+    generation: u64,
+    value: Option<Box<T>>,
+}
+
+impl<T> Inherited<T> {
+    /// A value of this process.
+    pub fn new(value: T) -> Self {
+        Self { generation: generation(), value: Some(Box::new(value)) }
+    }
+
+    /// The value; `None` in a child of the process that made it.
+    pub fn get(&self) -> Option<&T> {
+        self.value.as_deref().filter(|_| self.generation == generation())
+    }
+}
+
+impl<T> Drop for Inherited<T> {
+    fn drop(&mut self) {
+        if self.generation != generation()
+            && let Some(value) = self.value.take()
+        {
+            Box::leak(value); // its locks may be held for ever, its threads are not here
+        }
+    }
+}
+
+impl<T> fmt::Debug for Inherited<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inherited")
+    }
+}
+
 /// State of this process alone; a forked child starts over from `fresh`.
 pub struct PerProcess<T: 'static> {
     current: AtomicPtr<State<T>>,

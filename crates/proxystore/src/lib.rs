@@ -58,6 +58,7 @@
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
 //! - `endpoint`: objects at endpoints.
+//! - `nats`: streams over NATS JetStream.
 //! - `seal`: sealed objects and signed references.
 //! - `compress`: compressed objects.
 //! - `testkit`: the conformance suite that every connector must pass.

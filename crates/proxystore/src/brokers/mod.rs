@@ -28,9 +28,14 @@
 //!     says which it is. One that comes back is used again without the caller's help.
 
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod open;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod shm;
+#[cfg(feature = "zmq")]
+pub mod zmq;
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -11,12 +11,19 @@ type Opener = fn(&str) -> Result<Arc<dyn Broker>>;
 /// By what stands before the first `+` or `:` of a URL, with how such a URL starts.
 const BUILT_IN: &[(&str, &str, Opener)] = &[
     ("memory", "memory://", |url| Ok(Arc::new(super::memory::MemoryBroker::open(url)?))),
+    ("shm", "shm://", |url| Ok(Arc::new(super::shm::ShmBroker::open(url)?))),
     #[cfg(feature = "redis")]
     ("list", "list+redis://", |url| Ok(Arc::new(super::redis::ListBroker::open(url)?))),
     #[cfg(feature = "redis")]
     ("pubsub", "pubsub+redis://", |url| Ok(Arc::new(super::redis::PubSubBroker::open(url)?))),
     #[cfg(feature = "redis")]
     ("stream", "stream+redis://", |url| Ok(Arc::new(super::redis::StreamBroker::open(url)?))),
+    #[cfg(feature = "zmq")]
+    ("zmq", "zmq+tcp://", |url| Ok(Arc::new(super::zmq::ZmqBroker::open(url)?))),
+    #[cfg(feature = "nats")]
+    ("nats", "nats://", |url| Ok(Arc::new(super::nats::NatsBroker::open(url)?))),
+    #[cfg(feature = "nats")]
+    ("tls", "tls://", |url| Ok(Arc::new(super::nats::NatsBroker::open(url)?))),
 ];
 
 /// The broker of a URL. Nothing is connected to before an end is made.
@@ -24,11 +31,15 @@ const BUILT_IN: &[(&str, &str, Opener)] = &[
 /// | URL | broker |
 /// | --- | --- |
 /// | `memory://NAME` | queues in the memory of this process |
+/// | `shm://NAME` | rings in shared memory, for the processes of this user on this host |
 /// | `list+redis://HOST:PORT/DATABASE` | lists of a Redis server: one subscriber gets a message |
 /// | `pubsub+redis://HOST:PORT/DATABASE` | channels of a Redis server: all who listen get it |
 /// | `stream+redis://HOST:PORT/DATABASE` | streams of a Redis server: groups, and at least once |
+/// | `zmq+tcp://HOST:PORT` | ZeroMQ: publishers bind the port, subscribers connect to it (feature `zmq`) |
+/// | `nats://HOST:PORT` | NATS JetStream (feature `nats`); `tls://` encrypts |
 ///
-/// What follows the `+` is any URL of a single Redis server, `rediss://` and `redis+unix://` too.
+/// What follows the `+` of those with Redis is any URL of a single Redis server, `rediss://` and
+/// `redis+unix://` too (feature `redis`).
 ///
 /// # Errors
 /// [`ErrorKind::Config`] for a URL that names no broker of this build.

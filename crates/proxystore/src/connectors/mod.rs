@@ -46,7 +46,7 @@ pub mod memory;
 pub mod multi;
 mod notify;
 mod open;
-mod percent;
+pub(crate) mod percent;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod shm;

@@ -1,7 +1,7 @@
 //! Percent-encoding: bytes that a URL or a key cannot hold, as `%` and two digits.
 
 /// The bytes as text, all but those to `keep` encoded.
-pub(super) fn encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
+pub(crate) fn encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
         if keep(*byte) {
@@ -17,7 +17,7 @@ pub(super) fn encode(bytes: &[u8], keep: impl Fn(u8) -> bool) -> String {
 }
 
 /// The bytes of a text; `None` when a percent sign is not followed by two digits.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

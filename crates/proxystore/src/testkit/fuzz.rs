@@ -42,6 +42,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "event", run: event },
     Target { name: "file", run: crate::connectors::file::fuzz },
     Target { name: "shm", run: crate::connectors::shm::fuzz },
+    Target { name: "ring", run: crate::brokers::shm::fuzz },
+    #[cfg(feature = "zmq")]
+    Target { name: "zmtp", run: crate::brokers::zmq::fuzz },
     #[cfg(feature = "endpoint")]
     Target { name: "wire", run: crate::wire::fuzz::run },
     #[cfg(feature = "redis")]

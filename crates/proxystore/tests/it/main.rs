@@ -18,6 +18,8 @@ mod multi_conformance;
 mod old_bytes;
 mod ownership;
 mod payload;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod ports;
 mod process;
 #[cfg(feature = "redis")]
 mod redis;

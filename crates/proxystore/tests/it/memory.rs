@@ -110,7 +110,7 @@ fn role_forks_among_busy_threads() {
 
 /// Runs `body` in a forked child, which is killed after 20 seconds; returns its wait status.
 #[expect(unsafe_code, reason = "forks")]
-fn in_forked_child(body: impl FnOnce()) -> i32 {
+pub(crate) fn in_forked_child(body: impl FnOnce()) -> i32 {
     // SAFETY: the child runs `body` on the one thread it has and leaves without unwinding.
     unsafe {
         let child = libc::fork();

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,6 +11,8 @@ use proxystore::ConnectorConfig;
 use proxystore::connectors::Value;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use redis::{Client, Connection, cmd};
+
+use crate::ports::free_port;
 
 /// Longer than any server takes to start, on a busy machine too.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -230,19 +231,6 @@ fn sees_all(connection: &mut Connection) -> bool {
     let info: String = cmd("CLUSTER").arg("INFO").query(connection).unwrap();
     let slots: Vec<redis::Value> = cmd("CLUSTER").arg("SLOTS").query(connection).unwrap();
     info.contains("cluster_state:ok") && slots.len() == 3
-}
-
-fn free_port() -> u16 {
-    // Below the ports that the system gives to clients, or one of those may take it.
-    for _ in 0..1000 {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).unwrap();
-        let port = 20_000 + u16::from_le_bytes(random) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no port is free");
 }
 
 /// A certificate authority, and one certificate of it for servers and clients on this host.

@@ -24,6 +24,9 @@ const OPEN: &str = "open a broker";
 /// Without a deadline, a server is tried to be reached for so long.
 const GIVE_UP: Duration = Duration::from_mins(1);
 
+/// Whoever lets a server be silent for longer means for ever, to which no clock can be set.
+const LONGEST_SILENCE: Duration = Duration::from_hours(24);
+
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -43,7 +46,8 @@ impl Server {
                 .with_hint(format!("write {kind}+redis://HOST:PORT/DATABASE")));
         };
         let config = ConnectorConfig { url: url.to_owned(), options: config.options.clone() };
-        let settings = Settings::parse(&config)?;
+        let mut settings = Settings::parse(&config)?;
+        settings.timeout = settings.timeout.min(LONGEST_SILENCE);
         if settings.place.is_cluster {
             let cause = "a cluster carries objects, and no messages";
             return Err(Error::new(ErrorKind::Config, OPEN, cause)

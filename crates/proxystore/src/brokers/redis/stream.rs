@@ -178,11 +178,11 @@ impl Source for Streams {
         let next = self.claimed.map_or(every, |last| every.saturating_sub(last.elapsed()));
         let wait = look.wait(next.max(Duration::from_millis(1)));
         let count = look.subscription.prefetch().to_string();
-        let milliseconds = wait.unwrap_or_default().as_millis().to_string();
+        let block = milliseconds(wait.unwrap_or_default());
         let mut command: Vec<&[u8]> = vec![b"XREADGROUP", b"GROUP", options.group.as_bytes()];
         command.extend([&self.consumer[..], b"COUNT", count.as_bytes()]);
         if wait.is_some() {
-            command.extend([&b"BLOCK"[..], milliseconds.as_bytes()]);
+            command.extend([&b"BLOCK"[..], block.as_bytes()]);
         }
         command.push(b"STREAMS");
         command.extend(topics.iter().map(String::as_bytes));
@@ -276,7 +276,7 @@ impl Streams {
         aside.pipeline.flush(&mut look.attempt())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         let group = options.group.as_bytes();
-        let idle = idle.as_millis().to_string();
+        let idle = milliseconds(idle);
         let most = if of.is_some() { usize::MAX >> 1 } else { look.subscription.prefetch() };
         for (index, topic) in topics.iter().enumerate() {
             let (topic, count) = (topic.as_bytes(), most.to_string());
@@ -325,7 +325,7 @@ impl Streams {
         let every = silent.clamp(SWEEP_EVERY[0], SWEEP_EVERY[1]);
         if self.swept.is_none_or(|last| last + every <= now) {
             self.swept = Some(now);
-            let silent = silent.as_millis().to_string();
+            let silent = milliseconds(silent);
             for topic in topics {
                 let (topic, group) = (topic.as_bytes(), options.group.as_bytes());
                 let command: [&[u8]; 6] = [b"EVAL", SWEEP, b"1", topic, group, silent.as_bytes()];
@@ -351,6 +351,11 @@ fn trim(
         }
     }
     Ok(())
+}
+
+/// A time as Redis takes it.
+fn milliseconds(time: Duration) -> String {
+    time.as_millis().min(1 << 52).to_string()
 }
 
 /// An entry as it is told: its id, and fields with their values. Entries of other programs may have

@@ -14,7 +14,7 @@ use super::pipeline::Pipeline;
 use super::server::{Attempt, Server};
 use super::socket::Waker;
 use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_topic, closed};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 
 const SUBSCRIBE: &str = "subscribe to topics";
@@ -163,6 +163,10 @@ impl<S: Source> RedisSubscriber<S> {
     ) -> Result<Self> {
         for topic in topics {
             check_topic(topic)?;
+        }
+        if topics.is_empty() {
+            return Err(Error::new(ErrorKind::Config, SUBSCRIBE, "there are no topics")
+                .with_hint("name one at least"));
         }
         let subscription = Subscription {
             server: Arc::clone(server),

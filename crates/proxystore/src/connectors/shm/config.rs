@@ -8,15 +8,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::check_id;
 
 #[derive(Debug)]
-pub(super) struct Settings {
-    pub(super) root: PathBuf,
-    pub(super) name: String,
+pub(crate) struct Settings {
+    pub(crate) root: PathBuf,
+    pub(crate) name: String,
     pub(super) pool_bytes: Option<u64>,
     pub(super) persist: bool,
 }
 
 impl Settings {
-    pub(super) fn parse(config: &ConnectorConfig) -> Result<Self> {
+    pub(crate) fn parse(config: &ConnectorConfig) -> Result<Self> {
         let wrong = |cause: &'static str| {
             Error::new(ErrorKind::Config, "open a shared-memory connector", cause)
                 .with("url", &config.url)

@@ -58,12 +58,18 @@ use rustix::io::Errno;
 
 pub use self::sweep::{SweepReport, sweep};
 
+/// What the broker of sessions shares with the connector.
+pub(crate) use self::{
+    config::Settings,
+    session::{Session, check_file_system, io},
+    sweep::sweep_one,
+    sys::{Mapping, PAGE},
+};
+
 use self::allocate::Allocations;
-use self::config::Settings;
 use self::layout::Name;
 use self::pool::Pool;
 use self::read::Found;
-use self::session::{Session, io};
 use self::views::Views;
 use super::expiry::{Expiry, InPassing};
 use super::{Capabilities, Connector, ConnectorConfig, GetOptions, PutOptions, closed};

@@ -27,9 +27,9 @@ const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// An open session; dropping it lets go of the lock.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) path: PathBuf,
-    pub(super) dir: OwnedFd,
+pub(crate) struct Session {
+    pub(crate) path: PathBuf,
+    pub(crate) dir: OwnedFd,
     /// The directory of links from keys made in advance to objects.
     pub(super) keys: OwnedFd,
     /// The last other owner whose segment was freed here.
@@ -39,7 +39,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Joins the session `name` below `root`, making it first where needed.
-    pub(super) fn open(root: &Path, name: &str, persist: bool) -> Result<Self> {
+    pub(crate) fn open(root: &Path, name: &str, persist: bool) -> Result<Self> {
         let user = user_directory(root);
         make_private_directory(&user)?;
         let path = user.join(name);
@@ -81,6 +81,12 @@ impl Session {
     /// Makes a new file of the session.
     pub(super) fn create(&self, name: &str) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        fs::openat(&self.dir, name, flags, PRIVATE_FILE)
+    }
+
+    /// Opens a file of the session that may not be there yet; it is empty then.
+    pub(crate) fn open_or_create(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         fs::openat(&self.dir, name, flags, PRIVATE_FILE)
     }
 
@@ -153,7 +159,7 @@ pub(in crate::connectors) fn make_private_directory(path: &Path) -> Result<()> {
 }
 
 /// Refuses file systems on which pins and mappings do not work, such as network ones.
-pub(super) fn check_file_system(root: &Path) -> Result<()> {
+pub(crate) fn check_file_system(root: &Path) -> Result<()> {
     const LOCAL: [u64; 6] =
         [0x0102_1994, 0x8584_58f6, 0xef53, 0x5846_5342, 0x9123_683e, 0x794c_7630];
     let stat = fs::statfs(root).map_err(|errno| io(OPEN, errno).with("root", root.display()))?;
@@ -168,6 +174,6 @@ pub(super) fn check_file_system(root: &Path) -> Result<()> {
 }
 
 /// An error of this connector for a code of the operating system.
-pub(super) fn io(operation: &'static str, errno: Errno) -> Error {
+pub(crate) fn io(operation: &'static str, errno: Errno) -> Error {
     Error::io(operation, errno.into())
 }

@@ -63,7 +63,7 @@ pub fn sweep(root: Option<&Path>) -> Result<SweepReport> {
 }
 
 /// Removes one session if nobody holds it any more: what the last to leave does.
-pub(super) fn sweep_one(root: &Path, session: &str) -> Result<SweepReport> {
+pub(crate) fn sweep_one(root: &Path, session: &str) -> Result<SweepReport> {
     sweep_where(root, |name| name == session)
 }
 

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "memory mappings are raw memory")]
 
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::fd::AsFd;
 use rustix::io::Result;
@@ -10,12 +10,12 @@ use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
 use rustix::mm::{madvise, mmap, mmap_anonymous, mremap_fixed, munmap};
 
 /// The size of a page: unit of mappings and of everything in a segment.
-pub(super) const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// Mapped pages of a file, unmapped on drop. As long as they are mapped, the open file
 /// description they were mapped from lives, and with it its lock.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: usize,
 }
@@ -28,7 +28,7 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Shared pages for reading and writing.
-    pub(super) fn shared_writable(file: impl AsFd, offset: u64, len: usize) -> Result<Self> {
+    pub(crate) fn shared_writable(file: impl AsFd, offset: u64, len: usize) -> Result<Self> {
         Self::new(file, offset, len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
     }
 
@@ -71,6 +71,13 @@ impl Mapping {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.len, "a word of the mapping");
         // SAFETY: aligned and in bounds; these words are only ever accessed atomically.
         unsafe { AtomicU64::from_ptr(self.start.add(offset).as_ptr().cast()) }
+    }
+
+    /// Half a word that processes share, on which they can wait.
+    pub(crate) fn half_word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.len, "half a word of the mapping");
+        // SAFETY: aligned and in bounds; these words are only ever accessed atomically.
+        unsafe { AtomicU32::from_ptr(self.start.add(offset).as_ptr().cast()) }
     }
 
     /// Copies slices one after the other to `offset`. The caller owns these bytes by protocol:

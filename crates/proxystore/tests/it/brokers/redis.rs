@@ -10,7 +10,7 @@ use proxystore::brokers::redis::{ListBroker, PubSubBroker, StreamBroker};
 use proxystore::brokers::{
     Broker, Delivery, Publisher, SubscribeOptions, Subscriber, Traits, open,
 };
-use proxystore::connectors::ConnectorConfig;
+use proxystore::connectors::{ConnectorConfig, Value};
 use proxystore::testkit::brokers::BrokerFixture;
 use redis::cmd;
 
@@ -186,6 +186,11 @@ fn servers_are_reached_by_all_kinds_of_connections() {
             subscriber.close().unwrap();
             publisher.close().unwrap();
         }
+        let unknown = configured(kind, &ConnectorConfig::new(format!("{kind}+{}", closed.url())));
+        let error = unknown.publisher().unwrap().publish("t", b"", soon()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+        let error = unknown.subscriber(&[], &SubscribeOptions::default()).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
 }
 
@@ -195,6 +200,12 @@ fn urls_name_brokers_of_redis() {
     let server = Redis::start(Kind::default());
     for kind in KINDS {
         let broker = open(&format!("{kind}+{}", server.url())).unwrap();
+        // As long as it gets.
+        let mut config = ConnectorConfig::new(format!("{kind}+{}", server.url()));
+        config.options.insert("timeout".to_owned(), Value::Float(1e18));
+        let patient = configured(kind, &config);
+        let subscriber = patient.subscriber(&["t"], &options(Duration::MAX, usize::MAX)).unwrap();
+        assert_eq!(subscriber.receive(brief()).unwrap(), None);
         assert_eq!(broker.traits(), self::broker(kind, &server).traits());
         for wrong in ["redis", "redis+cluster://a:1,b:2", "redis://:hush@a:1/x", "http://hush"] {
             let error = open(&format!("{kind}+{wrong}")).unwrap_err();
@@ -392,6 +403,38 @@ fn what_a_killed_consumer_had_comes_again_and_it_is_forgotten() {
     }
     subscriber.close().unwrap();
     assert_eq!(consumers(), 0);
+}
+
+#[test]
+fn an_answer_that_is_lost_with_its_connection_is_asked_for_again() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let broker = broker("stream", &server);
+    let publisher = broker.publisher().unwrap();
+    let options = options(PATIENCE, 1);
+    let subscriber = broker.subscriber(&["t"], &options).unwrap();
+    for message in [b"first", b"other"] {
+        publisher.publish("t", message, soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    let first = receive(&*subscriber);
+    let mut connection = server.connect();
+    let mut info = cmd("XINFO");
+    let info = info.arg("CONSUMERS").arg("t").arg(&options.group);
+    let consumers: Vec<std::collections::BTreeMap<String, redis::Value>> =
+        info.query(&mut connection).unwrap();
+    let name: String = redis::from_redis_value(consumers[0]["name"].clone()).unwrap();
+    // What the server hands out in its name does not arrive.
+    let mut read = cmd("XREADGROUP");
+    read.arg("GROUP").arg(&options.group).arg(name).arg("STREAMS").arg("t").arg(">");
+    read.exec(&mut connection).unwrap();
+    let mut kill = cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
+    kill.exec(&mut connection).unwrap();
+    let other = receive(&*subscriber);
+    assert_eq!((&other.message[..], other.attempts), (&b"other"[..], 2));
+    subscriber.acknowledge(&[first.tag, other.tag]).unwrap();
+    assert_eq!(subscriber.receive(brief()).unwrap(), None);
 }
 
 #[test]

@@ -1,0 +1,229 @@
+//! A connection to the servers, and the runtime hidden behind it.
+//!
+//! The client is asynchronous; threads that call the library poll its futures themselves, and one
+//! thread of the runtime moves bytes. A connection that breaks is not mended by the client: what it
+//! had queued would arrive after a gap. Whoever needs one gets a new one, and sends again in order.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State;
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{sleep, timeout_at};
+
+use super::Place;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a server is tried that cannot be reached, by calls without a deadline.
+pub(super) const PATIENCE: Duration = Duration::from_mins(1);
+/// Between two tries, at first and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
+const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
+/// A server that leaves two of these unanswered is gone.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// What all ends of a broker share.
+#[derive(Debug)]
+pub(super) struct Link {
+    place: Place,
+    runtime: Option<Runtime>,
+    session: Mutex<Option<Arc<Session>>>,
+    sessions: AtomicU64,
+}
+
+/// A connection, until it breaks.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) client: Client,
+    /// No other session of the link has it.
+    pub(super) id: u64,
+    /// Where the servers are, for errors.
+    pub(super) servers: String,
+}
+
+impl Link {
+    pub(super) fn new(place: &Place) -> Result<Self> {
+        let mut builder = Builder::new_multi_thread();
+        let builder = builder.worker_threads(1).max_blocking_threads(1).enable_all();
+        let runtime = builder.thread_name("proxystore-nats").build();
+        let runtime = runtime.map_err(|error| Error::io("start a thread for NATS", error))?;
+        Ok(Self {
+            place: place.clone(),
+            runtime: Some(runtime),
+            session: Mutex::default(),
+            sessions: AtomicU64::new(0),
+        })
+    }
+
+    /// Does the work on this thread, unless or until the end is closed.
+    pub(super) fn run<T>(
+        &self,
+        operation: &'static str,
+        closed: &Closed,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.block_on(async {
+            tokio::select! {
+                biased;
+                () = closed.wait() => Err(crate::brokers::closed(operation)),
+                done = work => done,
+            }
+        })
+    }
+
+    /// Does the work on this thread, which may be one of another runtime.
+    pub(super) fn block_on<F: Future>(&self, work: F) -> F::Output {
+        struct Parked(Thread);
+        impl Wake for Parked {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let _timers = self.runtime.as_ref().map(Runtime::enter);
+        let waker = Arc::new(Parked(thread::current())).into();
+        let (mut work, mut context) = (pin!(work), Context::from_waker(&waker));
+        loop {
+            if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
+                return done;
+            }
+            thread::park();
+        }
+    }
+
+    /// The connection, made anew if there is none; tried until the deadline.
+    pub(super) async fn session(&self, deadline: Option<Instant>) -> Result<Arc<Session>> {
+        let end = deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
+        let unanswered = || self.place.unreachable("no answer");
+        let Some(mut current) = until(Some(end), self.session.lock()).await else {
+            return Err(unanswered());
+        };
+        if let Some(session) = current.as_ref().filter(|session| session.is_alive()) {
+            return Ok(Arc::clone(session));
+        }
+        *current = None;
+        let [mut pause, longest] = PAUSES;
+        loop {
+            let made = until(Some(end), self.connect()).await;
+            match made.unwrap_or_else(|| Err(unanswered())) {
+                Ok(session) => return Ok(Arc::clone(current.insert(Arc::new(session)))),
+                Err(error) if !error.kind().is_retryable() || Instant::now() >= end => {
+                    return Err(error);
+                }
+                Err(_) => sleep(pause.min(end.saturating_duration_since(Instant::now()))).await,
+            }
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    async fn connect(&self) -> Result<Session> {
+        let place = &self.place;
+        let servers = place.servers.iter().map(|server| server.parse::<ServerAddr>());
+        let servers = servers.collect::<Result<Vec<_>, _>>();
+        let servers = servers.map_err(|error| place.error(ErrorKind::Config, error.to_string()))?;
+        let (login, was_used) = (place.login.clone(), AtomicBool::new(false));
+        let options = ConnectOptions::with_auth_callback(move |_| {
+            let auth = if was_used.swap(true, Ordering::Relaxed) {
+                Err(AuthError::new("a connection is used once"))
+            } else {
+                Ok(login.auth())
+            };
+            async { auth }
+        });
+        let options = options
+            .name("proxystore")
+            .ping_interval(PING_EVERY)
+            .connection_timeout(CONNECTS_WITHIN)
+            .max_reconnects(servers.len()) // all of which fail, see above
+            .ignore_discovered_servers();
+        let client = options.connect(servers).await.map_err(|error| match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => place
+                .error(ErrorKind::Permission, "the server lets nobody in like this")
+                .with_hint("check the user and the password of the URL"),
+            ConnectErrorKind::ServerParse => place.error(ErrorKind::Config, error.to_string()),
+            _ => place.unreachable(&error.to_string()),
+        })?;
+        if !client.server_info().jetstream {
+            return Err(place
+                .error(ErrorKind::Config, "the server has no JetStream")
+                .with_hint("start it as nats-server -js, with -sd and a folder for its messages"));
+        }
+        let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Session { client, id, servers: place.shown() })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background(); // a thread of another runtime may not wait
+        }
+    }
+}
+
+impl Session {
+    fn is_alive(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+}
+
+impl super::Login {
+    fn auth(&self) -> Auth {
+        let mut auth = Auth::new();
+        match self {
+            Self::Nobody => {}
+            Self::Token(token) => auth.token = Some(token.clone()),
+            Self::User(user, password) => {
+                auth.username = Some(user.clone());
+                auth.password = Some(password.clone());
+            }
+        }
+        auth
+    }
+}
+
+/// The error of a connection that broke, or of a server that does not answer: trying again helps.
+pub(super) fn lost(servers: &str, cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Io, "use a NATS server", cause.to_string()).with("servers", servers)
+}
+
+/// Whether an error passes when the connection is made anew.
+pub(super) fn passes(error: &Error) -> bool {
+    error.kind() == ErrorKind::Io
+}
+
+/// Does the work, until the deadline.
+pub(super) async fn until<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline.into(), work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+/// Whether an end was closed; wakes who waits.
+#[derive(Debug)]
+pub(super) struct Closed(watch::Sender<bool>);
+
+impl Closed {
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Closes; whether it was open.
+    pub(super) fn close(&self) -> bool {
+        !self.0.send_replace(true)
+    }
+
+    async fn wait(&self) {
+        let _ = self.0.subscribe().wait_for(|closed| *closed).await;
+    }
+}

@@ -1,0 +1,296 @@
+//! The end that publishes: it has the port, and a queue for everyone who is connected.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::{BufRead, BufReader, ErrorKind as Io, Result, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::Shutdown;
+
+use super::wire::{self, Role, Wish};
+use super::{Address, CAPACITY, CAPACITY_BYTES, wait_until};
+use crate::fork::PerProcess;
+
+/// How long a port is tried to get that somebody else still has.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// To how many topics one may subscribe.
+const MOST_WANTED: usize = 10_000;
+
+/// How much is written at once.
+const CHUNK: usize = 64 << 10;
+
+/// A port that is bound, for all publishers of this process that name it; the last releases it.
+#[derive(Debug)]
+pub(super) struct Bound(Arc<Hub>);
+
+#[derive(Debug)]
+pub(super) struct Hub {
+    listener: TcpListener,
+    state: Mutex<State>,
+    /// There is something to write.
+    news: Condvar,
+    /// Something was written.
+    pub(super) room: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    is_closing: bool,
+    peers: BTreeMap<u64, Peer>,
+    count: u64,
+}
+
+/// A subscriber that is connected.
+#[derive(Debug)]
+struct Peer {
+    stream: Arc<TcpStream>,
+    /// What the topics begin with that it wants, and how often it said so.
+    wanted: HashMap<Vec<u8>, u32>,
+    queue: VecDeque<Arc<[u8]>>,
+    /// What waits or is just written.
+    messages: usize,
+    bytes: usize,
+}
+
+static BOUND: PerProcess<Mutex<HashMap<Address, Weak<Bound>>>> = PerProcess::new(Mutex::default);
+
+impl Bound {
+    pub(super) fn get(address: &Address) -> Result<Arc<Self>> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match Self::try_get(address) {
+                // Who had it may just be on its way out.
+                Err(error) if error.kind() == Io::AddrInUse && Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_get(address: &Address) -> Result<Arc<Self>> {
+        let mut all = BOUND.get().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bound) = all.get(address).and_then(Weak::upgrade) {
+            return Ok(bound);
+        }
+        let hub = Arc::new(Hub {
+            listener: TcpListener::bind((address.host(), address.port))?,
+            state: Mutex::default(),
+            news: Condvar::new(),
+            room: Condvar::new(),
+        });
+        let bound = Arc::new(Self(Arc::clone(&hub)));
+        thread::Builder::new().name("zmq-accept".to_owned()).spawn(move || hub.accept())?;
+        all.retain(|_, bound| bound.strong_count() > 0);
+        all.insert(address.clone(), Arc::downgrade(&bound));
+        Ok(bound)
+    }
+}
+
+impl std::ops::Deref for Bound {
+    type Target = Arc<Hub>;
+
+    fn deref(&self) -> &Arc<Hub> {
+        &self.0
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.lock().is_closing = true;
+        // Gives up the port now, and also where a forked child still has the descriptor.
+        let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
+        self.news.notify_all();
+    }
+}
+
+impl Hub {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something was written, and no longer than until then.
+    pub(super) fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        wait_until(&self.room, state, until)
+    }
+
+    /// Puts a message into the queues of who wants it.
+    pub(super) fn push(&self, state: &mut State, topic: &str, frames: &Arc<[u8]>) {
+        for peer in state.peers.values_mut().filter(|peer| peer.wants(topic)) {
+            peer.queue.push_back(Arc::clone(frames));
+            peer.messages += 1;
+            peer.bytes += frames.len();
+        }
+        self.news.notify_all();
+    }
+
+    fn accept(self: Arc<Self>) {
+        while !self.lock().is_closing {
+            let Ok((stream, _)) = self.listener.accept() else {
+                thread::sleep(Duration::from_millis(10)); // no descriptor is left, perhaps
+                continue;
+            };
+            let hub = Arc::clone(&self);
+            let serve = move || {
+                let _ = hub.serve(&Arc::new(stream)); // whoever is disconnected comes again
+            };
+            // Where there is no room for a thread, the connection is closed, and tried again.
+            let _ = thread::Builder::new().name("zmq-read".to_owned()).spawn(serve);
+        }
+    }
+
+    /// Reads what a subscriber wants, until it leaves.
+    fn serve(self: Arc<Self>, stream: &Arc<TcpStream>) -> Result<()> {
+        super::prepare(stream)?;
+        let mut reader = BufReader::new(&**stream);
+        wire::shake_hands(Role::Publisher, &mut reader, &mut &**stream)?;
+        let id = {
+            let mut state = self.lock();
+            state.count += 1;
+            let peer = Peer {
+                stream: Arc::clone(stream),
+                wanted: HashMap::new(),
+                queue: VecDeque::new(),
+                messages: 0,
+                bytes: 0,
+            };
+            let id = state.count;
+            state.peers.insert(id, peer);
+            id
+        };
+        let (hub, target) = (Arc::clone(&self), Arc::clone(stream));
+        let write = move || {
+            let _ = hub.write(id, &target);
+            hub.remove(id);
+        };
+        let started = thread::Builder::new().name("zmq-write".to_owned()).spawn(write);
+        let result = started.and_then(|_| self.read(id, &mut reader));
+        self.remove(id);
+        result
+    }
+
+    fn read(&self, id: u64, reader: &mut BufReader<&TcpStream>) -> Result<()> {
+        loop {
+            // Reads on when it is removed, for a while: closing with bytes unread would cut off what was
+            // written before.
+            if has_fallen_silent(reader)? {
+                if self.lock().peers.contains_key(&id) {
+                    continue;
+                }
+                return Ok(());
+            }
+            let frame = wire::read_word(reader)?;
+            let mut state = self.lock();
+            let Some(peer) = state.peers.get_mut(&id) else {
+                continue;
+            };
+            match wire::wish(&frame) {
+                Wish::Subscribe(_) if peer.wanted.len() >= MOST_WANTED => {
+                    return Err(Io::OutOfMemory.into());
+                }
+                Wish::Subscribe(prefix) => *peer.wanted.entry(prefix.to_vec()).or_default() += 1,
+                Wish::Cancel(prefix) => {
+                    if let Some(count) = peer.wanted.get_mut(prefix) {
+                        *count -= 1;
+                    }
+                    peer.wanted.retain(|_, count| *count > 0);
+                }
+                Wish::Answer(frame) if peer.messages < CAPACITY => {
+                    peer.messages += 1;
+                    peer.bytes += frame.len();
+                    peer.queue.push_back(frame.into());
+                    self.news.notify_all();
+                }
+                Wish::Answer(_) | Wish::Nothing => {}
+            }
+            drop(state);
+            self.room.notify_all(); // who cancels no longer holds anybody back
+        }
+    }
+
+    /// Writes what is queued for a subscriber, until it is gone, or all of this is closed.
+    fn write(&self, id: u64, mut stream: &TcpStream) -> Result<()> {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let mut state = self.lock();
+        loop {
+            let is_closing = state.is_closing;
+            let Some(peer) = state.peers.get_mut(&id) else {
+                return Ok(());
+            };
+            let batch = std::mem::take(&mut peer.queue);
+            if batch.is_empty() {
+                if is_closing {
+                    return Ok(());
+                }
+                state = wait_until(&self.news, state, None);
+                continue;
+            }
+            drop(state);
+            for frames in &batch {
+                if chunk.len() + frames.len() > CHUNK {
+                    stream.write_all(&chunk)?;
+                    chunk.clear();
+                }
+                if frames.len() > CHUNK {
+                    stream.write_all(frames)?;
+                } else {
+                    chunk.extend_from_slice(frames);
+                }
+            }
+            stream.write_all(&chunk)?;
+            chunk.clear();
+            state = self.lock();
+            if let Some(peer) = state.peers.get_mut(&id) {
+                peer.messages -= batch.len();
+                peer.bytes -= batch.iter().map(|frames| frames.len()).sum::<usize>();
+            }
+            self.room.notify_all();
+        }
+    }
+
+    /// Forgets a subscriber: what was written to it still arrives.
+    fn remove(&self, id: u64) {
+        let peer = self.lock().peers.remove(&id);
+        if let Some(peer) = peer {
+            let _ = peer.stream.shutdown(std::net::Shutdown::Write);
+        }
+        self.news.notify_all();
+        self.room.notify_all();
+    }
+}
+
+/// Whether nothing comes for as long as a read may take.
+fn has_fallen_silent(reader: &mut BufReader<&TcpStream>) -> Result<bool> {
+    match reader.fill_buf() {
+        Ok([]) => Err(Io::UnexpectedEof.into()),
+        Ok(_) => Ok(false),
+        Err(error) if matches!(error.kind(), Io::WouldBlock | Io::TimedOut) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+impl State {
+    /// Whether everyone who wants a topic has room for one more message.
+    pub(super) fn has_room(&self, topic: &str) -> bool {
+        let mut wanting = self.peers.values().filter(|peer| peer.wants(topic));
+        wanting.all(|peer| peer.messages < CAPACITY && peer.bytes < CAPACITY_BYTES)
+    }
+
+    /// Whether all that was published is on its way.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.peers.values().all(|peer| peer.messages == 0)
+    }
+}
+
+impl Peer {
+    fn wants(&self, topic: &str) -> bool {
+        self.wanted.keys().any(|prefix| topic.as_bytes().starts_with(prefix))
+    }
+}

@@ -1,0 +1,343 @@
+//! Brokers over nats-server; each test has a server of its own.
+
+use std::env;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use proxystore::ErrorKind;
+use proxystore::brokers::nats::NatsBroker;
+use proxystore::brokers::{Broker, SubscribeOptions, Subscriber};
+use proxystore::testkit::brokers::BrokerFixture;
+
+use crate::memory::in_forked_child;
+use crate::ports::free_port;
+use crate::process;
+
+/// Longer than anything takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A server, killed when dropped.
+struct Server {
+    process: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+    arguments: Vec<&'static str>,
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::with(&["-js"])
+    }
+
+    fn with(arguments: &[&'static str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Another process may take a free port before the server does.
+        for _ in 0..10 {
+            let port = free_port();
+            if let Some(process) = run(&folder, port, arguments) {
+                return Self { process, folder, port, arguments: arguments.to_vec() };
+            }
+        }
+        panic!("no server starts");
+    }
+
+    /// Kills it, as a crash would, and starts it again.
+    fn restart(&mut self) {
+        self.kill();
+        let process = run(&self.folder, self.port, &self.arguments);
+        self.process = process.expect("the server comes back");
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    fn broker(&self) -> NatsBroker {
+        NatsBroker::open(&self.url()).unwrap()
+    }
+
+    /// What the server says of a stream, asked without a client.
+    fn about(&self, stream: &str) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let request = format!(
+            "CONNECT {{}}\r\nSUB here 1\r\nPUB $JS.API.STREAM.INFO.{stream} here 0\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut lines = BufReader::new(socket).lines().map(Result::unwrap);
+        lines.find(|line| line.contains("stream_info_response")).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The process, once it answers; `None` if it ends instead.
+fn run(folder: &tempfile::TempDir, port: u16, arguments: &[&str]) -> Option<Child> {
+    let mut command = Command::new("nats-server");
+    command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(folder.path());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut process = command.spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    while Instant::now() < end && process.try_wait().unwrap().is_none() {
+        // It greets who connects, once it is ready.
+        let mut greeting = [0; 4];
+        if let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE)
+            && stream.read_exact(&mut greeting).is_ok()
+            && greeting == *b"INFO"
+        {
+            return Some(process);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let _ = process.kill();
+    let _ = process.wait();
+    None
+}
+
+/// Whether servers can be started; without, a test has nothing to do at a desk, and fails on a
+/// server.
+fn has_nats() -> bool {
+    let is_here = Command::new("nats-server").arg("--version").output().is_ok();
+    let must_be = env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(is_here || !must_be, "there is no nats-server here; run scripts/servers");
+    is_here
+}
+
+/// Ends a test that needs a server where there is none.
+macro_rules! needs_nats {
+    () => {
+        if !has_nats() {
+            return;
+        }
+    };
+}
+
+struct Nats(Mutex<Server>);
+
+impl BrokerFixture for Nats {
+    fn open(&self) -> Box<dyn Broker> {
+        Box::new(self.0.lock().unwrap().broker())
+    }
+
+    fn restart(&self, _broker: &dyn Broker) -> bool {
+        self.0.lock().unwrap().restart();
+        true
+    }
+
+    fn unreachable(&self) -> Option<Box<dyn Broker>> {
+        Some(Box::new(NatsBroker::open(&format!("nats://127.0.0.1:{}", free_port())).unwrap()))
+    }
+}
+
+macro_rules! lines {
+    ($($name:ident,)*) => {$(
+        #[test]
+        fn $name() {
+            needs_nats!();
+            proxystore::testkit::brokers::$name(&Nats(Mutex::new(Server::start())));
+        }
+    )*};
+}
+
+mod conformance {
+    use super::*;
+
+    proxystore::__with_broker_lines!(lines);
+}
+
+fn soon() -> Option<Instant> {
+    Instant::now().checked_add(PATIENCE)
+}
+
+fn options() -> SubscribeOptions {
+    let mut options = SubscribeOptions::default();
+    options.redeliver_after = PATIENCE * 10;
+    options
+}
+
+fn next(subscriber: &dyn Subscriber) -> Vec<u8> {
+    let delivery = subscriber.receive(soon()).unwrap().expect("a message comes");
+    subscriber.acknowledge(&[delivery.tag]).unwrap();
+    delivery.message
+}
+
+#[test]
+fn nothing_is_lost_when_the_server_restarts_in_mid_stream() {
+    const COUNT: u32 = 3000;
+    needs_nats!();
+    let mut server = Server::start();
+    let broker = server.broker();
+    let mut some = options();
+    some.prefetch = 16;
+    let subscriber = broker.subscriber(&["numbers"], &some).unwrap();
+    let publisher = broker.publisher().unwrap();
+    let (has_begun, begun) = mpsc::channel();
+    let (has_restarted, _restarted) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..COUNT {
+                publisher.publish("numbers", &number.to_le_bytes(), soon()).unwrap();
+                if number == COUNT / 3 {
+                    has_begun.send(()).unwrap();
+                }
+            }
+            publisher.flush(soon()).unwrap();
+        });
+        scope.spawn(move || {
+            begun.recv().unwrap();
+            server.restart();
+            has_restarted.send(server).unwrap(); // which ends when the test does
+        });
+        let mut came = vec![false; COUNT as usize];
+        let mut highest = 0;
+        while came.contains(&false) {
+            let delivery = subscriber.receive(soon()).unwrap().expect("a message comes");
+            let number = u32::from_le_bytes(delivery.message[..].try_into().unwrap());
+            // What comes for the first time comes in order.
+            assert!(came[number as usize] || number == highest, "{number} after {highest}");
+            highest = highest.max(number + 1);
+            came[number as usize] = true;
+            subscriber.acknowledge(&[delivery.tag]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_a_dropped_subscriber_held_goes_to_the_others() {
+    needs_nats!();
+    let server = Server::start();
+    let broker = server.broker();
+    let mut some = options();
+    some.prefetch = 10;
+    let dropped = broker.subscriber(&["t"], &some).unwrap();
+    let publisher = broker.publisher().unwrap();
+    for number in 0..10 {
+        publisher.publish("t", &[number], soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    assert_eq!(next(&*dropped), [0]);
+    dropped.receive(soon()).unwrap().expect("one that is not acknowledged");
+    drop(dropped);
+    let other = broker.subscriber(&["t"], &options()).unwrap();
+    let rest: Vec<u8> = (1..10).flat_map(|_| next(&*other)).collect();
+    assert_eq!(rest, (1..10).collect::<Vec<u8>>());
+}
+
+#[test]
+fn the_server_forgets_what_all_groups_acknowledged() {
+    needs_nats!();
+    let server = Server::start();
+    let broker = server.broker();
+    let publisher = broker.publisher().unwrap();
+    publisher.publish("t", b"early", soon()).unwrap();
+    let groups = ["a", "b"].map(|group| {
+        let mut options = options();
+        group.clone_into(&mut options.group);
+        broker.subscriber(&["t"], &options).unwrap()
+    });
+    publisher.publish("t", b"late", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+    // The first group has what came before it, later ones have what comes after them.
+    assert_eq!([next(&*groups[0]), next(&*groups[0])], [b"early".to_vec(), b"late".to_vec()]);
+    assert_eq!(next(&*groups[1]), b"late");
+    let end = soon();
+    while !server.about("t").contains(r#""messages":0,"#) {
+        assert!(Some(Instant::now()) < end, "messages stay at the server");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_message_too_large_is_refused_and_says_what_to_do() {
+    needs_nats!();
+    let server = Server::start();
+    let publisher = server.broker().publisher().unwrap();
+    let error = publisher.publish("t", &vec![0; 1 << 20], soon()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.hint().unwrap().contains("store"), "{error}");
+    publisher.publish("t", b"small", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+}
+
+#[test]
+fn passwords_open_and_are_not_shown() {
+    needs_nats!();
+    let server = Server::with(&["-js", "--user", "grace", "--pass", "h@sh"]);
+    let open = |login: &str| {
+        NatsBroker::open(&format!("nats://{login}@127.0.0.1:{}", server.port)).unwrap()
+    };
+    let right = open("grace:h%40sh");
+    let subscriber = right.subscriber(&["t"], &options()).unwrap();
+    right.publisher().unwrap().publish("t", b"in", soon()).unwrap();
+    assert_eq!(next(&*subscriber), b"in");
+    let wrong = open("grace:guess");
+    let errors = [
+        wrong.subscriber(&["t"], &options()).unwrap_err(),
+        wrong.publisher().unwrap().publish("t", b"out", soon()).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
+        assert!(!format!("{error:?}").contains("guess"), "{error:?}");
+    }
+    for shown in [format!("{wrong:?}"), format!("{right:?}")] {
+        assert!(!shown.contains("guess") && !shown.contains("h@sh"), "{shown}");
+    }
+    let error = NatsBroker::open("nats://grace:hush%4@host").unwrap_err();
+    assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+}
+
+#[test]
+fn a_server_without_jetstream_is_an_error_that_says_so() {
+    needs_nats!();
+    let server = Server::with(&[]);
+    let error = server.broker().subscriber(&["t"], &options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert!(error.to_string().contains("-js"), "{error}");
+}
+
+#[test]
+fn a_forked_child_makes_ends_of_its_own() {
+    process::finish(
+        process::command("brokers::nats::role_forks_with_open_ends", "").spawn().unwrap(),
+    );
+}
+
+#[test]
+fn role_forks_with_open_ends() {
+    if process::argument().is_none() {
+        return;
+    }
+    needs_nats!();
+    let server = Server::start();
+    let broker = server.broker();
+    let publisher = broker.publisher().unwrap();
+    let subscriber = broker.subscriber(&["t"], &options()).unwrap();
+    publisher.publish("t", b"parent", soon()).unwrap();
+    let status = in_forked_child(|| {
+        let inherited = publisher.publish("t", b"lost", soon()).unwrap_err();
+        assert_eq!(inherited.kind(), ErrorKind::Unsupported, "{inherited}");
+        assert_eq!(subscriber.receive(soon()).unwrap_err().kind(), ErrorKind::Unsupported);
+        subscriber.close().unwrap(); // and takes nothing from the parent
+        let own = broker.publisher().unwrap();
+        own.publish("t", b"child", soon()).unwrap();
+        own.close().unwrap();
+    });
+    assert_eq!(status, 0, "the child's wait status");
+    publisher.publish("t", b"parent again", soon()).unwrap();
+    let mut came = [next(&*subscriber), next(&*subscriber), next(&*subscriber)];
+    came.sort();
+    assert_eq!(came, [b"child".to_vec(), b"parent".to_vec(), b"parent again".to_vec()]);
+}
