@@ -55,7 +55,7 @@ mod _core {
     #[pymodule_export]
     use crate::stream::{
         Broker, BrokerPublisher, BrokerSubscriber, StreamArrival, StreamInbox, StreamOutbox,
-        message_from_bytes, message_to_bytes,
+        message_from_bytes, message_to_bytes, stored_size,
     };
     #[pymodule_export]
     use crate::trust::require;

@@ -7,18 +7,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from proxystore_rs._core import StreamArrival, StreamInbox
 from proxystore_rs.exceptions import ChannelTimeoutError, ProxyResolveMissingKeyError
+from proxystore_rs.proxy import ProxyOr
 from proxystore_rs.store.registry import get_store
 from proxystore_rs.stream._ends import subscriber_of_messages
 from proxystore_rs.stream._item import Handed, StreamItem
 from proxystore_rs.stream.filters import NullFilter
 from proxystore_rs.stream.protocols import Filter, Subscriber
-
-if TYPE_CHECKING:
-    from proxystore_rs.store.ref import ProxyOr
 
 __all__ = ["StreamConsumer"]
 
@@ -79,7 +77,7 @@ class StreamConsumer(Generic[T]):
         self._manual = acknowledge == "manual"
         self._ends = ends
         self._seen = 0  # ends, by iterating over the consumer itself
-        self._timeout = timeout
+        self._timeout = getattr(subscriber, "_timeout", None) if timeout is None else timeout
         self._handed = Handed()
         self._returned: deque[StreamItem[T] | _End] = deque()
         self._stores: set[str] = set()

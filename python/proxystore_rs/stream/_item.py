@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from proxystore_rs._core import Proxy, StreamArrival
-from proxystore_rs.proxy import get_factory
-
-if TYPE_CHECKING:
-    from proxystore_rs.store.ref import ProxyOr
+from proxystore_rs.proxy import ProxyOr, get_factory
 
 T = TypeVar("T")
 
@@ -59,8 +56,8 @@ class StreamItem(Generic[T]):
     def _object(self) -> T:
         # By the factory: with the proxy, its target would stay until the next item is asked for.
         if not issubclass(type(self.value), Proxy):
-            return self.value  # type: ignore[return-value]  # it is no proxy
-        return get_factory(self.value)()  # type: ignore[arg-type]
+            return cast(T, self.value)
+        return get_factory(cast(Proxy[T], self.value))()
 
 
 class Handed:

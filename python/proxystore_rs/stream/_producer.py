@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
-from proxystore_rs._core import StreamOutbox
+from proxystore_rs._core import StreamOutbox, _stored_size
 from proxystore_rs.store._alarm import Alarm, call_at, cancel
 from proxystore_rs.store.base import Store
 from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
@@ -179,7 +179,7 @@ class StreamProducer(Generic[T]):
                 return
             size = 0
             if self._batch_bytes is not None:
-                size = self._outbox.size_of(self._store(topic), obj)
+                size = _stored_size(self._store(topic), obj)
             found.gathered.append(_Sent(obj, evict, metadata))
             found.bytes += size
             if len(found.gathered) >= self._batch_size or (
@@ -254,7 +254,9 @@ class StreamProducer(Generic[T]):
             else:
                 self._outbox.flush()
             if stores:
-                for store in {id(s): s for s in (self._default_store, *self._stores.values())}.values():
+                for store in {
+                    id(s): s for s in (self._default_store, *self._stores.values())
+                }.values():
                     if store is not None:
                         store.close()
 

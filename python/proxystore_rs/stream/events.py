@@ -6,7 +6,7 @@ Streams have no need of these classes otherwise: their messages are made and rea
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, Union
+from typing import Any, TypeAlias
 
 from proxystore_rs import trust
 from proxystore_rs._core import _message_from_bytes, _message_to_bytes
@@ -110,7 +110,7 @@ class NewObjectKeyEvent:
         return class_(*self.raw_key)
 
 
-Event: TypeAlias = Union[EndOfStreamEvent, NewObjectEvent, NewObjectKeyEvent]
+Event: TypeAlias = EndOfStreamEvent | NewObjectEvent | NewObjectKeyEvent
 """An event of one of the three kinds."""
 
 

@@ -101,10 +101,10 @@ pub(crate) fn proxy_of_arrival<'py>(
 }
 
 /// The factory of a reference: what it names, and how it is freed.
-pub(crate) fn factory_of<'py>(
-    py: Python<'py>,
+pub(crate) fn factory_of(
+    py: Python<'_>,
     reference: Reference,
-) -> PyResult<Bound<'py, StoreFactory>> {
+) -> PyResult<Bound<'_, StoreFactory>> {
     factory::factory_of(py, reference)
 }
 

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use proxystore::ErrorKind;
-use proxystore::brokers::{self, DEFAULT_GROUP, Guarantee, Sharing, SubscribeOptions};
+use proxystore::brokers::zmq::ZmqBroker;
+use proxystore::brokers::{self, DEFAULT_GROUP, Guarantee, Sharing, SubscribeOptions, redis};
+use proxystore::{ConnectorConfig, ErrorKind};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,6 +14,7 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use crate::buffer::View;
 use crate::connector::{seconds, wait_interruptibly};
 use crate::error::{IntoPython, raise, to_python};
+use crate::value;
 
 /// A broker of the library.
 #[pyclass(name = "Broker", module = "proxystore_rs._core", frozen, weakref)]
@@ -24,8 +26,9 @@ pub(crate) struct Broker {
 #[pymethods]
 impl Broker {
     #[new]
-    fn new(py: Python<'_>, url: String) -> PyResult<Self> {
-        let inner = py.detach(|| brokers::open(&url)).py(py)?;
+    #[pyo3(signature = (url, **options))]
+    fn new(py: Python<'_>, url: String, options: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let inner = open(py, &url, options)?;
         Ok(Self { url, inner })
     }
 
@@ -91,6 +94,26 @@ impl Broker {
     }
 }
 
+/// The broker of a URL; those of Redis have options, which are the connector's.
+fn open(
+    py: Python<'_>,
+    url: &str,
+    options: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Arc<dyn brokers::Broker>> {
+    let Some(options) = options.filter(|options| !options.is_empty()) else {
+        return py.detach(|| brokers::open(url)).py(py);
+    };
+    let options = value::settings(options)
+        .ok_or_else(|| PyTypeError::new_err("options must be plain values"))?;
+    let config = ConnectorConfig { url: url.to_owned(), options };
+    match url.split(['+', ':']).next() {
+        Some("list") => Ok(Arc::new(redis::ListBroker::open_with(&config).py(py)?)),
+        Some("pubsub") => Ok(Arc::new(redis::PubSubBroker::open_with(&config).py(py)?)),
+        Some("stream") => Ok(Arc::new(redis::StreamBroker::open_with(&config).py(py)?)),
+        _ => Err(PyTypeError::new_err("only brokers of Redis have options")),
+    }
+}
+
 /// One text, or several.
 fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     if given.is_instance_of::<PyString>() {
@@ -136,8 +159,15 @@ impl BrokerPublisher {
     }
 
     /// Becomes an end of a broker; called once by a subclass's constructor.
-    fn _open(&self, py: Python<'_>, url: &str) -> PyResult<()> {
-        let publisher = py.detach(|| brokers::open(url)?.publisher()).py(py)?;
+    #[pyo3(signature = (url, **options))]
+    fn _open(
+        &self,
+        py: Python<'_>,
+        url: &str,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let broker = open(py, url, options)?;
+        let publisher = py.detach(|| broker.publisher()).py(py)?;
         let _ = self.inner.set(Arc::from(publisher));
         Ok(())
     }
@@ -228,11 +258,26 @@ impl BrokerSubscriber {
     }
 
     /// Becomes an end of a broker; called once by a subclass's constructor.
-    fn _open(&self, py: Python<'_>, url: &str, topics: &Bound<'_, PyAny>) -> PyResult<()> {
+    #[pyo3(signature = (url, topics, **options))]
+    fn _open(
+        &self,
+        py: Python<'_>,
+        url: &str,
+        topics: &Bound<'_, PyAny>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
         let topics = texts(topics)?;
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        let open = || brokers::open(url)?.subscriber(&topics, &SubscribeOptions::default());
-        let _ = self.inner.set(Arc::from(py.detach(open).py(py)?));
+        let broker = open(py, url, options)?;
+        let subscribe = || broker.subscriber(&topics, &SubscribeOptions::default());
+        let _ = self.inner.set(Arc::from(py.detach(subscribe).py(py)?));
+        Ok(())
+    }
+
+    /// The same for all topics of ZeroMQ.
+    fn _open_all(&self, py: Python<'_>, url: &str) -> PyResult<()> {
+        let subscribe = || ZmqBroker::open(url)?.subscriber_of_all();
+        let _ = self.inner.set(Arc::from(py.detach(subscribe).py(py)?));
         Ok(())
     }
 

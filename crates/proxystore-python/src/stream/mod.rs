@@ -13,4 +13,4 @@ mod outbox;
 pub(crate) use brokers::{Broker, BrokerPublisher, BrokerSubscriber};
 pub(crate) use events::{message_from_bytes, message_to_bytes};
 pub(crate) use inbox::{StreamArrival, StreamInbox};
-pub(crate) use outbox::StreamOutbox;
+pub(crate) use outbox::{StreamOutbox, stored_size};

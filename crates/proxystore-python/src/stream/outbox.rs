@@ -99,15 +99,6 @@ impl StreamOutbox {
         objects.iter().zip(&encoded).try_for_each(|((object, ..), encoded)| encoded.was_put(object))
     }
 
-    /// The size of an object as it would be stored.
-    fn size_of(
-        &self,
-        store: Option<&Bound<'_, StoreBase>>,
-        object: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
-        streaming::size_of(store, object)
-    }
-
     /// Counts an object that a filter dropped.
     fn count_filtered(&self) {
         self.inner.count_filtered();
@@ -170,11 +161,18 @@ impl StreamOutbox {
     }
 }
 
+/// The size of an object as it would be stored.
+#[pyfunction(name = "_stored_size")]
+pub(crate) fn stored_size(
+    store: Option<&Bound<'_, StoreBase>>,
+    object: &Bound<'_, PyAny>,
+) -> PyResult<usize> {
+    streaming::size_of(store, object)
+}
+
 /// Raises what Ctrl-C raises, if it was pressed.
 fn check_signals() -> proxystore::Result<()> {
-    let stopping =
-        || Error::new(ErrorKind::Closed, "send an object", "the interpreter is stopping");
-    Python::try_attach(|py| py.check_signals())
-        .ok_or_else(stopping)?
-        .map_err(|raised| from_python("send an object", raised))
+    const SEND: &str = "send an object";
+    Python::try_attach(|py| py.check_signals().map_err(|raised| from_python(SEND, raised)))
+        .unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, SEND, "the interpreter is stopping")))
 }

@@ -70,7 +70,7 @@ class KafkaSubscriber:
             return None
         error = message.error()
         if error is not None:
-            import confluent_kafka
+            import confluent_kafka  # type: ignore[import-not-found,unused-ignore]
 
             raise confluent_kafka.KafkaException(error)
         value: bytes = message.value()

@@ -13,12 +13,12 @@ import multiprocessing.queues
 import queue
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 __all__ = ["QueuePublisher", "QueueSubscriber"]
 
 if TYPE_CHECKING:
-    _Queue: TypeAlias = Union[multiprocessing.queues.Queue[bytes], queue.Queue[bytes]]
+    _Queue: TypeAlias = multiprocessing.queues.Queue[bytes] | queue.Queue[bytes]
 
 
 class QueuePublisher:
@@ -78,7 +78,7 @@ class QueueSubscriber:
     ) -> None:
         self._queue = queue
         self._block = block
-        self._timeout = timeout
+        self._seconds = timeout
         self._until: float | None = None
         self._closed = False
 
@@ -101,15 +101,15 @@ class QueueSubscriber:
             StopIteration: The queue is closed.
             queue.Empty: None came in time.
         """
-        return self._get(self._block, self._timeout)
+        return self._get(self._block, self._seconds)
 
     def next_message_within(self, seconds: float) -> bytes | None:
         """Return the next message, or None if none came in so many seconds."""
         if not self._block or self._closed:
             return self.next_message()
         now = time.monotonic()
-        if self._timeout is not None and self._until is None:
-            self._until = now + self._timeout
+        if self._seconds is not None and self._until is None:
+            self._until = now + self._seconds
         left = seconds if self._until is None else min(seconds, self._until - now)
         try:
             message = self._get(True, max(left, 0))
