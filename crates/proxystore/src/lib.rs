@@ -58,6 +58,7 @@
 //! - `ndarray`: `ndarray` arrays as objects.
 //! - `redis`: objects in Redis.
 //! - `endpoint`: objects at endpoints.
+//! - `kafka`: streams over Kafka.
 //! - `nats`: streams over NATS JetStream.
 //! - `seal`: sealed objects and signed references.
 //! - `compress`: compressed objects.

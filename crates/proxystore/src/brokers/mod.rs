@@ -27,6 +27,8 @@
 //! 12. A broker that cannot be reached is tried again until the time is up, and no longer; the error
 //!     says which it is. One that comes back is used again without the caller's help.
 
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -181,6 +183,11 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, "use a topic", cause)
         .with("topic", format_args!("{topic:?}"))
         .with_hint("name topics by 1 to 200 bytes of plain text"))
+}
+
+/// Whether the time is up.
+pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
 /// The error of an end that was closed.

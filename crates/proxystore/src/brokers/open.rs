@@ -20,6 +20,8 @@ const BUILT_IN: &[(&str, &str, Opener)] = &[
     ("stream", "stream+redis://", |url| Ok(Arc::new(super::redis::StreamBroker::open(url)?))),
     #[cfg(feature = "zmq")]
     ("zmq", "zmq+tcp://", |url| Ok(Arc::new(super::zmq::ZmqBroker::open(url)?))),
+    #[cfg(feature = "kafka")]
+    ("kafka", "kafka://", |url| Ok(Arc::new(super::kafka::KafkaBroker::open(url)?))),
     #[cfg(feature = "nats")]
     ("nats", "nats://", |url| Ok(Arc::new(super::nats::NatsBroker::open(url)?))),
     #[cfg(feature = "nats")]
@@ -36,6 +38,7 @@ const BUILT_IN: &[(&str, &str, Opener)] = &[
 /// | `pubsub+redis://HOST:PORT/DATABASE` | channels of a Redis server: all who listen get it |
 /// | `stream+redis://HOST:PORT/DATABASE` | streams of a Redis server: groups, and at least once |
 /// | `zmq+tcp://HOST:PORT` | ZeroMQ: publishers bind the port, subscribers connect to it (feature `zmq`) |
+/// | `kafka://HOST:PORT,HOST:PORT` | Kafka (feature `kafka`) |
 /// | `nats://HOST:PORT` | NATS JetStream (feature `nats`); `tls://` encrypts |
 ///
 /// What follows the `+` of those with Redis is any URL of a single Redis server, `rediss://` and

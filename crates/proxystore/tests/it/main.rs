@@ -18,7 +18,7 @@ mod multi_conformance;
 mod old_bytes;
 mod ownership;
 mod payload;
-#[cfg(any(feature = "nats", feature = "redis"))]
+#[cfg(any(feature = "kafka", feature = "nats", feature = "redis", feature = "zmq"))]
 mod ports;
 mod process;
 #[cfg(feature = "redis")]
@@ -34,6 +34,7 @@ mod shm;
 mod shm_conformance;
 mod store;
 mod stream;
+mod stream_kills;
 #[cfg(feature = "arrow")]
 mod tables;
 mod trust;

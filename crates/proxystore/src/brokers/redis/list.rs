@@ -63,9 +63,11 @@ impl Broker for ListBroker {
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
-        Ok(Box::new(RedisPublisher::new(&self.server, |topic, message| {
-            vec![b"RPUSH", topic, message]
-        })))
+        Ok(Box::new(RedisPublisher::new(
+            &self.server,
+            |topic, message| vec![b"RPUSH", topic, message],
+            None,
+        )))
     }
 
     fn subscriber(

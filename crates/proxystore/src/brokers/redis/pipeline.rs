@@ -25,6 +25,8 @@ pub(super) struct Pipeline {
     bytes: usize,
     /// How many of them this link got.
     sent: usize,
+    /// Marks a command that is sent again, and may have been done before.
+    pub(super) mark: Option<fn(&mut [u8])>,
     /// The first error of the server that was not reported, and the key that it is about.
     late: Option<(RedisError, String)>,
 }
@@ -185,7 +187,10 @@ impl Pipeline {
 
     fn disconnect(&mut self) {
         self.link = None;
-        self.sent = 0;
+        let sent = std::mem::take(&mut self.sent);
+        if let Some(mark) = self.mark {
+            self.window.iter_mut().take(sent).for_each(|command| mark(command));
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) type Command = for<'a> fn(topic: &'a [u8], message: &'a [u8]) -> Vec<
 pub(super) struct RedisPublisher {
     server: Arc<Server>,
     command: Command,
+    /// Marks a message that is published again, and may have been published before.
+    mark: Option<fn(&mut [u8])>,
     closed: AtomicBool,
     /// A forked child has a connection of its own, and nothing under way.
     state: PerProcess<State>,
@@ -41,10 +43,11 @@ struct State {
 }
 
 impl RedisPublisher {
-    pub(super) fn new(server: &Arc<Server>, command: Command) -> Self {
+    pub(super) fn new(server: &Arc<Server>, command: Command, mark: Option<fn(&mut [u8])>) -> Self {
         Self {
             server: Arc::clone(server),
             command,
+            mark,
             closed: AtomicBool::new(false),
             state: PerProcess::new(State::default),
         }
@@ -61,9 +64,10 @@ impl RedisPublisher {
         if self.closed.load(Ordering::Acquire) {
             return Err(closed(operation));
         }
-        let Some(pass) = pass else {
+        let Some(mut pass) = pass else {
             return Err(full(topic, "other threads are still publishing"));
         };
+        pass.mark = self.mark;
         Ok((pass, Attempt::new(&self.server, operation, deadline, Some(&state.waker))))
     }
 }

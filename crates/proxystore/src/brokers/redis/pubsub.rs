@@ -65,9 +65,11 @@ impl Broker for PubSubBroker {
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
-        Ok(Box::new(RedisPublisher::new(&self.server, |topic, message| {
-            vec![b"PUBLISH", topic, message]
-        })))
+        Ok(Box::new(RedisPublisher::new(
+            &self.server,
+            |topic, message| vec![b"PUBLISH", topic, message],
+            None,
+        )))
     }
 
     fn subscriber(

@@ -20,6 +20,9 @@ use crate::key::unique_id;
 /// The field of an entry that is the message.
 const FIELD: &[u8] = b"m";
 
+/// The field of one that was sent again when the connection broke: it may be there twice.
+const REPEATED: &[u8] = b"r";
+
 /// Who has what closed subscribers gave back, until it is claimed.
 const RETURNED: &[u8] = b"returned";
 
@@ -75,9 +78,11 @@ impl Broker for StreamBroker {
     }
 
     fn publisher(&self) -> Result<Box<dyn Publisher>> {
-        Ok(Box::new(RedisPublisher::new(&self.server, |topic, message| {
-            vec![b"XADD", topic, b"*", FIELD, message]
-        })))
+        Ok(Box::new(RedisPublisher::new(
+            &self.server,
+            |topic, message| vec![b"XADD", topic, b"*", FIELD, message],
+            Some(mark_repeated),
+        )))
     }
 
     fn subscriber(
@@ -199,8 +204,9 @@ impl Source for Streams {
                 continue;
             };
             for found in parts.next().map(Answer::list).unwrap_or_default() {
-                if let Some((id, message)) = message_of(found) {
-                    self.ready.push_back(Ready { entry: (topic as u16, id), message, attempts: 1 });
+                if let Some((id, message, is_repeated)) = message_of(found) {
+                    let (entry, attempts) = ((topic as u16, id), 1 + u32::from(is_repeated));
+                    self.ready.push_back(Ready { entry, message, attempts });
                 }
             }
         }
@@ -304,7 +310,7 @@ impl Streams {
             ids.sort_unstable_by_key(|id| (id.len(), *id));
             let claim: [&[u8]; 5] = [b"XCLAIM", topic, group, &self.consumer, idle.as_bytes()];
             let answer = link.call(&[&claim, &*ids].concat(), look.until())?.ok()?;
-            for (id, message) in answer.list().into_iter().filter_map(message_of) {
+            for (id, message, _) in answer.list().into_iter().filter_map(message_of) {
                 let attempts = attempts.get(&id).map_or(2, |times| times.saturating_add(1));
                 aside.notes.open.insert(entry_of(&id));
                 let entry = (index as u16, id);
@@ -360,16 +366,48 @@ fn milliseconds(time: Duration) -> String {
 
 /// An entry as it is told: its id, and fields with their values. Entries of other programs may have
 /// other fields: the first is the message.
-fn message_of(entry: Answer) -> Option<(Vec<u8>, Vec<u8>)> {
+fn message_of(entry: Answer) -> Option<(Vec<u8>, Vec<u8>, bool)> {
     let mut parts = entry.list().into_iter();
     let id = parts.next()?.bytes()?;
     let mut fields = parts.next()?.list().into_iter().filter_map(Answer::bytes);
     let mut first = None;
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        if name == FIELD {
-            return Some((id, value));
+        if name == FIELD || name == REPEATED {
+            return Some((id, value, name == REPEATED));
         }
         first = first.or(Some(value));
     }
-    Some((id, first?))
+    Some((id, first?, false))
+}
+
+/// Gives the message of a packed `XADD` the field of one that was sent again.
+fn mark_repeated(command: &mut [u8]) {
+    let mut at = 0;
+    // The line of the whole, then two lines each of the command, the key and the id, and the field's length.
+    for _ in 0..8 {
+        let Some(end) = command[at..].windows(2).position(|pair| pair == b"\r\n") else { return };
+        at += end + 2;
+    }
+    if command[at..].starts_with(FIELD) {
+        command[at..at + REPEATED.len()].copy_from_slice(REPEATED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::link::packed;
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_says_so() {
+        for topic in ["t", "a topic $1 m", "ä"] {
+            let command =
+                |field| packed(&[b"XADD", topic.as_bytes(), b"*", field, b"m\r\n$1\r\nm"]);
+            let mut repeated = command(FIELD);
+            mark_repeated(&mut repeated);
+            assert_eq!(repeated, command(REPEATED));
+            mark_repeated(&mut repeated);
+            assert_eq!(repeated, command(REPEATED));
+        }
+    }
 }

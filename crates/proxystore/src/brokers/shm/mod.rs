@@ -37,7 +37,7 @@ use self::layout::{Header, file_name, group_id};
 use self::signal::{News, Signal};
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
-    check_topic, closed, full,
+    check_topic, closed, full, is_past,
 };
 use crate::connectors::ConnectorConfig;
 use crate::connectors::shm::{Session, Settings, check_file_system, io, sweep, sweep_one};
@@ -364,10 +364,6 @@ impl Subscriber for End {
         End::close(self);
         Ok(())
     }
-}
-
-fn is_past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
 fn check_size(header: &Header, topic: &str, len: u64) -> Result<()> {

@@ -41,7 +41,7 @@ use self::publisher::Bound;
 use self::subscriber::Inbox;
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
-    check_topic, closed, full,
+    check_topic, closed, full, is_past,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
@@ -375,10 +375,6 @@ impl Drop for ReceivingEnd {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-fn is_past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|deadline| deadline <= Instant::now())
 }
 
 /// Waits until somebody notifies, and no longer than until then.

@@ -9,16 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxystore::ErrorKind;
+use proxystore::brokers::Broker;
 use proxystore::brokers::nats::NatsBroker;
-use proxystore::brokers::{Broker, SubscribeOptions, Subscriber};
 use proxystore::testkit::brokers::BrokerFixture;
 
+use super::steps::{PATIENCE, next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
-
-/// Longer than anything takes, on a busy machine too.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server, killed when dropped.
 struct Server {
@@ -156,22 +154,6 @@ mod conformance {
     use super::*;
 
     proxystore::__with_broker_lines!(lines);
-}
-
-fn soon() -> Option<Instant> {
-    Instant::now().checked_add(PATIENCE)
-}
-
-fn options() -> SubscribeOptions {
-    let mut options = SubscribeOptions::default();
-    options.redeliver_after = PATIENCE * 10;
-    options
-}
-
-fn next(subscriber: &dyn Subscriber) -> Vec<u8> {
-    let delivery = subscriber.receive(soon()).unwrap().expect("a message comes");
-    subscriber.acknowledge(&[delivery.tag]).unwrap();
-    delivery.message
 }
 
 #[test]
@@ -340,4 +322,26 @@ fn role_forks_with_open_ends() {
     let mut came = [next(&*subscriber), next(&*subscriber), next(&*subscriber)];
     came.sort();
     assert_eq!(came, [b"child".to_vec(), b"parent".to_vec(), b"parent again".to_vec()]);
+}
+
+impl crate::stream_kills::Server for Server {
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    /// It is told to stop: servers of this version confirm messages before they write them down, so
+    /// that one that is killed at once may lose some that it confirmed.
+    fn kill(&mut self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap();
+        self.restart();
+    }
+}
+
+#[test]
+fn nothing_is_lost_whoever_is_killed() {
+    if has_nats() {
+        crate::stream_kills::run(&mut Server::start());
+    }
 }

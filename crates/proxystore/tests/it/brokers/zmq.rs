@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::process::Child;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,21 +10,8 @@ use proxystore::brokers::zmq::ZmqBroker;
 use proxystore::brokers::{Broker, Publisher, SubscribeOptions, Subscriber, open};
 use proxystore::testkit::brokers::BrokerFixture;
 
+use crate::ports::free_port;
 use crate::process;
-
-/// A port on which nobody listens, and that no other test of this process was given.
-fn free_port() -> u16 {
-    static LAST: AtomicU16 = AtomicU16::new(0);
-    loop {
-        // Of those that the system gives to nobody on its own.
-        let offset = LAST.fetch_add(1, Ordering::Relaxed);
-        let base = u16::try_from(std::process::id() % 10_000).unwrap();
-        let port = 12_000 + (base + offset * 37) % 18_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 fn broker(port: u16) -> ZmqBroker {
     ZmqBroker::open(&format!("zmq+tcp://127.0.0.1:{port}")).unwrap()
