@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import socket
 from typing import Any
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, free_port
 
 from proxystore_rs.exceptions import ChannelPermissionError
 from proxystore_rs.store import Store
@@ -105,9 +104,7 @@ def test_redis_takes_what_has_a_meaning(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_zeromq_with_one_topic_and_with_all(folder_store: Store[Any]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     publisher = ZeroMQPublisher("127.0.0.1", port)
     ends = [ZeroMQSubscriber("127.0.0.1", port), ZeroMQSubscriber("127.0.0.1", port, topic="t")]
     for subscriber in ends:
