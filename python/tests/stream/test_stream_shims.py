@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -163,3 +165,18 @@ def test_clients_of_kafka(folder_store: Store[Any]) -> None:
     exchange(KafkaPublisher(client), KafkaSubscriber(client), folder_store, "t")
     assert client.closed
     assert client.flushed == 3  # one a message, and closing
+
+
+def test_errors_of_kafka_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class KafkaException(Exception):
+        pass
+
+    module = types.ModuleType("confluent_kafka")
+    monkeypatch.setattr(module, "KafkaException", KafkaException, raising=False)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", module)
+    client = Client()
+    client.messages.append(Message(b"", error="no such topic"))
+    with pytest.raises(KafkaException, match="no such topic"):
+        next(KafkaSubscriber(client))
+    client.messages.append(Message(b"hello"))
+    assert next(iter(KafkaSubscriber(client))) == b"hello"
