@@ -22,6 +22,7 @@ mod multi;
 mod pickle;
 pub mod proxy;
 mod store;
+mod stream;
 mod table;
 mod trust;
 mod value;
@@ -52,12 +53,18 @@ mod _core {
     };
 
     #[pymodule_export]
+    use crate::stream::{
+        Broker, BrokerPublisher, BrokerSubscriber, StreamArrival, StreamInbox, StreamOutbox,
+        message_from_bytes, message_to_bytes, stored_size,
+    };
+    #[pymodule_export]
     use crate::trust::require;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::proxy::register(module)?;
         crate::store::register_with_proxies(module.py());
+        crate::store::streaming::open_stores_in_python();
         module.add("stores", crate::store::stores(module.py()))
     }
 }

@@ -14,6 +14,7 @@ mod pending;
 mod proxies;
 mod registry;
 mod state;
+pub(crate) mod streaming;
 mod text;
 mod view;
 

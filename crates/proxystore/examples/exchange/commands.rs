@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use proxystore::brokers::{self, SubscribeOptions};
 use proxystore::connectors::{self, ConnectorConfig, PutOptions};
 use proxystore::patterns::{Future, FutureOptions};
 use proxystore::store::{SealMode, StoreFactory, registry};
@@ -79,6 +80,18 @@ impl Session {
                 self.futures.remove(text);
                 self.owners.remove(text);
                 Ok(String::new())
+            }
+            ["produce", kind, broker, topic, url, count] => {
+                let count = count.parse().or(Err(unknown("a count", count)))?;
+                let publisher = brokers::open(broker)?.publisher()?;
+                let sent =
+                    samples::find(kind)?.produce(publisher, topic, &Store::open(url)?, count);
+                done(sent)
+            }
+            ["consume", kind, broker, topic] => {
+                let options = SubscribeOptions::default();
+                let subscriber = brokers::open(broker)?.subscriber(&[topic], &options)?;
+                samples::find(kind)?.consume(subscriber)
             }
             _ => Err(unknown("a command", line)),
         }

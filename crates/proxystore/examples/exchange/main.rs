@@ -17,6 +17,8 @@
 //! | `adopt TYPE REFERENCE` | nothing; the owner is held until `drop` |
 //! | `give REFERENCE` | nothing; whoever adopts the object now is its owner |
 //! | `drop REFERENCE` | nothing |
+//! | `produce TYPE BROKER TOPIC URL COUNT` | nothing; that many objects were sent to a topic, numbered by their metadata, and its end |
+//! | `consume TYPE BROKER TOPIC` | their numbers, when the topic ended; or what was found instead |
 
 #![expect(
     clippy::cast_possible_wrap,

@@ -7,8 +7,10 @@ use std::time::Duration;
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 use num_complex::Complex;
+use proxystore::brokers::{Publisher, Subscriber};
 use proxystore::codec::{Bool, Decode, Element, Encode, MessagePack, Order};
 use proxystore::connectors::PutOptions;
+use proxystore::patterns::stream::{Metadata, SendOptions, StreamConsumer, StreamProducer};
 use proxystore::patterns::{Future, OwnedProxy};
 use proxystore::{Proxy, Reference, Result, Store, messagepack};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,14 @@ pub(crate) trait Sample {
     fn set(&self, future: Reference) -> Result<()>;
     fn own(&self, store: &Store, lease: Option<Duration>) -> Result<Box<dyn Owner>>;
     fn adopt(&self, reference: &Reference) -> Result<Box<dyn Owner>>;
+    fn produce(
+        &self,
+        publisher: Box<dyn Publisher>,
+        topic: &str,
+        store: &Store,
+        count: usize,
+    ) -> Result<()>;
+    fn consume(&self, subscriber: Box<dyn Subscriber>) -> Result<String>;
 }
 
 /// An owner of an object of any type.
@@ -85,6 +95,37 @@ where
 
     fn adopt(&self, reference: &Reference) -> Result<Box<dyn Owner>> {
         Ok(Box::new(OwnedProxy::<T>::adopt(reference, None)?))
+    }
+
+    fn produce(
+        &self,
+        publisher: Box<dyn Publisher>,
+        topic: &str,
+        store: &Store,
+        count: usize,
+    ) -> Result<()> {
+        let producer = StreamProducer::builder(publisher).store(store).build()?;
+        for number in 0..count {
+            let metadata = Metadata::new(&BTreeMap::from([("number", number)]))?;
+            let options = SendOptions { metadata, ..SendOptions::default() };
+            producer.send_with(topic, self.value.clone(), options)?;
+        }
+        producer.close_topic(topic)?;
+        producer.close()
+    }
+
+    fn consume(&self, subscriber: Box<dyn Subscriber>) -> Result<String> {
+        let consumer = StreamConsumer::new(subscriber);
+        let mut numbers = Vec::new();
+        for item in consumer.iter::<T>() {
+            let item = item?;
+            let found = item.proxy.resolve()?;
+            if !(self.same)(found, &self.value) {
+                return Ok(format!("{found:?}").replace('\n', " "));
+            }
+            numbers.push(format!("{:?}", item.metadata.get::<u64>("number")?));
+        }
+        Ok(numbers.join(" "))
     }
 }
 

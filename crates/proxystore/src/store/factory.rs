@@ -104,7 +104,7 @@ impl StoreFactory {
         }
         match &self.store {
             Some(store) if !store.is_closed() => Ok(store.clone()),
-            _ => registry::get_or_open(&self.reference.store),
+            _ => registry::of_reference(&self.reference),
         }
     }
 

@@ -1,11 +1,12 @@
 //! The stores of this process, by name.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::connectors;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
+use crate::reference::Reference;
 use crate::store::{Store, StoreConfig};
 
 type Stores = HashMap<String, Store>;
@@ -53,6 +54,25 @@ pub fn all() -> Vec<Store> {
     let mut all: Vec<_> = stores().values().cloned().collect();
     all.sort_by(|left, right| left.name().cmp(right.name()));
     all
+}
+
+/// Finds or opens the store of a reference.
+pub type Opener = fn(&Reference) -> Result<Store>;
+
+static OPENER: OnceLock<Opener> = OnceLock::new();
+
+/// Lets a bridge to another language, which has its own stores, find or open those of references;
+/// the first one to say so does.
+pub fn set_opener(opener: Opener) {
+    let _ = OPENER.set(opener);
+}
+
+/// The store of a reference, opened if need be.
+pub(crate) fn of_reference(reference: &Reference) -> Result<Store> {
+    match OPENER.get() {
+        Some(opener) => opener(reference),
+        None => get_or_open(&reference.store),
+    }
 }
 
 /// The registered store of a configuration, opened and registered if need be.

@@ -100,9 +100,10 @@ impl StoreFactory {
             return Err(missing(store, inner, key));
         };
         if state.evict.load(Ordering::Relaxed) {
-            match state.reference.share {
-                Some(share) => py.detach(|| inner.store.give_back(key, share)).py(py)?,
-                None => inner.evict(py, key)?,
+            match (&state.claim, state.reference.share) {
+                (Some(claimed), _) => py.detach(|| claimed.claim().resolved()).py(py)?,
+                (None, Some(share)) => py.detach(|| inner.store.give_back(key, share)).py(py)?,
+                (None, None) => inner.evict(py, key)?,
             }
         }
         Ok(object)

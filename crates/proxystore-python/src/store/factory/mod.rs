@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 
 use super::pending::Pending;
+use super::streaming::Claimed;
 use super::{StoreBase, future, registry};
 use crate::connector::seconds;
 use crate::error::IntoPython;
@@ -24,7 +25,7 @@ use crate::{codec, foreign, value};
 
 pub(super) use fetch::{get_through, missing};
 use travel::with_class;
-pub(super) use travel::{received, sent_by};
+pub(super) use travel::{arrived, factory_of, received, sent_by};
 pub(crate) use travel::{register_with_proxies, restore_factory, restore_proxy};
 
 /// Fetches an object from a store, which it finds or opens by its reference.
@@ -48,6 +49,8 @@ struct State {
     pending: Mutex<Option<Arc<Pending>>>,
     /// Whether its producer is known to be one whom this process believes: itself, or one it checked.
     vouched: bool,
+    /// Of an object that came by a stream: who frees it, instead of whoever resolves first.
+    claim: Option<Arc<Claimed>>,
 }
 
 impl State {
@@ -73,6 +76,7 @@ impl State {
             arrived: self.arrived,
             pending: Mutex::new(None),
             vouched: self.vouched,
+            claim: self.claim.clone(),
         }
     }
 
@@ -105,6 +109,7 @@ impl StoreFactory {
             arrived: false,
             pending: Mutex::new(None),
             vouched: true,
+            claim: None,
         };
         Self::with(py, state)
     }
@@ -182,6 +187,7 @@ impl StoreFactory {
             arrived: false,
             pending: Mutex::new(None),
             vouched: true,
+            claim: None,
         };
         let _ = self.state.set(state); // calling __init__ again changes nothing
         Ok(())
@@ -226,7 +232,11 @@ impl StoreFactory {
 
     #[setter]
     fn set_evict(&self, evict: bool) -> PyResult<()> {
-        self.state()?.evict.store(evict, Ordering::Relaxed);
+        let state = self.state()?;
+        state.evict.store(evict, Ordering::Relaxed);
+        if let (false, Some(claimed)) = (evict, &state.claim) {
+            claimed.claim().sent(); // somebody else frees the object from now on
+        }
         Ok(())
     }
 

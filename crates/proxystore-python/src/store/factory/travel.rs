@@ -1,7 +1,7 @@
 //! How factories and their proxies travel: as references.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use proxystore::{Reference, trust};
 use pyo3::exceptions::PyException;
@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyString, PyType};
 
 use super::{State, StoreFactory};
 use crate::error::IntoPython;
+use crate::store::streaming::Claimed;
 use crate::store::{extension, registry};
 use crate::{codec, proxy, value};
 
@@ -38,6 +39,7 @@ impl State {
             arrived: true,
             pending: Mutex::new(None),
             vouched,
+            claim: None,
         })
     }
 
@@ -48,7 +50,11 @@ impl State {
 
 impl StoreFactory {
     /// The reference as it travels. `class` names the target's class, if known.
-    pub(super) fn sent(&self, py: Python<'_>, class: Option<String>) -> PyResult<Reference> {
+    pub(in crate::store) fn sent(
+        &self,
+        py: Python<'_>,
+        class: Option<String>,
+    ) -> PyResult<Reference> {
         let state = self.state()?;
         state.check_pickles(py)?;
         let mut reference = state.reference.clone();
@@ -59,8 +65,8 @@ impl StoreFactory {
             // The one noted is that of what arrives, which a codec may make another.
             reference.class = reference.class.or(class.filter(|_| !implied));
         }
-        if state.arrived {
-            return Ok(reference); // whoever made it has signed it, or nobody has
+        if let Some(claimed) = &state.claim {
+            claimed.claim().sent();
         }
         if state.arrived {
             return Ok(reference); // whoever made it has signed it, or nobody has
@@ -140,6 +146,23 @@ pub(in crate::store) fn received(
     reference: Reference,
 ) -> PyResult<Bound<'_, PyAny>> {
     proxy_of(py, State::received(py, reference)?)
+}
+
+/// The proxy of a reference that came by a stream.
+pub(in crate::store) fn arrived(
+    py: Python<'_>,
+    reference: Reference,
+    claim: Option<Arc<Claimed>>,
+) -> PyResult<Bound<'_, PyAny>> {
+    proxy_of(py, State { claim, ..State::received(py, reference)? })
+}
+
+/// The factory of a reference that came by a stream.
+pub(in crate::store) fn factory_of(
+    py: Python<'_>,
+    reference: Reference,
+) -> PyResult<Bound<'_, StoreFactory>> {
+    StoreFactory::with(py, State::received(py, reference)?)
 }
 
 fn proxy_of(py: Python<'_>, state: State) -> PyResult<Bound<'_, PyAny>> {

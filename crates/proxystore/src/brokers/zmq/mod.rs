@@ -130,6 +130,30 @@ impl ZmqBroker {
         Ok(Self { address })
     }
 
+    /// Begins to connect, and receives whatever is published, to any topic.
+    ///
+    /// # Errors
+    /// As [`subscriber`](Broker::subscriber).
+    pub fn subscriber_of_all(&self) -> Result<Box<dyn Subscriber>> {
+        self.listen(vec![String::new()], &SubscribeOptions::default())
+    }
+
+    fn listen(
+        &self,
+        topics: Vec<String>,
+        options: &SubscribeOptions,
+    ) -> Result<Box<dyn Subscriber>> {
+        let end = ReceivingEnd {
+            broker: self.clone(),
+            topics,
+            group: options.group.clone(),
+            is_closed: AtomicBool::new(false),
+            inbox: fresh(),
+        };
+        end.inbox()?;
+        Ok(Box::new(end))
+    }
+
     fn failed(&self, operation: &'static str, error: std::io::Error) -> Error {
         let (host, port) = (&self.address.host, self.address.port);
         let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
@@ -168,15 +192,7 @@ impl Broker for ZmqBroker {
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
         topics.iter().try_for_each(|topic| check_topic(topic))?;
-        let end = ReceivingEnd {
-            broker: self.clone(),
-            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
-            group: options.group.clone(),
-            is_closed: AtomicBool::new(false),
-            inbox: fresh(),
-        };
-        end.inbox()?;
-        Ok(Box::new(end))
+        self.listen(topics.iter().map(|topic| (*topic).to_owned()).collect(), options)
     }
 }
 

@@ -135,7 +135,7 @@ impl Inbox {
             }
             if is_last
                 && let [topic, message] = &mut frames[..]
-                && self.topics.iter().any(|wanted| wanted.as_bytes() == topic)
+                && self.topics.iter().any(|wanted| wanted.is_empty() || wanted.as_bytes() == topic)
             {
                 self.put(std::mem::take(message));
             }

@@ -30,11 +30,21 @@ pub struct OutboxOptions {
     pub bound: Option<Bound>,
     /// How long sending may wait for room and for the broker; for ever if `None`.
     pub timeout: Option<Duration>,
+    /// Asked now and then while sending waits for room; an error ends the wait. Bridges look after
+    /// the signals of their language there.
+    pub interrupt: Option<fn() -> Result<()>>,
 }
 
 impl Default for OutboxOptions {
     fn default() -> Self {
-        Self { inline_bytes: 4096, consumers: Vec::new(), ttl: None, bound: None, timeout: None }
+        Self {
+            inline_bytes: 4096,
+            consumers: Vec::new(),
+            ttl: None,
+            bound: None,
+            timeout: None,
+            interrupt: None,
+        }
     }
 }
 
@@ -115,7 +125,7 @@ impl Outbox {
         let bytes_of = |at: usize| if evict[at] { payloads[at].len() as u64 } else { 0 };
         let bytes: u64 = large.iter().map(|at| bytes_of(*at)).sum();
         if let Some(window) = &self.window {
-            window.admit(bytes, deadline, &self.metrics)?;
+            window.admit(bytes, deadline, self.options.interrupt, &self.metrics)?;
         }
         match self.store(store, payloads, &large, deadline) {
             Ok(stored) => {

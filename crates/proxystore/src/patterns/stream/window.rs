@@ -81,6 +81,7 @@ impl Window {
         &self,
         bytes: u64,
         deadline: Option<Instant>,
+        interrupt: Option<fn() -> Result<()>>,
         metrics: &StreamMetrics,
     ) -> Result<()> {
         let fits = |ledger: &Ledger| {
@@ -118,6 +119,9 @@ impl Window {
                     break Err(self.full(ErrorKind::Timeout, bytes));
                 }
                 _ => {}
+            }
+            if let Err(interrupted) = interrupt.map_or(Ok(()), |interrupt| interrupt()) {
+                break Err(interrupted);
             }
             let left = deadline.map_or(pause, |deadline| deadline - now);
             thread::sleep(pause.min(left));

@@ -1,0 +1,315 @@
+"""The end of a stream that receives objects."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Generator
+from types import TracebackType
+from typing import Any, Generic, Literal, Self, TypeVar
+
+from proxystore_rs._core import BrokerSubscriber, StreamArrival, StreamInbox
+from proxystore_rs.exceptions import ChannelTimeoutError, ProxyResolveMissingKeyError
+from proxystore_rs.proxy import ProxyOr
+from proxystore_rs.store.registry import get_store
+from proxystore_rs.stream._ends import subscriber_of_messages
+from proxystore_rs.stream._item import Handed, StreamItem
+from proxystore_rs.stream.filters import NullFilter
+from proxystore_rs.stream.protocols import Filter, Subscriber
+
+__all__ = ["StreamConsumer"]
+
+T = TypeVar("T")
+
+_SLICE = 0.25
+"""How many seconds a thread waits at a time for an asyncio task, which may be cancelled."""
+
+
+class _End:
+    """A producer closed its topic, or the subscriber has no more."""
+
+    def __init__(self, is_last: bool) -> None:
+        self.is_last = is_last
+
+
+class StreamConsumer(Generic[T]):
+    """Receives the objects of a stream as proxies, which fetch them when they are first used.
+
+    What frees the objects that were sent to be freed (`evict`):
+
+    - on brokers that deliver at most once, the first use of the proxy;
+    - on brokers that deliver at least once, acknowledging the item. If the consumer is closed or
+      killed before, the item is delivered again. A proxy that was sent elsewhere frees its object
+      when it is used there.
+
+    It may be used by many threads and asyncio tasks; each event goes to one of them.
+
+    Args:
+        subscriber: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
+        filter_: Drops the events for whose metadata it returns true; their objects are freed unread.
+        acknowledge: `"next"` acknowledges an item when the thread, or task, that got it asks for the
+            next; `"manual"` leaves it to `StreamItem.acknowledge`.
+        ends: How many ends of topics end an iteration: one for each topic and each producer of it.
+        timeout: How many seconds to wait for an event at most; None for as long as it takes.
+
+    Raises:
+        TypeError: The subscriber is none.
+        ValueError: An argument has a value it cannot have.
+    """
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        *,
+        filter_: Filter | None = None,
+        acknowledge: Literal["next", "manual"] = "next",
+        ends: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        if acknowledge not in ("next", "manual"):
+            raise ValueError(f"acknowledge must be 'next' or 'manual', not {acknowledge!r}")
+        if ends < 1:
+            raise ValueError(f"ends must be 1 at least, not {ends}")
+        self.subscriber = subscriber
+        self._inbox = StreamInbox(subscriber_of_messages(subscriber))
+        self._filter: Filter = NullFilter() if filter_ is None else filter_
+        self._manual = acknowledge == "manual"
+        self._ends = ends
+        self._seen = 0  # ends, by iterating over the consumer itself
+        if timeout is None and isinstance(subscriber, BrokerSubscriber):
+            timeout = getattr(subscriber, "_timeout", None)  # of RedisQueueSubscriber
+        self._timeout = timeout
+        self._handed = Handed()
+        self._returned: deque[StreamItem[T] | _End] = deque()
+        self._stores: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ProxyOr[T]:
+        while isinstance(step := self._step(), _End):
+            self._count(step)
+        return step.value
+
+    def __aiter__(self) -> AsyncIterator[ProxyOr[T]]:
+        return self
+
+    async def __anext__(self) -> ProxyOr[T]:
+        while isinstance(step := await self._async_step(), _End):
+            try:
+                self._count(step)
+            except StopIteration:
+                raise StopAsyncIteration from None
+        return step.value
+
+    def close(self, *, stores: bool = False, subscriber: bool = True) -> None:
+        """Close the subscriber; what was not acknowledged is delivered again, if at all.
+
+        Waiting in other threads ends with an error.
+
+        Args:
+            stores: Close the stores that objects came from, too.
+            subscriber: Close the subscriber.
+        """
+        if subscriber:
+            self._returned.clear()
+            self._inbox.close()
+        if stores:
+            for name in self._stores:
+                store = get_store(name)
+                if store is not None:
+                    store.close()
+
+    def next(self) -> ProxyOr[T]:
+        """Return the proxy of the next object, or the object itself on topics without a store.
+
+        Raises:
+            StopIteration: A producer closed its topic; others may go on.
+            ChannelTimeoutError: None came in time.
+        """
+        return self.next_item().value
+
+    def next_with_metadata(self) -> tuple[dict[str, Any], ProxyOr[T]]:
+        """As `next`, with what the producer says of the object."""
+        item = self.next_item()
+        return item.metadata, item.value
+
+    def next_object(self) -> T:
+        """Return the next object itself, which is freed if it was sent to be.
+
+        Raises:
+            StopIteration: A producer closed its topic; others may go on.
+            ValueError: The object is gone.
+        """
+        return self.next_object_with_metadata()[1]
+
+    def next_object_with_metadata(self) -> tuple[dict[str, Any], T]:
+        """As `next_object`, with what the producer says of the object."""
+        item = self.next_item()
+        return item.metadata, _object_of(item)
+
+    def next_item(self, timeout: float | None = None) -> StreamItem[T]:
+        """Return the next item.
+
+        Args:
+            timeout: How many seconds to wait for it, else those of the consumer.
+
+        Raises:
+            StopIteration: A producer closed its topic; others may go on.
+            ChannelTimeoutError: None came in time.
+        """
+        step = self._step(timeout)
+        if isinstance(step, _End):
+            raise StopIteration
+        return step
+
+    def iter_items(self) -> Generator[StreamItem[T], None, None]:
+        """Return an iterator over the items until the end."""
+        ends = 0
+        while True:
+            step = self._step()
+            if isinstance(step, StreamItem):
+                yield step
+                continue
+            ends += 1
+            if step.is_last or ends >= self._ends:
+                return
+
+    def iter_with_metadata(self) -> Generator[tuple[dict[str, Any], ProxyOr[T]], None, None]:
+        """Return an iterator over what is said of each object, and its proxy."""
+        for item in self.iter_items():
+            yield item.metadata, item.value
+
+    def iter_objects(self) -> Generator[T, None, None]:
+        """Return an iterator over the objects themselves.
+
+        Raises:
+            ValueError: An object is gone.
+        """
+        for item in self.iter_items():
+            yield _object_of(item)
+
+    def iter_objects_with_metadata(self) -> Generator[tuple[dict[str, Any], T], None, None]:
+        """Return an iterator over what is said of each object, and the object itself."""
+        for item in self.iter_items():
+            yield item.metadata, _object_of(item)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what was counted so far, by name: events received, repeated, filtered, and so on."""
+        return self._inbox.metrics()
+
+    def metrics_text(self, name: str) -> str:
+        """Return the counters in the text format of Prometheus, for the stream of a name."""
+        return self._inbox.metrics_text(name)
+
+    def _count(self, end: _End) -> None:
+        self._seen += 1
+        if end.is_last or self._seen >= self._ends:
+            self._seen = 0
+            raise StopIteration
+
+    def _step(self, timeout: float | None = None) -> StreamItem[T] | _End:
+        """Return what comes next, and acknowledge what this thread got before."""
+        timeout = self._timeout if timeout is None else timeout
+        step = self._receive(self._handed.take(), timeout)
+        if step is None:
+            raise _late()
+        if isinstance(step, StreamItem) and not self._manual:
+            self._handed.put(step)
+        return step
+
+    async def _async_step(self) -> StreamItem[T] | _End:
+        task = asyncio.current_task()
+        before = self._handed.take(task)
+        until = None if self._timeout is None else time.monotonic() + self._timeout
+        while True:
+            left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
+            work = asyncio.ensure_future(asyncio.to_thread(self._receive, before, max(left, 0)))
+            before = None
+            try:
+                step = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                work.add_done_callback(self._keep)  # for whoever asks next
+                raise
+            if step is not None:
+                break
+            if until is not None and time.monotonic() >= until:
+                raise _late()
+        if isinstance(step, StreamItem) and not self._manual:
+            self._handed.put(step, task)
+        return step
+
+    def _keep(self, work: asyncio.Future[StreamItem[T] | _End | None]) -> None:
+        if not work.cancelled() and work.exception() is None:
+            step = work.result()
+            if step is not None:
+                self._returned.append(step)
+
+    def _receive(
+        self, before: StreamArrival | None, timeout: float | None
+    ) -> StreamItem[T] | _End | None:
+        if before is not None:
+            before.acknowledge()
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                return self._returned.popleft()
+            except IndexError:
+                pass
+            left = None if until is None else max(until - time.monotonic(), 0)
+            try:
+                arrival = self._inbox.next(left)
+            except StopIteration:
+                return _End(is_last=True)  # says the subscriber
+            if arrival is None:
+                return None
+            if arrival.is_end:
+                arrival.acknowledge()
+                return _End(is_last=False)
+            metadata = arrival.metadata()
+            if self._filter(metadata):
+                self._inbox.pass_over(arrival)
+                continue
+            if arrival.store_name is not None:
+                self._stores.add(arrival.store_name)
+            return StreamItem(arrival, metadata)
+
+
+def _late() -> ChannelTimeoutError:
+    return ChannelTimeoutError(
+        "failed to receive an event: none came in time; see whether the producers run, or wait longer"
+    )
+
+
+def _object_of(item: StreamItem[T]) -> T:
+    try:
+        return item._object()
+    except ProxyResolveMissingKeyError as error:
+        raise ValueError(
+            f"the store returned None for an object of the topic {item.topic!r}: it was freed or "
+            "evicted before. Send it with evict=False if several consumers use it, or name them to "
+            "the producer (consumers=...)"
+        ) from error

@@ -1,0 +1,82 @@
+"""What a consumer receives."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from proxystore_rs._core import Proxy, StreamArrival
+from proxystore_rs.proxy import ProxyOr, get_factory
+
+T = TypeVar("T")
+
+
+class StreamItem(Generic[T]):
+    """An object of a stream, with what its producer says of it.
+
+    Attributes:
+        topic: The topic.
+        metadata: What the producer says of the object.
+        value: A proxy of the object, or the object itself on topics without a store.
+    """
+
+    __slots__ = ("_arrival", "metadata", "topic", "value")
+
+    def __init__(self, arrival: StreamArrival, metadata: dict[str, Any]) -> None:
+        self._arrival = arrival
+        self.topic: str = arrival.topic
+        self.metadata = metadata
+        self.value: ProxyOr[T] = arrival.value()
+
+    @property
+    def proxy(self) -> ProxyOr[T]:
+        """The same as `value`."""
+        return self.value
+
+    @property
+    def attempts(self) -> int:
+        """The how-manieth delivery this is, from 1 on."""
+        return self._arrival.attempts
+
+    def acknowledge(self) -> None:
+        """Say that the item was dealt with: its object is freed, if it was sent to be.
+
+        On brokers that deliver at least once it is not delivered again. Saying it again is fine.
+        """
+        self._arrival.acknowledge()
+
+    def __repr__(self) -> str:
+        return (
+            f"StreamItem(topic={self.topic!r}, metadata={self.metadata!r}, "
+            f"attempts={self.attempts})"
+        )
+
+    def _object(self) -> T:
+        # By the factory: with the proxy, its target would stay until the next item is asked for.
+        if not issubclass(type(self.value), Proxy):
+            return cast(T, self.value)
+        return get_factory(cast(Proxy[T], self.value))()
+
+
+class Handed:
+    """The item that each thread, or task, was handed last and that is not acknowledged yet."""
+
+    def __init__(self) -> None:
+        self._of_thread = threading.local()
+        self._of_task: WeakKeyDictionary[asyncio.Task[Any], StreamArrival] = WeakKeyDictionary()
+
+    def take(self, task: asyncio.Task[Any] | None = None) -> StreamArrival | None:
+        """Return it, and forget it."""
+        if task is not None:
+            return self._of_task.pop(task, None)
+        arrival: StreamArrival | None = self._of_thread.__dict__.pop("arrival", None)
+        return arrival
+
+    def put(self, item: StreamItem[Any], task: asyncio.Task[Any] | None = None) -> None:
+        """Note what is handed over; the native part alone, so that the object need not stay."""
+        if task is not None:
+            self._of_task[task] = item._arrival
+        else:
+            self._of_thread.arrival = item._arrival

@@ -1,0 +1,307 @@
+"""The end of a stream that sends objects."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
+
+from proxystore_rs._core import StreamOutbox, _stored_size
+from proxystore_rs.store._alarm import Alarm, call_at, cancel
+from proxystore_rs.store.base import Store
+from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
+from proxystore_rs.stream.exceptions import TopicClosedError
+from proxystore_rs.stream.filters import NullFilter
+from proxystore_rs.stream.protocols import Filter, Publisher
+from proxystore_rs.utils._fork import start_over_after_fork
+
+__all__ = ["StreamProducer"]
+
+T = TypeVar("T")
+
+
+class _Sent(NamedTuple):
+    obj: Any
+    evict: bool
+    metadata: dict[str, Any] | None
+
+
+class _Topic:
+    """What is gathered for the next batch; its lock is held while that is sent, for the order."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.gathered: list[_Sent] = []
+        self.bytes = 0
+        self.alarm: Alarm | None = None
+        self.closed = False
+        self.failure: Exception | None = None
+
+    def clear(self) -> None:
+        self.gathered.clear()
+        self.bytes = 0
+        if self.alarm is not None:
+            cancel(self.alarm)
+            self.alarm = None
+
+
+class StreamProducer(Generic[T]):
+    """Sends objects to topics: the objects through a store, and events of them through a broker.
+
+    It may be used by many threads; the objects that one of them sends to a topic arrive in that
+    order. What is gathered for a batch is sent when the producer is closed.
+
+    Args:
+        publisher: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
+        aggregator: Makes one object of those of a batch; their metadata are merged.
+        batch_size: How many objects are gathered before they are stored and published together.
+        default_store: The store of the topics that are not among `stores`; without one, their
+            objects travel inside their events.
+        filter_: Drops the objects for whose metadata it returns true.
+        stores: The stores of some topics; None for objects that travel inside their events.
+        batch_bytes: Sends a batch as soon as its objects have so many bytes together.
+        batch_age: Sends a batch so many seconds after its first object.
+        inline_bytes: Objects of at most so many bytes travel inside their events.
+        consumers: The groups of subscribers that objects are kept for: the last one to be done with
+            an object frees it. None for whoever is the first.
+        ttl: How many seconds objects stay at most, on channels with a time to live.
+        max_bytes: How many bytes of objects may wait for their consumers.
+        when_full: What becomes of an object that does not fit: it waits for room, drops the oldest
+            ones, or sending it raises.
+        timeout: How many seconds sending may wait for room and for the broker; None for ever.
+
+    Raises:
+        TypeError: The publisher is none.
+        ValueError: An argument has a value it cannot have.
+    """
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        *,
+        aggregator: Callable[[list[T]], T] | None = None,
+        batch_size: int = 1,
+        default_store: Store[Any] | None = None,
+        filter_: Filter | None = None,
+        stores: Mapping[str, Store[Any] | None] | None = None,
+        batch_bytes: int | None = None,
+        batch_age: float | None = None,
+        inline_bytes: int = 4096,
+        consumers: Iterable[str] = (),
+        ttl: float | None = None,
+        max_bytes: int | None = None,
+        when_full: Literal["wait", "drop_oldest", "raise"] = "wait",
+        timeout: float | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 at least, not {batch_size}")
+        consumers = [consumers] if isinstance(consumers, str) else list(consumers)
+        if publishes_events(publisher):
+            if consumers or (max_bytes is not None and when_full == "drop_oldest"):
+                raise ValueError(
+                    "event classes say neither for which consumers objects are kept nor that they "
+                    "may be dropped: use a publisher of messages with consumers or drop_oldest"
+                )
+            inline_bytes = 0  # its events are to have keys
+        self.publisher = publisher
+        self._outbox = StreamOutbox(
+            publisher_of_messages(publisher),
+            inline_bytes=inline_bytes,
+            consumers=consumers,
+            ttl=ttl,
+            max_bytes=max_bytes,
+            when_full=when_full,
+            timeout=timeout,
+        )
+        self._aggregator = aggregator
+        self._batch_size = batch_size
+        self._batch_bytes = batch_bytes
+        self._batch_age = batch_age
+        self._default_store = default_store
+        self._filter: Filter = NullFilter() if filter_ is None else filter_
+        self._stores = dict(stores or {})
+        self._topics: dict[str, _Topic] = {}
+        start_over_after_fork(self)
+
+    def _after_fork(self) -> None:
+        # What was gathered is the parent's to send.
+        closed = [name for name, topic in self._topics.items() if topic.closed]
+        self._topics = {name: _Topic() for name in closed}
+        for topic in self._topics.values():
+            topic.closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def send(
+        self,
+        topic: str,
+        obj: T,
+        *,
+        evict: bool = True,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Send an object to a topic.
+
+        Args:
+            topic: The topic.
+            obj: The object.
+            evict: Consumers free it when they are done with it. Without, it stays until somebody
+                evicts it, or its time to live passes.
+            metadata: What consumers learn of it before they fetch it.
+
+        Raises:
+            TopicClosedError: The topic was closed.
+            ChannelFullError: There is no room, with `when_full="raise"`.
+            ChannelTimeoutError: There was none in time.
+        """
+        metadata = {} if metadata is None else dict(metadata)
+        found = self._topic(topic)
+        with found.lock:
+            if found.closed:
+                raise TopicClosedError(
+                    f"failed to send an object: the topic {topic!r} was closed; send before "
+                    "close_topics, or to another topic"
+                )
+            _raise_late(found)
+            if self._filter(metadata):
+                self._outbox.count_filtered()
+                return
+            size = 0
+            if self._batch_bytes is not None:
+                size = _stored_size(self._store(topic), obj)
+            found.gathered.append(_Sent(obj, evict, metadata))
+            found.bytes += size
+            if len(found.gathered) >= self._batch_size or (
+                self._batch_bytes is not None and found.bytes >= self._batch_bytes
+            ):
+                try:
+                    self._flush(topic, found)
+                except BaseException:
+                    if found.gathered:  # it was not sent; the others of its batch still wait
+                        found.gathered.pop()
+                        found.bytes -= size
+                    raise
+            elif self._batch_age is not None and found.alarm is None:
+                when = time.monotonic() + self._batch_age
+                found.alarm = call_at(when, lambda: self._flush_aged(topic, found))
+
+    def flush_topic(self, topic: str) -> None:
+        """Send what is gathered for a topic; if that fails, it is gathered still."""
+        found = self._topic(topic)
+        with found.lock:
+            self._flush(topic, found)
+            _raise_late(found)
+
+    def flush(self) -> None:
+        """Send what is gathered for all topics, and wait until the broker has it."""
+        for topic in list(self._topics):
+            self.flush_topic(topic)
+        self._outbox.flush()
+
+    def close_topics(self, *topics: str, ends: int = 1) -> None:
+        """Send what is gathered for topics, and their ends; nothing can be sent there any more.
+
+        Args:
+            topics: The topics.
+            ends: How many ends to send, one for each consumer of those that share the events of a
+                topic.
+        """
+        for topic in topics:
+            found = self._topic(topic)
+            with found.lock:
+                if not found.closed:
+                    self._flush(topic, found, end=True)
+                    found.closed = True
+                for _ in range(1, ends):
+                    self._outbox.send(topic, None, [], True)
+        if topics:
+            self._outbox.flush()
+
+    def close(
+        self,
+        *,
+        topics: Iterable[str] = (),
+        publisher: bool = True,
+        stores: bool = False,
+    ) -> None:
+        """Send what is gathered, and close the publisher. Waiting for room in other threads ends.
+
+        Args:
+            topics: Topics to close before.
+            publisher: Close the publisher.
+            stores: Close the stores too.
+        """
+        if publisher:
+            self._outbox.stop_waiting()
+        try:
+            self.close_topics(*topics)
+            for topic in list(self._topics):
+                self.flush_topic(topic)
+        finally:
+            if publisher:
+                self._outbox.close()
+            else:
+                self._outbox.flush()
+            if stores:
+                for store in {
+                    id(s): s for s in (self._default_store, *self._stores.values())
+                }.values():
+                    if store is not None:
+                        store.close()
+
+    def metrics(self) -> dict[str, float]:
+        """Return what was counted so far, by name: events sent, bytes stored, and so on."""
+        return self._outbox.metrics()
+
+    def metrics_text(self, name: str) -> str:
+        """Return the counters in the text format of Prometheus, for the stream of a name."""
+        return self._outbox.metrics_text(name)
+
+    def _topic(self, topic: str) -> _Topic:
+        found = self._topics.get(topic)
+        return found if found is not None else self._topics.setdefault(topic, _Topic())
+
+    def _store(self, topic: str) -> Store[Any] | None:
+        return self._stores.get(topic, self._default_store)
+
+    def _flush(self, topic: str, found: _Topic, *, end: bool = False) -> None:
+        """Send what is gathered; the caller holds the lock."""
+        if not found.gathered and not end:
+            return
+        batch = list(found.gathered)
+        if self._aggregator is not None and batch:
+            batch = [self._aggregated(self._aggregator, batch)]
+        self._outbox.send(topic, self._store(topic), batch, end)
+        found.clear()
+
+    def _aggregated(self, aggregator: Callable[[list[T]], T], batch: list[_Sent]) -> _Sent:
+        metadata: dict[str, Any] = {}
+        for one in batch:
+            metadata |= one.metadata or {}
+        obj = aggregator([one.obj for one in batch])
+        return _Sent(obj, any(one.evict for one in batch), metadata)
+
+    def _flush_aged(self, topic: str, found: _Topic) -> None:
+        with found.lock:
+            found.alarm = None
+            try:
+                self._flush(topic, found)
+            except Exception as error:  # for the next call of the user's
+                found.failure = error
+
+
+def _raise_late(topic: _Topic) -> None:
+    failure, topic.failure = topic.failure, None
+    if failure is not None:
+        raise failure
