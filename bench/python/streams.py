@@ -281,9 +281,7 @@ def compare(workers: Mapping[str, Worker], options: argparse.Namespace) -> None:
             options.rounds,
             lambda worker, size=size, count=count: worker.call("run", size=size, count=count),
         )
-        found = {
-            name: harness.medians(samples)["per second"] for name, samples in answers.items()
-        }
+        found = {name: harness.medians(samples)["per second"] for name, samples in answers.items()}
         rows = []
         for name, rate in found.items():
             curves[name][size] = rate
