@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Generator
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
-from proxystore_rs._core import StreamArrival, StreamInbox
+from proxystore_rs._core import BrokerSubscriber, StreamArrival, StreamInbox
 from proxystore_rs.exceptions import ChannelTimeoutError, ProxyResolveMissingKeyError
 from proxystore_rs.proxy import ProxyOr
 from proxystore_rs.store.registry import get_store
@@ -83,7 +83,9 @@ class StreamConsumer(Generic[T]):
         self._manual = acknowledge == "manual"
         self._ends = ends
         self._seen = 0  # ends, by iterating over the consumer itself
-        self._timeout = getattr(subscriber, "_timeout", None) if timeout is None else timeout
+        if timeout is None and isinstance(subscriber, BrokerSubscriber):
+            timeout = getattr(subscriber, "_timeout", None)  # of RedisQueueSubscriber
+        self._timeout = timeout
         self._handed = Handed()
         self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()

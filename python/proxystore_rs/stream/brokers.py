@@ -28,7 +28,8 @@ def open_broker(url: str, **options: Any) -> Broker:
             - `pubsub+redis://HOST:PORT/DATABASE`: messages to all who listen, lost for others;
             - `stream+redis://HOST:PORT/DATABASE`: streams of Redis, with groups, delivered until
               acknowledged;
-            - `zmq+tcp://HOST:PORT`: ZeroMQ; publishers bind the port, subscribers connect to it.
+            - `zmq+tcp://HOST:PORT`: ZeroMQ; publishers bind the port, subscribers connect to it;
+            - `nats://HOST:PORT`: NATS JetStream, with groups, delivered until acknowledged.
 
             After the `+` there may be any URL of Redis, such as `rediss://` or `redis+unix://`.
         options: For Redis: `username`, `password`, `ca_file`, `cert_file`, `key_file`, `timeout`.

@@ -155,7 +155,6 @@ def test_pickles_of_either_name_are_read_under_either(python: Python, tmp_path: 
     ("module", "subject"),
     [
         ("globus.app", "Globus"),
-        ("stream", "streams"),
         ("connectors.globus", "Globus connector"),
     ],
 )
@@ -187,8 +186,8 @@ def test_files_of_two_distributions_are_refused(
 ) -> None:
     interpreter = install(tmp_path / "venv")
     (package,) = (tmp_path / "venv").rglob("proxystore/__init__.py")
-    (package.parent / "stream").mkdir()
-    (package.parent / "stream" / "__init__.py").touch()
+    (package.parent / "globus").mkdir()
+    (package.parent / "globus" / "__init__.py").touch()
     done = subprocess.run(
         [interpreter, "-c", "import proxystore"], capture_output=True, text=True, timeout=60
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_server import RedisServer, need_redis
+from redis_server import RedisServer, free_port, need_redis
 
 from proxystore_rs.store import Store
 from proxystore_rs.stream.brokers import Broker, open_broker
@@ -33,6 +35,19 @@ def stream_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSer
     server = RedisServer(tmp_path_factory.mktemp("redis-streams"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of NATS with JetStream."""
+    if shutil.which("nats-server") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("run scripts/servers")
+    port = free_port()
+    folder = str(tmp_path_factory.mktemp("nats"))
+    command = ["nats-server", "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", folder]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        yield f"nats://127.0.0.1:{port}"
+        server.kill()
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from typing import Any
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, free_port
 
 from proxystore_rs.exceptions import ChannelTimeoutError, StoreClosedError, StoreConfigError
 from proxystore_rs.store import Store
@@ -17,17 +16,12 @@ from proxystore_rs.stream.brokers import Broker, BrokerSubscriber, open_broker
 LARGE = b"x" * 10_000
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture(params=["memory", "shm", "list", "pubsub", "stream"])
+@pytest.fixture(params=["memory", "shm", "list", "pubsub", "stream", "nats"])
 def any_broker(request: pytest.FixtureRequest, topic: str) -> Broker:
     if request.param in ("memory", "shm"):
         return open_broker(f"{request.param}://{topic}")
+    if request.param == "nats":
+        return open_broker(request.getfixturevalue("nats_url"))
     server: RedisServer = request.getfixturevalue("stream_server")
     return open_broker(f"{request.param}+{server.url}")
 

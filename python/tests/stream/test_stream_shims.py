@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-import socket
+import sys
+import types
 from typing import Any
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, free_port
 
 from proxystore_rs.exceptions import ChannelPermissionError
 from proxystore_rs.store import Store
@@ -105,9 +106,7 @@ def test_redis_takes_what_has_a_meaning(tmp_path_factory: pytest.TempPathFactory
 
 
 def test_zeromq_with_one_topic_and_with_all(folder_store: Store[Any]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     publisher = ZeroMQPublisher("127.0.0.1", port)
     ends = [ZeroMQSubscriber("127.0.0.1", port), ZeroMQSubscriber("127.0.0.1", port, topic="t")]
     for subscriber in ends:
@@ -166,3 +165,18 @@ def test_clients_of_kafka(folder_store: Store[Any]) -> None:
     exchange(KafkaPublisher(client), KafkaSubscriber(client), folder_store, "t")
     assert client.closed
     assert client.flushed == 3  # one a message, and closing
+
+
+def test_errors_of_kafka_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    class KafkaException(Exception):
+        pass
+
+    module = types.ModuleType("confluent_kafka")
+    monkeypatch.setattr(module, "KafkaException", KafkaException, raising=False)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", module)
+    client = Client()
+    client.messages.append(Message(b"", error="no such topic"))
+    with pytest.raises(KafkaException, match="no such topic"):
+        next(KafkaSubscriber(client))
+    client.messages.append(Message(b"hello"))
+    assert next(iter(KafkaSubscriber(client))) == b"hello"

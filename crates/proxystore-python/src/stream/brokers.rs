@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use proxystore::brokers::zmq::ZmqBroker;
-use proxystore::brokers::{self, DEFAULT_GROUP, Guarantee, Sharing, SubscribeOptions, redis};
+use proxystore::brokers::{self, Guarantee, Sharing, SubscribeOptions, redis};
 use proxystore::{ConnectorConfig, ErrorKind};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -70,7 +70,7 @@ impl Broker {
     }
 
     /// A new end that receives.
-    #[pyo3(signature = (topics, *, group = DEFAULT_GROUP, prefetch = 1, redeliver_after = 60.0))]
+    #[pyo3(signature = (topics, *, group = "proxystore", prefetch = 1, redeliver_after = 60.0))]
     fn subscriber(
         &self,
         py: Python<'_>,

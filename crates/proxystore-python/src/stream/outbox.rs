@@ -1,5 +1,7 @@
 //! The sending end of a stream, without what only arranges calls.
 
+use std::time::Instant;
+
 use proxystore::patterns::stream::{
     Body, Bound as RoomBound, Event, Outbox, OutboxOptions, WhenFull,
 };
@@ -80,8 +82,9 @@ impl StreamOutbox {
             .iter()
             .map(|encoded| encoded.payload(py)?.frame().py(py))
             .collect::<PyResult<_>>()?;
+        let deadline = self.inner.deadline();
         let bodies = match store {
-            Some(store) => self.refer(store, &objects, &framed)?,
+            Some(store) => self.refer(store, &objects, &framed, deadline)?,
             None => framed
                 .iter()
                 .map(|framed| Body::Value((&*framed.parts().to_buffer()).into()))
@@ -94,7 +97,6 @@ impl StreamOutbox {
             .collect();
         events.extend(end.then(|| Event::new(Body::End)));
         let inner = store.map(streaming::inner_of).transpose()?;
-        let deadline = self.inner.deadline();
         py.detach(|| self.inner.publish(topic, inner, events, deadline)).py(py)?;
         objects.iter().zip(&encoded).try_for_each(|((object, ..), encoded)| encoded.was_put(object))
     }
@@ -106,7 +108,7 @@ impl StreamOutbox {
 
     /// Waits until the broker has everything that was published.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let left = self.inner.deadline().map(|end| end.saturating_duration_since(now));
         brokers::flush(py, self.inner.publisher(), left.map(|left| left.as_secs_f64()))
     }
@@ -139,10 +141,10 @@ impl StreamOutbox {
         store: &Bound<'_, StoreBase>,
         objects: &[Sent<'_>],
         framed: &[Framed<'_>],
+        deadline: Option<Instant>,
     ) -> PyResult<Vec<Body>> {
         let (py, inner) = (store.py(), streaming::inner_of(store)?);
         let evict: Vec<bool> = objects.iter().map(|(_, evict, _)| *evict).collect();
-        let deadline = self.inner.deadline();
         let references = py.detach(|| self.inner.refer(inner, framed, &evict, deadline)).py(py)?;
         let finished: PyResult<Vec<Reference>> = references
             .iter()

@@ -16,7 +16,6 @@ __all__ = ["__version__"]
 
 _ABSENT = {
     "globus": "Globus authentication",
-    "stream": "streams",
     "connectors.globus": "the Globus connector",
 }
 

@@ -323,25 +323,3 @@ fn role_forks_with_open_ends() {
     came.sort();
     assert_eq!(came, [b"child".to_vec(), b"parent".to_vec(), b"parent again".to_vec()]);
 }
-
-impl crate::stream_kills::Server for Server {
-    fn url(&self) -> String {
-        Self::url(self)
-    }
-
-    /// It is told to stop: servers of this version confirm messages before they write them down, so
-    /// that one that is killed at once may lose some that it confirmed.
-    fn kill(&mut self) {
-        let process = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-        self.process.wait().unwrap();
-        self.restart();
-    }
-}
-
-#[test]
-fn nothing_is_lost_whoever_is_killed() {
-    if has_nats() {
-        crate::stream_kills::run(&mut Server::start());
-    }
-}
