@@ -6,12 +6,16 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
 
 from numbered_stream import gets
 
 from proxystore_rs.proxy import Proxy, get_factory, is_resolved
+from proxystore_rs.stream import StreamConsumer
+from proxystore_rs.stream.brokers import open_broker
+from proxystore_rs.stream.dispatch import Dispatcher
 
 
 def first(array: Any) -> float:
@@ -81,6 +85,24 @@ def wait_for(gate: str, array: Any) -> float:
 def wait_unless(number: float, gate: str, array: Any) -> float:
     """Wait for the gate, with any other number."""
     return float(array[0]) if array[0] == number else wait_for(gate, array)
+
+
+def dispatch_until_killed(url: str, topic: str, folder: str) -> None:
+    """Be a dispatcher whose task of the number 3 does not end, and say which items are done."""
+    subscriber = open_broker(url).subscriber(topic)
+    consumer: StreamConsumer[Any] = StreamConsumer(subscriber, acknowledge="manual")
+
+    def note(_item: Any, number: float) -> None:
+        Path(folder, f"{number:.0f}").touch()
+
+    with ThreadPoolExecutor(2) as pool:
+        Dispatcher(consumer, pool, never_end_3, on_result=note, max_in_flight=3).run()
+
+
+def never_end_3(array: Any) -> float:
+    while array[0] == 3:
+        time.sleep(0.01)
+    return float(array[0])
 
 
 class Unpicklable:

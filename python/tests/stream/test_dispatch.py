@@ -51,7 +51,7 @@ def make_pool(kind: str, workers: int = 2) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(kind))
 
 
-@pytest.fixture(params=["thread", "fork", "spawn"])
+@pytest.fixture(scope="module", params=["thread", "fork", "spawn"])
 def pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
     with make_pool(request.param) as executor:
         yield executor
@@ -349,6 +349,43 @@ def test_items_of_a_killed_worker_come_again(
     # What was done before the pool was known to be broken comes again too.
     assert sorted({*found, *attempts}) == list(range(8))
     assert attempts[3] == 2
+    assert stream.objects() == 0
+
+
+def test_items_of_a_killed_dispatcher_come_again(
+    stream_server: RedisServer, topic: str, stream: Stream, tmp_path: Path
+) -> None:
+    url = f"stream+redis://127.0.0.1:{stream_server.port}/0"
+    broker = open_broker(url)
+    with StreamProducer[Any](broker.publisher(), default_store=stream.store) as producer:
+        for number in range(8):
+            producer.send(topic, np.full(10_000, float(number)))
+        producer.close_topics(topic)
+    folder = tmp_path / "done"
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    dispatching = context.Process(
+        target=tasks.dispatch_until_killed, args=(url, topic, str(folder))
+    )
+    dispatching.start()
+    wait_until(lambda: len(list(folder.iterdir())) == 7)
+    dispatching.kill()
+    dispatching.join()
+    dispatching.close()
+    attempts: dict[float, int] = {}
+    subscriber = broker.subscriber(topic, redeliver_after=0.2)
+    with (
+        StreamConsumer[Any](subscriber, acknowledge="manual", timeout=60) as consumer,
+        make_pool("thread") as pool,
+    ):
+        Dispatcher(
+            consumer,
+            pool,
+            tasks.first,
+            on_result=lambda item, number: attempts.setdefault(number, item.attempts),
+        ).run()
+    assert attempts.pop(3) == 2
+    assert len(attempts) <= 1  # the one whose result was noted, and that was not yet acknowledged
     assert stream.objects() == 0
 
 
