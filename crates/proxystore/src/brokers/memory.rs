@@ -1,6 +1,6 @@
 //! A broker in the memory of this process, for threads and tests.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ struct Group {
     waiting: VecDeque<Waiting>,
     /// Delivered and not acknowledged, by tag, so in the order of delivery.
     open: BTreeMap<u64, Open>,
+    /// When these are delivered again, soonest first.
+    due: BTreeSet<(Instant, u64)>,
 }
 
 #[derive(Debug)]
@@ -201,7 +203,9 @@ impl End {
         for topic in &self.topics {
             let topic = state.topics.get_mut(topic);
             if let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&self.group)) {
-                group.give_back(|open| open.subscriber == id);
+                let is_ours = |(_, open): &(_, &Open)| open.subscriber == id;
+                let ours = group.open.iter().filter(is_ours).map(|(tag, _)| *tag).collect();
+                group.give_back(ours);
             }
         }
         drop(state);
@@ -216,15 +220,27 @@ impl Drop for End {
 }
 
 impl Group {
-    /// Puts deliveries in front of what waits, in their order.
-    fn give_back(&mut self, is_due: impl Fn(&Open) -> bool) {
-        let due: Vec<u64> =
-            self.open.iter().filter(|(_, open)| is_due(open)).map(|(tag, _)| *tag).collect();
-        for tag in due.into_iter().rev() {
-            if let Some(Open { message, attempts, .. }) = self.open.remove(&tag) {
+    /// Puts these deliveries in front of what waits, in their order.
+    fn give_back(&mut self, mut tags: Vec<u64>) {
+        tags.sort_unstable();
+        for tag in tags.into_iter().rev() {
+            if let Some(Open { message, attempts, .. }) = self.close(tag) {
                 self.waiting.push_front(Waiting { message, attempts });
             }
         }
+    }
+
+    /// Gives back what was not acknowledged in time.
+    fn give_back_due(&mut self, now: Instant) {
+        let due = self.due.range(..=(now, u64::MAX)).map(|(_, tag)| *tag).collect();
+        self.give_back(due);
+    }
+
+    /// Takes a delivery off the open ones.
+    fn close(&mut self, tag: u64) -> Option<Open> {
+        let open = self.open.remove(&tag)?;
+        self.due.remove(&(open.until, tag));
+        Some(open)
     }
 
     fn len(&self) -> usize {
@@ -287,7 +303,7 @@ impl Subscriber for End {
                 let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&self.group)) else {
                     continue;
                 };
-                group.give_back(|open| open.until <= now);
+                group.give_back_due(now);
                 if let Some(Waiting { message, attempts }) = group.waiting.pop_front() {
                     state.tags += 1;
                     let (tag, attempts) = (state.tags, attempts + 1);
@@ -295,10 +311,11 @@ impl Subscriber for End {
                     let delivered = message.to_vec();
                     let open = Open { message, attempts, subscriber: self.id(), until };
                     group.open.insert(tag, open);
+                    group.due.insert((until, tag));
                     let tag = Tag(tag.to_le_bytes().to_vec());
                     return Ok(Some(Delivery { message: delivered, tag, attempts }));
                 }
-                let due = group.open.values().map(|open| open.until).min();
+                let due = group.due.first().map(|(until, _)| *until);
                 wake = match (wake, due) {
                     (Some(wake), Some(due)) => Some(wake.min(due)),
                     (wake, due) => wake.or(due),
@@ -319,7 +336,7 @@ impl Subscriber for End {
             if let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&self.group)) {
                 for tag in tags {
                     if let Ok(tag) = <[u8; 8]>::try_from(&*tag.0) {
-                        group.open.remove(&u64::from_le_bytes(tag));
+                        group.close(u64::from_le_bytes(tag));
                     }
                 }
             }
