@@ -176,6 +176,31 @@ fn looking_at_facts_sends_nothing() {
 }
 
 #[test]
+fn a_forked_child_leaves_its_parents_items_alone() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let consumer = consumer(&broker, "a");
+    let item = next(&consumer);
+    item.proxy.resolve().unwrap();
+    let status = crate::memory::in_forked_child(|| {
+        let error = consumer.next::<Bytes>(PATIENCE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        item.receipt.claim().unwrap().acknowledged().unwrap();
+        consumer.close().unwrap();
+        // What it inherited takes no lock of its parent's.
+        broker
+            .publisher()
+            .unwrap()
+            .publish("t", b"its own", PATIENCE.map(|p| Instant::now() + p))
+            .unwrap();
+    });
+    assert_eq!((status, place.files()), (0, 1));
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
 fn a_lent_proxy_leaves_its_object_until_the_item_is_acknowledged() {
     let (place, broker) = (place(), broker());
     let producer = producer(&broker, &place.store).build().unwrap();
