@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::event::{Body, Event, Metadata};
+use super::flusher::Flusher;
 use super::metrics::StreamMetrics;
 use super::outbox::{Outbox, OutboxOptions};
 use super::window::Bound;
@@ -485,74 +485,6 @@ impl<T: Encode + Send + 'static> fmt::Debug for StreamProducer<T> {
     }
 }
 
-/// When the next batch is due, for the thread that sends those.
-#[derive(Debug, Default)]
-struct Flusher {
-    state: Mutex<FlusherState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct FlusherState {
-    is_running: bool,
-    stopped: bool,
-    due: Option<Instant>,
-}
-
-impl Flusher {
-    fn lock(&self) -> MutexGuard<'_, FlusherState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has `run` called in a thread of its own, once, and tells it of the time.
-    fn wake_at(
-        self: &Arc<Self>,
-        when: Instant,
-        run: impl FnOnce(&Self) + Send + 'static,
-    ) -> Result<()> {
-        let mut state = self.lock();
-        state.due = Some(state.due.map_or(when, |due| due.min(when)));
-        if state.is_running || state.stopped {
-            self.changed.notify_all();
-            return Ok(());
-        }
-        let flusher = Arc::clone(self);
-        thread::Builder::new()
-            .name("proxystore-flush".to_owned())
-            .spawn(move || run(&flusher))
-            .map_err(|source| Error::io("send batches by age", source))?;
-        state.is_running = true;
-        Ok(())
-    }
-
-    /// Sleeps until something is due; false when there will be nothing more.
-    fn sleep(&self) -> bool {
-        let mut state = self.lock();
-        loop {
-            let now = Instant::now();
-            match state.due {
-                _ if state.stopped => return false,
-                Some(due) if due <= now => {
-                    state.due = None;
-                    return true;
-                }
-                Some(due) => {
-                    let waited = self.changed.wait_timeout(state, due - now);
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                None => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-    }
-
-    fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_all();
-    }
-}
-
 /// Sends batches when they are old enough, as long as there is a producer.
 fn flush_aged<T: Encode + Send + 'static>(producer: &Weak<Inner<T>>, flusher: &Flusher) {
     while flusher.sleep() {
@@ -564,8 +496,7 @@ fn flush_aged<T: Encode + Send + 'static>(producer: &Weak<Inner<T>>, flusher: &F
             let Some(since) = pending.since else { continue };
             let due = since + age;
             if due > Instant::now() {
-                let mut state = flusher.lock();
-                state.due = Some(state.due.map_or(due, |other| other.min(due)));
+                flusher.note(due);
             } else if let Err(error) =
                 inner.flush(&name, &mut pending, false, inner.outbox.deadline())
             {
