@@ -32,7 +32,7 @@ const BOUND: Bound = Bound { bytes: 2_000_000, when_full: WhenFull::Wait };
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A server that can be killed, and started again with what it had.
-trait Server {
+pub(crate) trait Server {
     /// The URL of the broker.
     fn url(&self) -> String;
     /// Kills it, and starts it again.
@@ -45,7 +45,7 @@ fn object(number: u32) -> Vec<u32> {
 }
 
 /// Runs everything against a server.
-fn run(server: &mut dyn Server) {
+pub(crate) fn run(server: &mut dyn Server) {
     let folder = tempfile::tempdir().unwrap();
     let objects = folder.path().join("objects");
     fs::create_dir(&objects).unwrap();
