@@ -89,12 +89,14 @@ bench: $(STAMPS)/bench $(STAMPS)/package .venvs/upstream/stamp .venvs/ray/stamp 
 		$(BIN)/python $$topic || exit 1; \
 	done
 
-# Minutes of `make soak`.
+# Minutes of each part of `make soak`.
 MINUTES ?= 10
 
 .PHONY: soak
-soak: $(STAMPS)/test $(STAMPS)/package ## endpoints under clients that come and go, checked byte by byte (minutes)
+soak: $(STAMPS)/test $(STAMPS)/package ## endpoints under clients that come and go, streams at full rate (minutes)
+	@scripts/servers
 	@$(BIN)/python bench/soak/endpoint.py --minutes $(MINUTES)
+	@$(BIN)/python bench/soak/streams.py --minutes $(MINUTES)
 
 .PHONY: docs
 docs: $(STAMPS)/test $(STAMPS)/package ## build the Rust reference, run the code blocks of the pages

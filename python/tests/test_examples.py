@@ -20,6 +20,7 @@ ARGUMENTS = {
         ["--images", "5", "--size", "128", "--dtype", "uint16", "--worker", "image_worker"],
         ["--images", "2", "--size", "64", "--dtype", "float32", "--worker", "image_worker"],
     ],
+    "stream_watch.py": [["--frames", "20", "--size", "64", "--workers", "1"]],
 }
 RUNS = [
     (path.name, arguments)

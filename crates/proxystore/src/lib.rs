@@ -60,6 +60,7 @@
 //! - `endpoint`: objects at endpoints.
 //! - `kafka`: streams over Kafka.
 //! - `nats`: streams over NATS JetStream.
+//! - `zmq`: streams over ZeroMQ.
 //! - `seal`: sealed objects and signed references.
 //! - `compress`: compressed objects.
 //! - `testkit`: the conformance suite that every connector must pass.

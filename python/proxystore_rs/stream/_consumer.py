@@ -26,11 +26,17 @@ _SLICE = 0.25
 """How many seconds a thread waits at a time for an asyncio task, which may be cancelled."""
 
 
-class _End:
+class End:
     """A producer closed its topic, or the subscriber has no more."""
 
-    def __init__(self, is_last: bool) -> None:
-        self.is_last = is_last
+    def __init__(self, arrival: StreamArrival | None = None) -> None:
+        self.is_last = arrival is None
+        self._arrival = arrival
+
+    def acknowledge(self) -> None:
+        """Say that it need not be delivered again."""
+        if self._arrival is not None:
+            self._arrival.acknowledge()
 
 
 class StreamConsumer(Generic[T]):
@@ -81,7 +87,7 @@ class StreamConsumer(Generic[T]):
             timeout = getattr(subscriber, "_timeout", None)  # of RedisQueueSubscriber
         self._timeout = timeout
         self._handed = Handed()
-        self._returned: deque[StreamItem[T] | _End] = deque()
+        self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -110,7 +116,7 @@ class StreamConsumer(Generic[T]):
         return self
 
     def __next__(self) -> ProxyOr[T]:
-        while isinstance(step := self._step(), _End):
+        while isinstance(step := self._step(), End):
             self._count(step)
         return step.value
 
@@ -118,7 +124,7 @@ class StreamConsumer(Generic[T]):
         return self
 
     async def __anext__(self) -> ProxyOr[T]:
-        while isinstance(step := await self._async_step(), _End):
+        while isinstance(step := await self._async_step(), End):
             try:
                 self._count(step)
             except StopIteration:
@@ -182,7 +188,7 @@ class StreamConsumer(Generic[T]):
             ChannelTimeoutError: None came in time.
         """
         step = self._step(timeout)
-        if isinstance(step, _End):
+        if isinstance(step, End):
             raise StopIteration
         return step
 
@@ -225,13 +231,13 @@ class StreamConsumer(Generic[T]):
         """Return the counters in the text format of Prometheus, for the stream of a name."""
         return self._inbox.metrics_text(name)
 
-    def _count(self, end: _End) -> None:
+    def _count(self, end: End) -> None:
         self._seen += 1
         if end.is_last or self._seen >= self._ends:
             self._seen = 0
             raise StopIteration
 
-    def _step(self, timeout: float | None = None) -> StreamItem[T] | _End:
+    def _step(self, timeout: float | None = None) -> StreamItem[T] | End:
         """Return what comes next, and acknowledge what this thread got before."""
         timeout = self._timeout if timeout is None else timeout
         step = self._receive(self._handed.take(), timeout)
@@ -241,7 +247,7 @@ class StreamConsumer(Generic[T]):
             self._handed.put(step)
         return step
 
-    async def _async_step(self) -> StreamItem[T] | _End:
+    async def _async_step(self) -> StreamItem[T] | End:
         task = asyncio.current_task()
         before = self._handed.take(task)
         until = None if self._timeout is None else time.monotonic() + self._timeout
@@ -262,7 +268,7 @@ class StreamConsumer(Generic[T]):
             self._handed.put(step, task)
         return step
 
-    def _keep(self, work: asyncio.Future[StreamItem[T] | _End | None]) -> None:
+    def _keep(self, work: asyncio.Future[StreamItem[T] | End | None]) -> None:
         if not work.cancelled() and work.exception() is None:
             step = work.result()
             if step is not None:
@@ -270,9 +276,16 @@ class StreamConsumer(Generic[T]):
 
     def _receive(
         self, before: StreamArrival | None, timeout: float | None
-    ) -> StreamItem[T] | _End | None:
+    ) -> StreamItem[T] | End | None:
         if before is not None:
             before.acknowledge()
+        step = self._take(timeout)
+        if isinstance(step, End):
+            step.acknowledge()
+        return step
+
+    def _take(self, timeout: float | None) -> StreamItem[T] | End | None:
+        """Return what comes next, which the caller acknowledges."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -283,12 +296,11 @@ class StreamConsumer(Generic[T]):
             try:
                 arrival = self._inbox.next(left)
             except StopIteration:
-                return _End(is_last=True)  # says the subscriber
+                return End()  # says the subscriber
             if arrival is None:
                 return None
             if arrival.is_end:
-                arrival.acknowledge()
-                return _End(is_last=False)
+                return End(arrival)
             metadata = arrival.metadata()
             if self._filter(metadata):
                 self._inbox.pass_over(arrival)

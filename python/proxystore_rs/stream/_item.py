@@ -47,6 +47,16 @@ class StreamItem(Generic[T]):
         """
         self._arrival.acknowledge()
 
+    def lend(self) -> ProxyOr[T]:
+        """Return a new proxy for whoever works on the object until the item is acknowledged.
+
+        Unlike copies of `value`, it does not free the object, so that it is there when the work has
+        to be done again. On brokers that deliver at most once it is such a copy; on topics without
+        a store it is the object.
+        """
+        lent: ProxyOr[T] = self._arrival.lend()
+        return lent
+
     def __repr__(self) -> str:
         return (
             f"StreamItem(topic={self.topic!r}, metadata={self.metadata!r}, "

@@ -78,6 +78,10 @@ def first_sum(arrays: Any) -> float:
     return float(arrays[0].sum())
 
 
+def first_of(array: Any) -> float:
+    return float(array[0])
+
+
 def length(item: Any) -> int:
     return len(item)
 
@@ -108,6 +112,14 @@ def fail_with_lock(_item: Any) -> NoReturn:
 def die(_item: Any) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def die_once(path: str, array: Any) -> float:
+    """Kill the worker of the first task that is about the number 2."""
+    if array[0] == 2 and not os.path.exists(path):
+        Path(path).touch()
+        die(array)
+    return float(array[0])
 
 
 def wait_for(path: str, item: Any) -> Any:

@@ -79,7 +79,7 @@ def test_a_missing_object_of_another_process_says_so() -> None:
 @pytest.mark.parametrize(
     ("reference", "error", "text"),
     [
-        (b"something else", "CorruptObjectError", "not a reference"),
+        (b"something else", "CorruptObjectError", "these bytes are something else"),
         (b"PXR\x01\x81\x05ab", "CorruptObjectError", "cut short"),
         (b"PXR\x02", "IncompatibleVersionError", "upgrade"),
         (b"PXR\x01\x81\x01a\x85\x01a\x8a\x03abc", "UnpicklingError", "unpickling"),

@@ -16,7 +16,7 @@ from proxystore_rs.proxy import Proxy, extract
 from proxystore_rs.store import Store
 from proxystore_rs.store.ref import into_owned
 from proxystore_rs.stream import StreamConsumer, StreamItem, StreamProducer
-from proxystore_rs.stream.brokers import Broker
+from proxystore_rs.stream.brokers import Broker, open_broker
 from proxystore_rs.stream.filters import SamplingFilter
 
 LARGE = b"x" * 10_000
@@ -60,6 +60,50 @@ def test_acknowledging_frees_objects(
     with pytest.raises(StopIteration):
         consumer.next()  # acknowledges
     assert count(folder_store) == 0
+
+
+def test_lent_proxies_free_nothing(broker: Broker, folder_store: Store[Any], count: Count) -> None:
+    send(broker, folder_store, LARGE)
+    item = consumer_of(broker, acknowledge="manual").next_item()
+    one, other = item.lend(), item.lend()
+    assert one is not other and one == LARGE
+    assert pickle.loads(pickle.dumps(other)) == LARGE
+    del one, other
+    assert count(folder_store) == 1
+    item.acknowledge()
+    assert count(folder_store) == 0
+
+
+def test_what_was_lent_may_still_be_given_away(
+    broker: Broker, folder_store: Store[Any], count: Count
+) -> None:
+    send(broker, folder_store, LARGE)
+    item = consumer_of(broker, acknowledge="manual").next_item()
+    assert item.lend() == LARGE
+    given = pickle.dumps(item.value)
+    item.acknowledge()
+    del item
+    assert count(folder_store) == 1
+    assert pickle.loads(given) == LARGE and count(folder_store) == 0
+
+
+def test_where_events_come_once_the_user_of_what_was_lent_frees(
+    topic: str, folder_store: Store[Any], count: Count
+) -> None:
+    broker = open_broker(f"shm://{topic}")
+    with StreamConsumer[Any](broker.subscriber("t"), acknowledge="manual", timeout=60) as consumer:
+        send(broker, folder_store, LARGE)
+        item = consumer.next_item()
+        lent = item.lend()
+        item.acknowledge()
+        assert count(folder_store) == 1
+        assert lent == LARGE and count(folder_store) == 0
+
+
+def test_objects_without_a_store_are_lent_as_they_are(broker: Broker) -> None:
+    send(broker, None, LARGE)
+    item = consumer_of(broker).next_item()
+    assert type(item.lend()) is bytes and item.lend() == LARGE
 
 
 def test_an_unused_proxy_frees_its_object_when_it_goes(

@@ -130,6 +130,14 @@ impl StreamArrival {
         }
     }
 
+    /// As `value`, for whoever works on the object until the event is acknowledged: a new proxy each
+    /// time, which does not free the object.
+    fn lend<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Some(claim) = self.arrival.receipt.claim() else { return self.value(py) };
+        let reference = py.detach(|| claim.lend()).py(py)?;
+        streaming::proxy_of_arrival(py, reference, None)
+    }
+
     /// Says that the event was dealt with.
     fn acknowledge(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.arrival.receipt.acknowledge()).py(py)

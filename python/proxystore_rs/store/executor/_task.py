@@ -52,7 +52,7 @@ class Task:
         function: What to call.
         rule: Says whether to proxy the result.
         place: A proxy of the result to come, or its bytes, if its key was made in advance; else how
-            to open the store.
+            to open the store; nothing for a rule that never says to proxy it.
         store: The store, for tasks that run in the process that made them.
         owned: Whether the receiver of the result owns it.
         deep: Whether containers among the arguments may hold carriers.
@@ -64,7 +64,7 @@ class Task:
         self,
         function: Callable[..., Any],
         rule: Callable[[Any], bool],
-        place: Proxy[Any] | bytes | StoreConfig,
+        place: Proxy[Any] | bytes | StoreConfig | None,
         store: Any,
         owned: bool,
         deep: bool,
@@ -80,7 +80,7 @@ class Task:
         place = self._place_data()
         return "Task", place if isinstance(place, bytes) else id(self)
 
-    def _place_data(self) -> bytes | StoreConfig:
+    def _place_data(self) -> bytes | StoreConfig | None:
         return dumps(self.place) if is_proxy(self.place) else self.place
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
