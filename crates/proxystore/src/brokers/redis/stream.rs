@@ -102,6 +102,8 @@ struct Ready {
     entry: Entry,
     message: Vec<u8>,
     attempts: u32,
+    /// From then on, it is somebody else's: the server's clock runs since it was fetched.
+    until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +131,9 @@ impl Source for Streams {
     const GUARANTEE: Guarantee = Guarantee::AtLeastOnce;
 
     fn pop(&mut self) -> Option<Delivery> {
-        let Ready { entry: (topic, id), message, attempts } = self.ready.pop_front()?;
+        let now = Instant::now();
+        while self.ready.pop_front_if(|ready| ready.until <= now).is_some() {}
+        let Ready { entry: (topic, id), message, attempts, .. } = self.ready.pop_front()?;
         let tag = Tag([&topic.to_le_bytes()[..], &id].concat());
         Some(Delivery { message, tag, attempts })
     }
@@ -197,6 +201,7 @@ impl Source for Streams {
             Some(wait) => look.answer_in(link, &command, wait)?,
             None => link.call(&command, look.until())?,
         };
+        let until = Instant::now() + options.redeliver_after;
         for stream in answer.ok()?.list() {
             let mut parts = stream.list().into_iter();
             let name = parts.next().and_then(Answer::bytes).unwrap_or_default();
@@ -206,7 +211,7 @@ impl Source for Streams {
             for found in parts.next().map(Answer::list).unwrap_or_default() {
                 if let Some((id, message, is_repeated)) = message_of(found) {
                     let (entry, attempts) = ((topic as u16, id), 1 + u32::from(is_repeated));
-                    self.ready.push_back(Ready { entry, message, attempts });
+                    self.ready.push_back(Ready { entry, message, attempts, until });
                 }
             }
         }
@@ -310,11 +315,12 @@ impl Streams {
             ids.sort_unstable_by_key(|id| (id.len(), *id));
             let claim: [&[u8]; 5] = [b"XCLAIM", topic, group, &self.consumer, idle.as_bytes()];
             let answer = link.call(&[&claim, &*ids].concat(), look.until())?.ok()?;
+            let until = Instant::now() + options.redeliver_after;
             for (id, message, _) in answer.list().into_iter().filter_map(message_of) {
                 let attempts = attempts.get(&id).map_or(2, |times| times.saturating_add(1));
                 aside.notes.open.insert(entry_of(&id));
                 let entry = (index as u16, id);
-                self.ready.push_back(Ready { entry, message, attempts });
+                self.ready.push_back(Ready { entry, message, attempts, until });
             }
         }
         Ok(())

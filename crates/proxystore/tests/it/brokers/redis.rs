@@ -131,6 +131,7 @@ mod stream_with_prefetch {
         messages_arrive_in_order,
         what_was_not_acknowledged_comes_again_after_close,
         what_was_not_acknowledged_comes_again_in_time,
+        what_others_dealt_with_is_not_delivered_late,
         all_calls_may_come_from_many_threads_at_once,
         a_closed_end_refuses_every_call,
         a_broker_that_comes_back_is_used_again,
