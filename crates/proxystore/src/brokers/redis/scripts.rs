@@ -18,6 +18,11 @@ pub(super) const TRIM: &[u8] = b"local groups = redis.pcall('XINFO', 'GROUPS', K
     low_ms, low_seq = ms, seq low = string.format('%.0f-%.0f', ms, seq) end end \
     if low then return redis.call('XTRIM', KEYS[1], 'MINID', low) end return 0";
 
+/// Puts messages back at the head of a list (its key), the last of them first, even where the
+/// server's memory is full: it had room for them. Redis knows such scripts from version 7 on.
+pub(super) const PUT_BACK: &[u8] =
+    b"#!lua flags=allow-oom\nreturn redis.call('LPUSH', KEYS[1], unpack(ARGV))";
+
 /// Gives all that a consumer of a group has not acknowledged to another, to be claimed at once, and
 /// removes the consumer: key, then group, consumer, the other.
 pub(super) const RELEASE: &[u8] = b"local group, consumer = ARGV[1], ARGV[2] \

@@ -148,11 +148,17 @@ impl Source for Streams {
         for topic in topics {
             let create: &[&[u8]] =
                 &[b"XGROUP", b"CREATE", topic.as_bytes(), group, b"0", b"MKSTREAM"];
-            match link.call(create, until)? {
-                Answer::Failure(error) if error.code() != Some("BUSYGROUP") => {
-                    return Err(error.into());
+            let Answer::Failure(error) = link.call(create, until)? else { continue };
+            let is_there = match error.code() {
+                Some("BUSYGROUP") => true,
+                // A full server looks no further, and has to be drained.
+                Some("OOM") => {
+                    link.call(&[b"XPENDING", topic.as_bytes(), group], until)?.ok().is_ok()
                 }
-                _ => {}
+                _ => false,
+            };
+            if !is_there {
+                return Err(error.into());
             }
         }
         self.link = Some(link);

@@ -16,6 +16,8 @@ use redis::cmd;
 
 use crate::servers::{Kind, Redis, needs_redis};
 
+mod full;
+
 const KINDS: [&str; 3] = ["list", "pubsub", "stream"];
 
 /// Longer than anything takes, on a busy machine too.
@@ -264,43 +266,6 @@ fn other_programs_find_the_messages() {
     cmd("XADD").arg("s").arg("*").arg("field").arg("four").exec(&mut other).unwrap();
     let subscriber = stream.subscriber(&["s"], &SubscribeOptions::default()).unwrap();
     assert_eq!(receive(&*subscriber).message, b"four");
-}
-
-#[test]
-fn a_full_server_is_an_error_of_its_kind() {
-    needs_redis!();
-    let server = Redis::start(Kind::default());
-    let limit = |bytes: u32| {
-        let mut command = cmd("CONFIG");
-        command.arg("SET").arg("maxmemory").arg(bytes).exec(&mut server.connect()).unwrap();
-    };
-    for kind in ["list", "stream"] {
-        let publisher = broker(kind, &server).publisher().unwrap();
-        publisher.publish("t", b"first", soon()).unwrap();
-        publisher.flush(soon()).unwrap();
-        limit(1);
-        let late = publisher.publish("t", b"second", soon());
-        let error = late.and_then(|()| publisher.flush(soon())).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        publisher.publish("t", b"third", soon()).unwrap();
-        // It surfaces in what is published later, too.
-        let end = Instant::now() + PATIENCE;
-        let error = loop {
-            assert!(Instant::now() < end, "the error surfaces");
-            if let Err(error) = publisher.publish("t", b"fourth", soon()) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        let _ = publisher.flush(soon());
-        limit(0);
-        publisher.publish("t", b"fifth", soon()).unwrap();
-        publisher.flush(soon()).unwrap();
-        let length = if kind == "list" { "LLEN" } else { "XLEN" };
-        let length: u32 = cmd(length).arg("t").query(&mut server.connect()).unwrap();
-        assert_eq!(length, 2, "the first and the fifth");
-        cmd("DEL").arg("t").exec(&mut server.connect()).unwrap();
-    }
 }
 
 #[test]
