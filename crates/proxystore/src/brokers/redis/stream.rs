@@ -363,7 +363,8 @@ fn trim(
     for (topic, ids) in std::mem::take(&mut aside.notes.done) {
         let Some(topic) = subscription.topics.get(usize::from(topic)) else { continue };
         for ids in ids.chunks(1000) {
-            let command: [&[u8]; 4] = [b"EVAL", TRIM, b"1", topic.as_bytes()];
+            let group = subscription.options.group.as_bytes();
+            let command: [&[u8]; 5] = [b"EVAL", TRIM, b"1", topic.as_bytes(), group];
             let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
             aside.pipeline.push(attempt, &[&command, &*ids].concat())?;
         }

@@ -443,6 +443,28 @@ fn a_stream_does_not_grow() {
 }
 
 #[test]
+fn a_group_that_was_removed_takes_nothing_from_others() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let broker = broker("stream", &server);
+    let publisher = broker.publisher().unwrap();
+    let [removed, other] = ["a", "b"].map(|group| {
+        let mut options = options(PATIENCE, 1);
+        group.clone_into(&mut options.group);
+        broker.subscriber(&["t"], &options).unwrap()
+    });
+    for number in 0..10_u8 {
+        publisher.publish("t", &[number], soon()).unwrap();
+        removed.acknowledge(&[receive(&*removed).tag]).unwrap();
+    }
+    cmd("XGROUP").arg("DESTROY").arg("t").arg("a").exec(&mut server.connect()).unwrap();
+    removed.close().unwrap();
+    for number in 0..10_u8 {
+        assert_eq!(receive(&*other).message, [number]);
+    }
+}
+
+#[test]
 fn nothing_is_lost_when_a_server_that_persists_restarts() {
     const COUNT: u32 = 3000;
     needs_redis!();
