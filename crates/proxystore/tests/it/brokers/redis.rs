@@ -465,6 +465,26 @@ fn a_group_that_was_removed_takes_nothing_from_others() {
 }
 
 #[test]
+fn what_is_given_back_comes_again_in_order_however_patient_subscribers_are() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let broker = broker("stream", &server);
+    let subscribe = || broker.subscriber(&["t"], &options(Duration::MAX, 2)).unwrap();
+    let first = subscribe();
+    for id in ["1000-10", "1001-1"] {
+        let mut add = cmd("XADD");
+        add.arg("t").arg(id).arg("m").arg(id).exec(&mut server.connect()).unwrap();
+    }
+    assert_eq!(receive(&*first).message, b"1000-10");
+    first.close().unwrap();
+    let second = subscribe();
+    for id in ["1000-10", "1001-1"] {
+        let delivery = receive(&*second);
+        assert_eq!((&delivery.message[..], delivery.attempts), (id.as_bytes(), 2));
+    }
+}
+
+#[test]
 fn nothing_is_lost_when_a_server_that_persists_restarts() {
     const COUNT: u32 = 3000;
     needs_redis!();
