@@ -300,25 +300,26 @@ impl Streams {
             let mut pending: Vec<&[u8]> = vec![b"XPENDING", topic, group, b"IDLE"];
             pending.extend([idle.as_bytes(), b"-", b"+", count.as_bytes()]);
             pending.extend(of);
+            let mut ids = Vec::new(); // in the order of the stream
             let mut attempts: HashMap<Vec<u8>, u32> = HashMap::new();
             for found in link.call(&pending, look.until())?.ok()?.list() {
                 // Id, consumer, how long ago, how often.
                 let mut parts = found.list().into_iter();
                 let (id, times) = (parts.next().and_then(Answer::bytes), parts.nth(2));
                 if let (Some(id), Some(Answer::Int(times))) = (id, times) {
+                    ids.push(id.clone());
                     attempts.insert(id, u32::try_from(times).unwrap_or(u32::MAX));
                 }
             }
             let entry_of = |id: &Vec<u8>| (index as u16, id.clone());
-            attempts.retain(|id, _| match of {
+            ids.retain(|id| match of {
                 Some(_) => !aside.notes.open.contains(&entry_of(id)),
                 None => !self.ready.iter().any(|ready| ready.entry == entry_of(id)),
             });
-            if attempts.is_empty() {
+            if ids.is_empty() {
                 continue;
             }
-            let mut ids: Vec<_> = attempts.keys().map(Vec::as_slice).collect();
-            ids.sort_unstable_by_key(|id| (id.len(), *id));
+            let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
             let claim: [&[u8]; 5] = [b"XCLAIM", topic, group, &self.consumer, idle.as_bytes()];
             let answer = link.call(&[&claim, &*ids].concat(), look.until())?.ok()?;
             let until = Instant::now() + options.redeliver_after;
