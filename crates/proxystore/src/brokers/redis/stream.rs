@@ -1,6 +1,6 @@
 //! Messages in streams with groups of consumers: `stream+redis://HOST:PORT/DATABASE`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -119,8 +119,8 @@ struct Streams {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// What arrived here and was not acknowledged.
-    open: HashSet<Entry>,
+    /// What arrived here and was not acknowledged, and when it is somebody else's.
+    open: HashMap<Entry, Instant>,
     /// What was acknowledged and may still be in the streams.
     done: HashMap<u16, Vec<Vec<u8>>>,
 }
@@ -222,7 +222,8 @@ impl Source for Streams {
             }
         }
         if let Some(mut aside) = look.aside.enter(Some(look.until())) {
-            aside.notes.open.extend(self.ready.iter().map(|ready| ready.entry.clone()));
+            let entries = self.ready.iter().map(|ready| (ready.entry.clone(), ready.until));
+            aside.notes.open.extend(entries);
         }
         Ok(())
     }
@@ -313,7 +314,7 @@ impl Streams {
             }
             let entry_of = |id: &Vec<u8>| (index as u16, id.clone());
             ids.retain(|id| match of {
-                Some(_) => !aside.notes.open.contains(&entry_of(id)),
+                Some(_) => !aside.notes.open.contains_key(&entry_of(id)),
                 None => !self.ready.iter().any(|ready| ready.entry == entry_of(id)),
             });
             if ids.is_empty() {
@@ -325,7 +326,7 @@ impl Streams {
             let until = Instant::now() + options.redeliver_after;
             for (id, message, _) in answer.list().into_iter().filter_map(message_of) {
                 let attempts = attempts.get(&id).map_or(2, |times| times.saturating_add(1));
-                aside.notes.open.insert(entry_of(&id));
+                aside.notes.open.insert(entry_of(&id), until);
                 let entry = (index as u16, id);
                 self.ready.push_back(Ready { entry, message, attempts, until });
             }
@@ -340,6 +341,7 @@ impl Streams {
         let mut attempt = look.attempt();
         trim(look.subscription, &mut aside, &mut attempt)?;
         let now = Instant::now();
+        aside.notes.open.retain(|_, until| *until > now);
         let silent = options.redeliver_after;
         let every = silent.clamp(SWEEP_EVERY[0], SWEEP_EVERY[1]);
         if self.swept.is_none_or(|last| last + every <= now) {
