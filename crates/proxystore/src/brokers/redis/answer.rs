@@ -85,8 +85,10 @@ impl Input {
 
     /// Reads what there is, once; at the end of the stream that is an error.
     pub(super) fn fill(&mut self, mut from: impl Read, missing: usize) -> io::Result<()> {
-        self.bytes.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
         let wanted = self.end + missing.clamp(CHUNK, GROWTH);
         if self.bytes.len() < wanted {
             self.bytes.resize(wanted, 0);

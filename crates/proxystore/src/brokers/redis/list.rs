@@ -181,7 +181,7 @@ impl Source for Lists {
             };
             let put = put(&[b"LPUSH", topic]).or_else(|error| match error.kind() {
                 // What it says on failure is less clear.
-                ErrorKind::Full => put(&[b"EVAL", PUT_BACK, b"1", topic]).map_err(|_| error),
+                ErrorKind::Full => put(&[b"EVAL", PUT_BACK, b"1", topic]).or(Err(error)),
                 _ => Err(error),
             });
             if let Err(error) = put {
