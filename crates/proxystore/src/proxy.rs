@@ -30,6 +30,11 @@ pub trait Factory<T>: Send + Sync + 'static {
             .with_hint("make the proxy with Store::proxy, whose reference can travel"))
     }
 
+    /// What is known of the target without producing it.
+    fn facts(&self) -> Facts {
+        self.reference().map(|reference| reference.facts).unwrap_or_default()
+    }
+
     /// A view of the stored object.
     ///
     /// # Errors
@@ -150,7 +155,7 @@ impl<T: 'static> Proxy<T> {
     /// What is known of the target without fetching it; nothing when the factory exists in this
     /// process alone. Facts stay what they were when the object was stored.
     pub fn facts(&self) -> Facts {
-        self.reference().map(|reference| reference.facts).unwrap_or_default()
+        self.shared.factory.facts()
     }
 
     pub(crate) fn factory(&self) -> &dyn Factory<T> {

@@ -34,12 +34,18 @@ pub struct MemoryBroker {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+    /// A forked child starts with nothing, and takes no lock that it inherited.
+    own: PerProcess<Own>,
     /// Messages that a topic takes for its slowest group; 0 for as many as come.
     capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Own {
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +85,9 @@ struct Open {
     until: Instant,
 }
 
+/// Longer than any process lives, and short enough to be added to a time.
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+
 static BROKERS: PerProcess<Mutex<HashMap<String, std::sync::Weak<Shared>>>> =
     PerProcess::new(Mutex::default);
 
@@ -90,7 +99,7 @@ impl MemoryBroker {
         if let Some(shared) = brokers.get(name).and_then(std::sync::Weak::upgrade) {
             return Self { shared };
         }
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(0));
         brokers.insert(name.to_owned(), Arc::downgrade(&shared));
         Self { shared }
     }
@@ -112,7 +121,7 @@ impl MemoryBroker {
     /// A broker of its own, whose topics take so many messages, for their slowest group, and then
     /// make publishers wait.
     pub fn bounded(capacity: usize) -> Self {
-        Self { shared: Arc::new(Shared { capacity, ..Shared::default() }) }
+        Self { shared: Arc::new(Shared::new(capacity)) }
     }
 }
 
@@ -130,9 +139,9 @@ impl Broker for MemoryBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
+        topics.iter().try_for_each(|topic| check_topic(topic))?;
         let mut state = self.shared.lock();
         for topic in topics {
-            check_topic(topic)?;
             let topic = state.topics.entry((*topic).to_owned()).or_default();
             // The first group gets what came before it; later ones begin now.
             let early = std::mem::take(&mut topic.early).into_iter();
@@ -146,8 +155,12 @@ impl Broker for MemoryBroker {
 }
 
 impl Shared {
+    fn new(capacity: usize) -> Self {
+        Self { own: PerProcess::new(Own::default), capacity }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.get().state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a change, until then at most; whether there is time left.
@@ -156,11 +169,12 @@ impl Shared {
         state: MutexGuard<'a, State>,
         until: Option<Instant>,
     ) -> MutexGuard<'a, State> {
+        let changed = &self.own.get().changed;
         let Some(until) = until else {
-            return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            return changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         };
         let left = until.saturating_duration_since(Instant::now());
-        self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+        changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -180,7 +194,7 @@ impl End {
             shared: Arc::clone(shared),
             topics,
             group: options.group.clone(),
-            redeliver_after: options.redeliver_after,
+            redeliver_after: options.redeliver_after.min(LONGEST),
             closed: std::sync::atomic::AtomicBool::new(false),
         }
     }
@@ -209,7 +223,7 @@ impl End {
             }
         }
         drop(state);
-        self.shared.changed.notify_all();
+        self.shared.own.get().changed.notify_all();
     }
 }
 
@@ -251,6 +265,7 @@ impl Group {
 impl Publisher for End {
     fn publish(&self, topic: &str, message: &[u8], deadline: Option<Instant>) -> Result<()> {
         check_topic(topic)?;
+        let message: Arc<[u8]> = Arc::from(message); // the lock is not held over a copy
         let mut state = self.shared.lock();
         loop {
             self.check_open("publish a message")?;
@@ -260,7 +275,6 @@ impl Publisher for End {
             };
             let slowest = found.groups.values().map(Group::len).max().unwrap_or(found.early.len());
             if self.shared.capacity == 0 || slowest < self.shared.capacity {
-                let message = Arc::from(message);
                 if found.groups.is_empty() {
                     found.early.push_back(message);
                 } else {
@@ -277,7 +291,7 @@ impl Publisher for End {
             state = self.shared.wait(state, deadline);
         }
         drop(state);
-        self.shared.changed.notify_all();
+        self.shared.own.get().changed.notify_all();
         Ok(())
     }
 
@@ -308,12 +322,13 @@ impl Subscriber for End {
                     state.tags += 1;
                     let (tag, attempts) = (state.tags, attempts + 1);
                     let until = now + self.redeliver_after;
-                    let delivered = message.to_vec();
+                    let delivered = Arc::clone(&message);
                     let open = Open { message, attempts, subscriber: self.id(), until };
                     group.open.insert(tag, open);
                     group.due.insert((until, tag));
                     let tag = Tag(tag.to_le_bytes().to_vec());
-                    return Ok(Some(Delivery { message: delivered, tag, attempts }));
+                    drop(guard);
+                    return Ok(Some(Delivery { message: delivered.to_vec(), tag, attempts }));
                 }
                 let due = group.due.first().map(|(until, _)| *until);
                 wake = match (wake, due) {
@@ -342,7 +357,7 @@ impl Subscriber for End {
             }
         }
         drop(state);
-        self.shared.changed.notify_all(); // there may be room again
+        self.shared.own.get().changed.notify_all(); // there may be room again
         Ok(())
     }
 

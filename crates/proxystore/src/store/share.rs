@@ -13,8 +13,9 @@ use crate::key::Key;
 use crate::payload::Parts;
 use crate::reference::{Reference, Share};
 
-/// A mark that a late holder leaves beside an object that is gone stays no longer than this.
-const MARK_LASTS: Duration = Duration::from_hours(24);
+/// Marks beside an object that vanished by itself stay no longer than this; holders of an object that
+/// stays may not be further apart.
+const MARK_LASTS: Duration = Duration::from_hours(30 * 24);
 
 impl Store {
     /// Does with the object what a reference says is to be done when it was used: evicts it, gives
@@ -48,7 +49,8 @@ impl Store {
         connector.put(&Parts::from(&b"given back"[..]), &options)?;
         for number in (0..share.of).filter(|number| *number != share.number) {
             if !connector.exists(&mark(key, number))? {
-                return Ok(());
+                // Others may have been faster, and have removed the marks that they knew of.
+                return if connector.exists(key)? { Ok(()) } else { self.forget(key, share.of) };
             }
         }
         self.evict(key)?;

@@ -163,6 +163,44 @@ fn a_proxy_that_was_kept_or_sent_frees_its_object_itself() {
 }
 
 #[test]
+fn looking_at_facts_sends_nothing() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let consumer = consumer(&broker, "a");
+    let item = next(&consumer);
+    assert_eq!(item.proxy.facts().len, Some(LARGE as u64));
+    item.proxy.resolve().unwrap();
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn a_forked_child_leaves_its_parents_items_alone() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1; LARGE]).unwrap();
+    let consumer = consumer(&broker, "a");
+    let item = next(&consumer);
+    item.proxy.resolve().unwrap();
+    let status = crate::memory::in_forked_child(|| {
+        let error = consumer.next::<Bytes>(PATIENCE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        item.receipt.claim().unwrap().acknowledged().unwrap();
+        consumer.close().unwrap();
+        // What it inherited takes no lock of its parent's.
+        broker
+            .publisher()
+            .unwrap()
+            .publish("t", b"its own", PATIENCE.map(|p| Instant::now() + p))
+            .unwrap();
+    });
+    assert_eq!((status, place.files()), (0, 1));
+    item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
 fn a_lent_proxy_leaves_its_object_until_the_item_is_acknowledged() {
     let (place, broker) = (place(), broker());
     let producer = producer(&broker, &place.store).build().unwrap();
@@ -310,7 +348,7 @@ fn a_batch_becomes_one_object() {
         .batch(Batch { count: 3, ..Batch::default() })
         .aggregate(|objects| {
             let last = objects.last().expect("a batch is not empty").1.clone();
-            Ok((objects.into_iter().flat_map(|(object, _)| object).collect(), last))
+            Ok((objects.iter().flat_map(|(object, _)| object.clone()).collect(), last))
         })
         .build()
         .unwrap();
@@ -325,6 +363,28 @@ fn a_batch_becomes_one_object() {
         .map(|item| ((*item.proxy).clone(), item.metadata.get::<u8>("n").unwrap().unwrap()))
         .collect();
     assert_eq!(found, [(vec![0, 1, 2], 2), (vec![3, 4, 5], 5), (vec![6], 6)]);
+}
+
+#[test]
+fn a_batch_of_which_nothing_can_be_made_is_not_lost() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store)
+        .batch(Batch { count: 2, ..Batch::default() })
+        .aggregate(|objects| match objects.len() {
+            2 => Err(proxystore::Error::new(ErrorKind::Encode, "add", "not yet")),
+            _ => Ok((
+                objects.iter().flat_map(|(object, _)| object.clone()).collect(),
+                Metadata::default(),
+            )),
+        })
+        .build()
+        .unwrap();
+    producer.send("t", vec![1]).unwrap();
+    assert_eq!(producer.send("t", vec![2]).unwrap_err().kind(), ErrorKind::Encode);
+    producer.send("t", vec![3]).unwrap();
+    producer.close_topic("t").unwrap();
+    assert_eq!(all(&consumer), [[1, 2, 3]]);
 }
 
 #[test]
@@ -463,6 +523,71 @@ fn a_full_stream_drops_the_oldest_by_choice() {
 }
 
 #[test]
+fn what_is_dropped_from_a_batch_in_hand_is_passed_over() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store)
+        .batch(Batch { count: 2, ..Batch::default() })
+        .bound(Bound { bytes: 5 * LARGE as u64, when_full: WhenFull::DropOldest })
+        .build()
+        .unwrap();
+    for number in 0..2 {
+        producer.send("t", vec![number; LARGE]).unwrap();
+    }
+    let first = next(&consumer);
+    assert_eq!(first.proxy.resolve().unwrap()[0], 0);
+    for number in 2..6 {
+        producer.send("t", vec![number; LARGE]).unwrap();
+    }
+    assert_eq!(next(&consumer).proxy.resolve().unwrap()[0], 2, "1 was dropped meanwhile");
+}
+
+#[test]
+fn a_full_stream_is_closed_without_loss_once_there_is_room() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store)
+        .batch(Batch { count: 2, ..Batch::default() })
+        .bound(bound(WhenFull::Wait))
+        .build()
+        .unwrap();
+    for number in 0..3 {
+        producer.send("t", vec![number; LARGE]).unwrap(); // the third waits for its batch
+    }
+    thread::scope(|scope| {
+        let closing = scope.spawn(|| producer.close());
+        let mut items = consumer.iter::<Bytes>();
+        for number in 0..3 {
+            assert_eq!(items.next().unwrap().unwrap().proxy[0], number);
+        }
+        closing.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn closing_ends_a_wait_for_a_full_broker() {
+    let (place, broker) = (place(), MemoryBroker::bounded(1));
+    let _consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store).build().unwrap();
+    producer.send("t", vec![1]).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| producer.send("t", vec![2]));
+        thread::sleep(Duration::from_millis(50));
+        producer.close().unwrap();
+        waiting.join().unwrap().unwrap_err();
+    });
+}
+
+#[test]
+fn consumers_are_named_where_shares_can_be_kept() {
+    let (place, broker) = (place(), broker());
+    for groups in [&["a", "a"][..], &vec!["a"; 2000]] {
+        let twice = producer(&broker, &place.store).consumers(groups).build();
+        assert_eq!(twice.unwrap_err().kind(), ErrorKind::Config);
+    }
+}
+
+#[test]
 fn objects_larger_than_the_bound_travel_alone() {
     let (place, broker) = (place(), broker());
     let producer = producer(&broker, &place.store).bound(bound(WhenFull::Refuse)).build().unwrap();
@@ -511,12 +636,15 @@ fn a_failed_send_leaves_nothing_and_loses_nothing_else() {
     assert_eq!(items.next().unwrap().unwrap().proxy[0], 1);
     thread::scope(|scope| {
         scope.spawn(|| {
-            while let Err(error) = producer.send("t", vec![4; LARGE]) {
+            let mut sent = producer.send("t", vec![4; LARGE]);
+            while let Err(error) = sent {
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                sent = producer.flush();
             }
         });
-        assert_eq!(items.next().unwrap().unwrap().proxy[0], 2, "it was waiting for its batch");
-        assert_eq!(items.next().unwrap().unwrap().proxy[0], 4);
+        for number in [2, 3, 4] {
+            assert_eq!(items.next().unwrap().unwrap().proxy[0], number, "it waited for its batch");
+        }
     });
     drop(items);
 }

@@ -1,8 +1,9 @@
 //! Streams and consumers of JetStream, by its API: JSON in requests and answers.
 //!
-//! A stream keeps a message until all its consumers acknowledged it, and forgets at once what comes
-//! while it has none. Groups are consumers; so that what is published before the first of them is
-//! kept, whoever publishes makes a consumer that nobody asks for messages, and groups remove it.
+//! Streams keep what comes (retention `limits`); groups are consumers, and their subscribers remove
+//! what all of them have acknowledged. With the retention `interest` the server would do that itself,
+//! but it drops what comes while there is no consumer, and confirms it: when it is stopped, it ends
+//! the consumers before the stream (seen with 2.9.10).
 
 use std::time::Duration;
 
@@ -13,8 +14,6 @@ use super::link::{Session, lost};
 use super::names::Topic;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Keeps what comes before there is a group; no group is called so.
-const EARLY: &str = "=early";
 /// What is published again within this time of the first is the same message.
 const SAME_WITHIN: Duration = Duration::from_secs(30);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
@@ -71,17 +70,39 @@ struct Refusal {
 
 #[derive(Deserialize)]
 struct StreamInfo {
+    config: StreamPurpose,
     state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct StreamPurpose {
+    #[serde(default)]
+    description: String,
 }
 
 #[derive(Deserialize)]
 struct StreamState {
     consumer_count: usize,
+    first_seq: u64,
 }
 
 #[derive(Deserialize)]
 struct ConsumerInfo {
     config: ConsumerConfig,
+    delivered: Place,
+    ack_floor: Place,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    stream_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct ConsumerList {
+    total: usize,
+    #[serde(default)]
+    consumers: Option<Vec<ConsumerInfo>>,
 }
 
 #[derive(Deserialize)]
@@ -89,13 +110,7 @@ pub(super) struct Nothing {}
 
 /// Makes a topic ready to be published to: what comes from now on is kept.
 pub(super) async fn open_topic(session: &Session, topic: &Topic) -> Result<()> {
-    if consumers(session, topic).await? > 0 {
-        return Ok(());
-    }
-    let early = ConsumerConfig { durable_name: EARLY.to_owned(), ..ConsumerConfig::all() };
-    create_consumer(session, topic, early).await?.content()?;
-    // A group that came meanwhile did not see it.
-    if consumers(session, topic).await? > 1 { remove_early(session, topic).await } else { Ok(()) }
+    stream(session, topic).await.map(drop)
 }
 
 /// Makes a group part of a topic's readers: what comes from now on waits for it, and what came
@@ -106,7 +121,7 @@ pub(super) async fn join_group(
     group: &str,
     redeliver_after: Duration,
 ) -> Result<()> {
-    let count = consumers(session, topic).await?;
+    let is_first = stream(session, topic).await?.state.consumer_count == 0;
     let wait = u64::try_from(redeliver_after.as_nanos()).unwrap_or(u64::MAX / 2);
     // Another subscriber of the group may make its consumer between the two requests.
     for _ in 0..3 {
@@ -114,7 +129,6 @@ pub(super) async fn join_group(
             Some(found) if found.ack_wait == wait => return Ok(()),
             Some(found) => ConsumerConfig { ack_wait: wait, ..found },
             None => {
-                let is_first = count == 0 || info(session, topic, EARLY).await?.is_some();
                 let base = ConsumerConfig::all();
                 let deliver_policy = if is_first { base.deliver_policy } else { "new".to_owned() };
                 let durable_name = group.to_owned();
@@ -123,7 +137,7 @@ pub(super) async fn join_group(
         };
         let answer = create_consumer(session, topic, found).await?;
         if answer.error.is_none() {
-            return remove_early(session, topic).await;
+            return Ok(());
         }
         if info(session, topic, group).await?.is_none() {
             answer.content()?;
@@ -143,8 +157,51 @@ impl ConsumerConfig {
     }
 }
 
-/// How many consumers the stream of a topic has; makes the stream if there is none.
-async fn consumers(session: &Session, topic: &Topic) -> Result<usize> {
+/// Removes what all groups of a topic have acknowledged, from a stream that was made here.
+pub(super) async fn sweep(session: &Session, topic: &Topic) -> Result<()> {
+    let StreamInfo { config, state } = stream(session, topic).await?;
+    if config.description != description(topic) {
+        return Ok(());
+    }
+    let name = &topic.stream;
+    let (mut listed, mut dealt_with) = (0, u64::MAX);
+    loop {
+        let page = json(&serde_json::json!({ "offset": listed }))?;
+        let answer: Answer<ConsumerList> =
+            call(session, &format!("CONSUMER.LIST.{name}"), page).await?;
+        let ConsumerList { total, consumers } = answer.content()?;
+        let consumers = consumers.unwrap_or_default();
+        let ends = consumers.iter().map(|c| c.ack_floor.stream_seq.min(c.delivered.stream_seq));
+        dealt_with = ends.fold(dealt_with, u64::min);
+        listed += consumers.len();
+        if listed >= total {
+            break;
+        }
+        if consumers.is_empty() {
+            return Ok(()); // some were removed meanwhile; the next sweep sees the others
+        }
+    }
+    if listed == 0 {
+        return Ok(());
+    }
+    // One by one: a purge also makes consumers forget what they are to deliver again (2.9.10). Who
+    // asks without a subject for the answer gets none, which is as well.
+    for number in state.first_seq..=dealt_with {
+        let subject = format!("$JS.API.STREAM.MSG.DELETE.{name}");
+        let what = json(&serde_json::json!({ "seq": number, "no_erase": true }))?;
+        let done = session.client.publish(subject, what.into()).await;
+        done.map_err(|error| lost(&session.servers, error))?;
+    }
+    Ok(())
+}
+
+/// By which a stream is known that was made here.
+fn description(topic: &Topic) -> String {
+    format!("topic {}", topic.name)
+}
+
+/// The stream of a topic, made if there is none.
+async fn stream(session: &Session, topic: &Topic) -> Result<StreamInfo> {
     let name = &topic.stream;
     let about = format!("STREAM.INFO.{name}");
     let mut answer: Answer<StreamInfo> = call(session, &about, NO_CONTENT).await?;
@@ -152,18 +209,18 @@ async fn consumers(session: &Session, topic: &Topic) -> Result<usize> {
         let config = StreamConfig {
             name,
             subjects: [&topic.subject],
-            retention: "interest",
+            retention: "limits",
             storage: "file",
             num_replicas: 1,
             duplicate_window: u64::try_from(SAME_WITHIN.as_nanos()).unwrap_or(u64::MAX),
-            description: format!("topic {}", topic.name),
+            description: description(topic),
         };
         answer = call(session, &format!("STREAM.CREATE.{name}"), json(&config)?).await?;
         if answer.is(IS_THERE) {
             answer = call(session, &about, NO_CONTENT).await?;
         }
     }
-    Ok(answer.content()?.state.consumer_count)
+    answer.content()
 }
 
 async fn info(session: &Session, topic: &Topic, consumer: &str) -> Result<Option<ConsumerConfig>> {
@@ -183,15 +240,6 @@ async fn create_consumer(
     let subject = format!("CONSUMER.DURABLE.CREATE.{}.{}", topic.stream, config.durable_name);
     let content = json(&NewConsumer { stream_name: &topic.stream, config })?;
     call(session, &subject, content).await
-}
-
-async fn remove_early(session: &Session, topic: &Topic) -> Result<()> {
-    let subject = format!("CONSUMER.DELETE.{}.{EARLY}", topic.stream);
-    let answer: Answer<Nothing> = call(session, &subject, NO_CONTENT).await?;
-    if !answer.is(NO_CONSUMER) {
-        answer.content()?;
-    }
-    Ok(())
 }
 
 async fn call<T: serde::de::DeserializeOwned>(

@@ -44,6 +44,8 @@ pub(super) struct Session {
     pub(super) client: Client,
     /// No other session of the link has it.
     pub(super) id: u64,
+    /// Which server it is, and which run of it.
+    pub(super) server: Arc<str>,
     /// Where the servers are, for errors.
     pub(super) servers: String,
 }
@@ -149,13 +151,14 @@ impl Link {
             ConnectErrorKind::ServerParse => place.error(ErrorKind::Config, error.to_string()),
             _ => place.unreachable(&error.to_string()),
         })?;
-        if !client.server_info().jetstream {
+        let info = client.server_info();
+        if !info.jetstream {
             return Err(place
                 .error(ErrorKind::Config, "the server has no JetStream")
                 .with_hint("start it as nats-server -js, with -sd and a folder for its messages"));
         }
         let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Session { client, id, servers: place.shown() })
+        Ok(Session { client, id, server: info.server_id.into(), servers: place.shown() })
     }
 }
 

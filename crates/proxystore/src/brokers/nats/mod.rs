@@ -1,15 +1,21 @@
 //! A broker over NATS JetStream.
 //!
 //! A topic is a JetStream stream in files, made when it is first used, with one subject; a group is
-//! a durable consumer of it. The server keeps a message until all groups have acknowledged it, and
-//! removes it then by itself. Topics of letters, digits, `_` and `-` are subjects and streams of
+//! a durable consumer of it. The server keeps a message until all groups have acknowledged it;
+//! subscribers have it removed half a second later. Topics of letters, digits, `_` and `-` are subjects and streams of
 //! that name; in others, `=` and two digits stand for a byte. A stream that exists is used as it is,
-//! so that who wants replicas or limits makes it beforehand.
+//! so that who wants replicas or limits makes it beforehand; acknowledged messages are removed from
+//! it if its description is `topic` and the topic's name. With the retention `interest`, servers lose
+//! what they confirm while they are being stopped (seen with 2.9.10).
 //!
 //! - A group exists until somebody removes its consumer (`nats consumer rm`): what it does not
 //!   acknowledge fills the server.
 //! - [`redeliver_after`](super::SubscribeOptions::redeliver_after) is the group's: that of its
 //!   newest subscriber counts for all.
+//! - What a subscriber has in hand while a server is started again, or while it changes to another
+//!   server of a cluster, is delivered again, acknowledged or not.
+//! - When the last subscriber of a topic is killed, what it acknowledged just before stays until a
+//!   subscriber of the topic acknowledges something again.
 //! - Of several topics, a subscriber fetches [`prefetch`](super::SubscribeOptions::prefetch)
 //!   messages each.
 //! - A subscriber closed while it waits for messages may be sent one in the next five seconds, which

@@ -63,7 +63,7 @@ impl Pull {
     }
 
     async fn inbox(&self) -> Result<Inbox> {
-        let Session { client, id, servers } = &*self.session;
+        let Session { client, id, servers, .. } = &*self.session;
         let name = client.new_inbox();
         let answers = client.subscribe(name.clone()).await;
         let answers = answers.map_err(|error| lost(servers, error))?;
@@ -92,7 +92,7 @@ impl Pull {
             };
             match message.status.unwrap_or(StatusCode::OK) {
                 StatusCode::OK => {
-                    self.basket.put(client, message).await;
+                    self.basket.put(&self.session, message).await;
                     taken += 1;
                 }
                 StatusCode::NOT_FOUND | StatusCode::TIMEOUT => break,

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::api::join_group;
+use super::api::{join_group, sweep};
 use super::elsewhere;
-use super::link::{Closed, Link, PATIENCE, lost, passes, until};
+use super::link::{Closed, Link, PATIENCE, Session, lost, passes, until};
 use super::names::{Topic, plain};
 use super::pull::{Inbox, Pull};
 use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag};
@@ -24,6 +24,8 @@ const LOOKS_WITHIN: Duration = Duration::from_secs(2);
 /// How long `close` tries to give back what was not acknowledged.
 const GIVES_BACK_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long what was acknowledged stays, at least and usually.
+const SWEEPS_AFTER: Duration = Duration::from_millis(500);
 
 /// A subscriber over NATS.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ struct End {
     link: Arc<Link>,
     closed: Closed,
     group: String,
-    topics: Vec<Topic>,
+    topics: Arc<[Topic]>,
     prefetch: usize,
     basket: Arc<Basket>,
 }
@@ -53,7 +55,7 @@ pub(super) struct Basket {
 struct State {
     waiting: VecDeque<Held>,
     /// Delivered and not acknowledged, by tag.
-    open: HashMap<Vec<u8>, (u64, Instant)>,
+    open: HashMap<Vec<u8>, Open>,
     deliveries: u64,
     /// One of each topic.
     feeds: Vec<Feed>,
@@ -61,6 +63,18 @@ struct State {
     /// When pulls began to fail.
     since: Option<Instant>,
     is_closed: bool,
+    /// Something was acknowledged that nobody swept yet.
+    has_waste: bool,
+}
+
+/// A message that was delivered.
+struct Open {
+    /// The how-manieth it was.
+    number: u64,
+    at: Instant,
+    /// A server that was started again may have gone back to an older state, in which the subject to
+    /// answer to means another message: answers go to the server that sent the message, or nowhere.
+    server: Arc<str>,
 }
 
 /// What is pulled of a topic.
@@ -85,6 +99,7 @@ enum Stage {
 struct Held {
     message: Message,
     at: Instant,
+    server: Arc<str>,
 }
 
 impl NatsSubscriber {
@@ -221,20 +236,23 @@ impl End {
     }
 
     async fn acknowledge(&self, tags: &[Tag]) -> Result<()> {
-        let subjects: Vec<String> = {
-            let state = self.basket.lock();
-            let open = tags.iter().filter(|tag| state.open.contains_key(&tag.0));
-            open.filter_map(|tag| String::from_utf8(tag.0.clone()).ok()).collect()
-        };
-        if subjects.is_empty() {
+        let is_open = |tag: &&Tag| self.basket.lock().open.contains_key(&tag.0);
+        if !tags.iter().any(|tag| is_open(&tag)) {
             return Ok(());
         }
         let session = self.link.session(None).await?;
-        for subject in subjects {
+        for subject in self.basket.to_answer(tags, &session.server) {
             let tag = subject.clone();
             let done = session.client.publish(subject, Bytes::from_static(b"+ACK")).await;
             done.map_err(|error| lost(&session.servers, error))?;
             self.basket.lock().open.remove(tag.as_bytes());
+        }
+        if !std::mem::replace(&mut self.basket.lock().has_waste, true) {
+            let (basket, topics) = (Arc::clone(&self.basket), Arc::clone(&self.topics));
+            tokio::spawn(async move {
+                sleep(SWEEPS_AFTER).await;
+                basket.sweep(&session, &topics).await;
+            });
         }
         Ok(())
     }
@@ -247,10 +265,11 @@ impl End {
         let end = Instant::now() + GIVES_BACK_WITHIN;
         self.link.block_on(until(Some(end), async {
             let Ok(session) = self.link.session(Some(end)).await else { return };
-            for reply in held {
+            for (reply, _) in held.into_iter().filter(|(_, server)| *server == session.server) {
                 give_back(&session.client, reply).await;
             }
             let _ = session.client.flush().await;
+            self.basket.sweep(&session, &self.topics).await;
         }));
     }
 }
@@ -267,11 +286,12 @@ impl Basket {
     }
 
     /// Takes a message that came; gives it back when nobody will receive it.
-    pub(super) async fn put(&self, client: &Client, message: Message) {
+    pub(super) async fn put(&self, session: &Session, message: Message) {
         let reply = {
             let mut state = self.lock();
             if !state.is_closed {
-                state.waiting.push_back(Held { message, at: Instant::now() });
+                let server = Arc::clone(&session.server);
+                state.waiting.push_back(Held { message, at: Instant::now(), server });
                 drop(state);
                 self.changed.notify_waiters();
                 return;
@@ -279,37 +299,70 @@ impl Basket {
             message.reply
         };
         if let Some(reply) = reply {
-            give_back(client, reply.to_string()).await;
+            give_back(&session.client, reply.to_string()).await;
         }
     }
 
     fn take(&self) -> Option<Delivery> {
         let mut state = self.lock();
         loop {
-            let Held { message, at } = state.waiting.pop_front()?;
+            let Held { message, at, server } = state.waiting.pop_front()?;
             // Those that waited for too long are with others by now.
             let Some(reply) = message.reply.filter(|_| at.elapsed() < self.redeliver_after) else {
                 continue;
             };
             state.deliveries += 1;
             let (tag, number) = (reply.as_bytes().to_vec(), state.deliveries);
-            state.open.insert(tag.clone(), (number, at));
+            state.open.insert(tag.clone(), Open { number, at, server });
             let attempts = attempts(&reply);
             return Some(Delivery { message: message.payload.into(), tag: Tag(tag), attempts });
         }
     }
 
-    /// Ends it; what is to be given back, in the order of delivery.
-    fn close(&self) -> Vec<String> {
+    /// The subjects by which messages of this server are acknowledged; the others are forgotten, as
+    /// they come again.
+    fn to_answer(&self, tags: &[Tag], server: &Arc<str>) -> Vec<String> {
+        let mut state = self.lock();
+        let mut subjects = Vec::with_capacity(tags.len());
+        for Tag(tag) in tags {
+            match state.open.get(tag) {
+                Some(open) if open.server == *server => {
+                    subjects.extend(String::from_utf8(tag.clone()));
+                }
+                _ => drop(state.open.remove(tag)),
+            }
+        }
+        subjects
+    }
+
+    /// Has the server remove what was acknowledged.
+    async fn sweep(&self, session: &Session, topics: &[Topic]) {
+        if !std::mem::take(&mut self.lock().has_waste) {
+            return;
+        }
+        for topic in topics {
+            match sweep(session, topic).await {
+                Err(error) if !passes(&error) => self.fail(error),
+                _ => {} // what stays is swept with what is acknowledged next
+            }
+        }
+    }
+
+    /// Ends it; what is to be given back, in the order of delivery, and the server it is from.
+    fn close(&self) -> Vec<(String, Arc<str>)> {
         let mut state = self.lock();
         state.is_closed = true;
         let mut open: Vec<_> = state.open.drain().collect();
-        open.sort_unstable_by_key(|(_, (number, _))| *number);
-        let open = open.into_iter().map(|(tag, (_, at))| (String::from_utf8(tag).ok(), at));
+        open.sort_unstable_by_key(|(_, open)| open.number);
+        let open = open
+            .into_iter()
+            .map(|(tag, Open { at, server, .. })| (String::from_utf8(tag).ok(), at, server));
         let waiting = std::mem::take(&mut state.waiting).into_iter();
-        let waiting = waiting.map(|held| (held.message.reply.map(|r| r.to_string()), held.at));
-        let held = open.chain(waiting).filter(|(_, at)| at.elapsed() < self.redeliver_after);
-        held.filter_map(|(reply, _)| reply).collect()
+        let waiting = waiting.map(|Held { message, at, server }| {
+            (message.reply.map(|reply| reply.to_string()), at, server)
+        });
+        let held = open.chain(waiting).filter(|(_, at, _)| at.elapsed() < self.redeliver_after);
+        held.filter_map(|(reply, _, server)| Some((reply?, server))).collect()
     }
 
     fn fail(&self, error: Error) {

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::Decode;
 use crate::error::Result;
+use crate::facts::Facts;
+use crate::fork;
 use crate::proxy::Factory;
 use crate::reference::Reference;
 use crate::store::StoreFactory;
@@ -19,6 +21,8 @@ use crate::view::View;
 pub struct Claim {
     reference: Reference,
     state: Mutex<State>,
+    /// A forked child frees nothing: the item is its parent's.
+    process: u64,
 }
 
 #[derive(Debug, Default)]
@@ -41,7 +45,7 @@ enum ProxyState {
 
 impl Claim {
     pub(super) fn new(reference: Reference) -> Self {
-        Self { reference, state: Mutex::default() }
+        Self { reference, state: Mutex::default(), process: fork::generation() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -58,6 +62,9 @@ impl Claim {
 
     /// The proxy was sent to another process, which frees the object.
     pub fn sent(&self) {
+        if self.process != fork::generation() {
+            return;
+        }
         self.lock().proxy = ProxyState::Sent;
     }
 
@@ -85,6 +92,9 @@ impl Claim {
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        if self.process != fork::generation() {
+            return Ok(());
+        }
         let mut state = self.lock();
         change(&mut state);
         let is_done = state.acknowledged && state.proxy == ProxyState::Done;
@@ -127,6 +137,10 @@ impl<T: Decode + Send + Sync + 'static> Factory<T> for ClaimedFactory {
     fn reference(&self) -> Result<Reference> {
         self.claim.sent();
         Factory::<T>::reference(&self.factory)
+    }
+
+    fn facts(&self) -> Facts {
+        self.factory.reference().facts.clone() // nothing is sent
     }
 
     fn view(&self) -> Result<View> {

@@ -127,7 +127,7 @@ impl StreamConsumer {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let Some(arrival) = self.inbox.next(deadline)? else { return Ok(None) };
-            let Arrival { topic, body, metadata, receipt, attempts } = arrival;
+            let Arrival { topic, body, metadata, receipt, attempts, .. } = arrival;
             if !matches!(body, Body::End)
                 && self.filter.as_ref().is_some_and(|drop| drop(&metadata))
             {

@@ -9,7 +9,8 @@ use super::claim::Claim;
 use super::event::{Body, Event, Message, Metadata};
 use super::metrics::{Count, StreamMetrics};
 use crate::brokers::{Delivery, Guarantee, Subscriber, Tag};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::reference::{Reference, Share};
 use crate::store::StoreFactory;
 
@@ -23,6 +24,8 @@ pub struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
     metrics: Arc<StreamMetrics>,
+    /// What it holds is not for a forked child.
+    process: u64,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ pub struct Arrival {
     pub receipt: Receipt,
     /// The how-manieth delivery this is, from 1 on.
     pub attempts: u32,
+    /// Its object may be gone for a good reason.
+    doubtful: bool,
 }
 
 /// By which an event is acknowledged; copies are of the same event.
@@ -118,6 +123,7 @@ impl Inbox {
             state: Mutex::default(),
             changed: Condvar::new(),
             metrics: Arc::default(),
+            process: fork::generation(),
         }
     }
 
@@ -157,6 +163,14 @@ impl Inbox {
     /// [`ErrorKind::Corrupt`] for a message that is no stream's, which does not come again; else what
     /// the broker or the channel fails with.
     pub fn next(&self, deadline: Option<Instant>) -> Result<Option<Arrival>> {
+        if self.process != fork::generation() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "receive an event",
+                "its process forked",
+            )
+            .with_hint("make a consumer of its own in each process"));
+        }
         loop {
             let mut state = self.lock();
             while state.arrivals.is_empty() && state.is_receiving {
@@ -174,6 +188,12 @@ impl Inbox {
                 return Err(crate::brokers::closed("receive an event"));
             }
             if let Some(arrival) = state.arrivals.pop_front() {
+                drop(state);
+                if arrival.doubtful && is_done(&arrival) {
+                    self.metrics.add(Count::Skipped, 1);
+                    arrival.receipt.acknowledge()?;
+                    continue;
+                }
                 self.metrics.add(Count::Received, 1);
                 return Ok(Some(arrival));
             }
@@ -229,13 +249,9 @@ impl Inbox {
                 reference.evict &= of == 0 || share.is_some();
             }
             let receipt = self.receipt_of(&event, &message);
-            if Self::is_done(&event, attempts)? {
-                self.metrics.add(Count::Skipped, 1);
-                receipt.acknowledge()?;
-                continue;
-            }
-            let Event { body, metadata, .. } = event;
-            arrivals.push(Arrival { topic: Arc::clone(&topic), body, metadata, receipt, attempts });
+            let doubtful = event.droppable || attempts > 1;
+            let (topic, Event { body, metadata, .. }) = (Arc::clone(&topic), event);
+            arrivals.push(Arrival { topic, body, metadata, receipt, attempts, doubtful });
         }
         Ok(Some(arrivals))
     }
@@ -255,33 +271,46 @@ impl Inbox {
         Receipt(Arc::new(Open { message, claim, acknowledged: AtomicBool::new(false) }))
     }
 
-    /// Whether the object was dropped for want of room, or was dealt with before its event could be
-    /// acknowledged.
-    fn is_done(event: &Event, attempts: u32) -> Result<bool> {
-        let Body::Object(reference) = &event.body else { return Ok(false) };
-        let may_be_gone = event.droppable || (attempts > 1 && reference.evict);
-        if !may_be_gone || reference.inline.is_some() {
-            return Ok(false);
-        }
-        let Reference { key, share, .. } = &**reference;
-        let store = StoreFactory::from_reference((**reference).clone()).store()?;
-        match share {
-            Some(share) if attempts > 1 => store.is_given_back(key, *share),
-            _ => Ok(!store.connector().exists(key)?),
-        }
-    }
-
     /// Gives back what was not acknowledged, where the broker takes it, and ends waiting in other
     /// threads.
     ///
     /// # Errors
     /// What the broker fails with.
     pub fn close(&self) -> Result<()> {
+        if self.process != fork::generation() {
+            return Ok(()); // it is the parent's
+        }
         let mut state = self.lock();
         state.closed = true;
-        state.arrivals.clear();
+        let left = std::mem::take(&mut state.arrivals);
         drop(state);
         self.changed.notify_all();
+        if self.subscriber.guarantee() == Guarantee::AtMostOnce {
+            // The rest of a batch comes to nobody.
+            for Arrival { body, .. } in &left {
+                if let Body::Object(reference) = body {
+                    let _ = StoreFactory::from_reference((**reference).clone())
+                        .store()
+                        .and_then(|store| store.free(reference));
+                }
+            }
+        }
         self.subscriber.close()
     }
+}
+
+/// Whether the object was dropped for want of room, or was dealt with before its event could be
+/// acknowledged. If that cannot be found out, whoever uses the object will be told.
+fn is_done(arrival: &Arrival) -> bool {
+    let Body::Object(reference) = &arrival.body else { return false };
+    let Reference { key, share, evict, inline, .. } = &**reference;
+    if inline.is_some() || !evict {
+        return false;
+    }
+    let looked =
+        StoreFactory::from_reference((**reference).clone()).store().and_then(|store| match share {
+            Some(share) if arrival.attempts > 1 => store.is_given_back(key, *share),
+            _ => Ok(!store.connector().exists(key)?),
+        });
+    looked.unwrap_or(false)
 }

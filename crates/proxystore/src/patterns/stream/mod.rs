@@ -10,6 +10,7 @@ mod asynchronous;
 mod claim;
 mod consumer;
 mod event;
+mod flusher;
 mod inbox;
 mod metrics;
 mod outbox;

@@ -1,6 +1,7 @@
 //! The part of a producer that knows no types: objects go into stores, events to the broker.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::event::{Body, Event, Message};
@@ -12,6 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Framed;
 use crate::reference::{Reference, Share};
 use crate::store::Store;
+
+/// So long at most it is not noticed that waiting for the broker was ended.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// So long a broker that cannot be reached is tried, where there is no deadline.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a producer sends; start from `OutboxOptions::default()`.
 #[derive(Debug, Clone)]
@@ -57,6 +64,8 @@ pub struct Outbox {
     publisher: Arc<dyn Publisher>,
     options: OutboxOptions,
     window: Option<Window>,
+    /// How often waiting was ended.
+    ended: AtomicU64,
     metrics: StreamMetrics,
 }
 
@@ -78,7 +87,8 @@ impl Outbox {
             .with_hint("name each group of consumers once, and at most 1024 of them"));
         }
         let window = options.bound.map(Window::new);
-        Ok(Self { publisher, options, window, metrics: StreamMetrics::default() })
+        let (ended, metrics) = (AtomicU64::new(0), StreamMetrics::default());
+        Ok(Self { publisher, options, window, ended, metrics })
     }
 
     /// What was counted so far.
@@ -109,6 +119,13 @@ impl Outbox {
         evict: &[bool],
         deadline: Option<Instant>,
     ) -> Result<Vec<Reference>> {
+        if !self.options.consumers.is_empty() && !store.connector().capabilities().deferred_keys {
+            let cause =
+                "its channel cannot tell which of several consumers are done with an object";
+            return Err(Error::new(ErrorKind::Unsupported, "send an object", cause)
+                .with("store", store.name())
+                .with_hint("name no consumers, or use a store whose connector has deferred keys"));
+        }
         let mut references = payloads
             .iter()
             .zip(evict)
@@ -193,7 +210,7 @@ impl Outbox {
         let message = Message { topic: topic.to_owned(), consumers, events };
         let published = message
             .encode()
-            .and_then(|bytes| self.publisher.publish(topic, &bytes, deadline))
+            .and_then(|bytes| self.publish_bytes(topic, &bytes, deadline))
             .map_err(|error| error.with("topic", topic));
         if published.is_err() {
             self.take_back(store, &message.events);
@@ -210,8 +227,34 @@ impl Outbox {
         Ok(())
     }
 
+    /// Publishes a message; the wait for a broker that is full or away can be ended from outside.
+    fn publish_bytes(&self, topic: &str, message: &[u8], deadline: Option<Instant>) -> Result<()> {
+        let (ended, started) = (self.ended.load(Ordering::Acquire), Instant::now());
+        loop {
+            let now = Instant::now();
+            let slice = now + SLICE;
+            let is_last = deadline.is_some_and(|deadline| deadline <= slice);
+            let until = if is_last { deadline } else { Some(slice) };
+            let error = match self.publisher.publish(topic, message, until) {
+                Err(error) if !is_last => error,
+                outcome => return outcome,
+            };
+            let patient = match error.kind() {
+                ErrorKind::Timeout => true,
+                ErrorKind::Io => deadline.is_some() || started.elapsed() < PATIENCE,
+                _ => false,
+            };
+            if !patient || self.ended.load(Ordering::Acquire) != ended {
+                return Err(error);
+            }
+            if let Some(interrupt) = self.options.interrupt {
+                interrupt()?;
+            }
+        }
+    }
+
     /// Evicts the objects of events that were not published.
-    fn take_back(&self, store: Option<&Store>, events: &[Event]) {
+    pub fn take_back(&self, store: Option<&Store>, events: &[Event]) {
         for event in events {
             let Body::Object(reference) = &event.body else { continue };
             if reference.inline.is_some() {
@@ -240,10 +283,11 @@ impl Outbox {
         self.publisher.close()
     }
 
-    /// Ends waiting for room in other threads, and lets nobody wait from now on.
+    /// Ends waiting for room, and for the broker, that has begun in other threads.
     pub fn stop_waiting(&self) {
+        self.ended.fetch_add(1, Ordering::AcqRel);
         if let Some(window) = &self.window {
-            window.close();
+            window.end_waiting();
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The end of a stream that sends objects.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::event::{Body, Event, Metadata};
+use super::flusher::Flusher;
 use super::metrics::StreamMetrics;
 use super::outbox::{Outbox, OutboxOptions};
 use super::window::Bound;
@@ -14,12 +14,14 @@ use crate::brokers::Publisher;
 use crate::codec::Encode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Framed;
-use crate::reference::Reference;
 use crate::store::Store;
+
+/// So long closing may wait for room and for the broker, where sending may wait for ever.
+const FAREWELL: Duration = Duration::from_mins(1);
 
 /// Whether an object, or its event, is dropped.
 type Filter = Box<dyn Fn(&Metadata) -> bool + Send + Sync>;
-type Aggregate<T> = Box<dyn Fn(Vec<(T, Metadata)>) -> Result<(T, Metadata)> + Send + Sync>;
+type Aggregate<T> = Box<dyn Fn(&[(T, Metadata)]) -> Result<(T, Metadata)> + Send + Sync>;
 
 /// Sends objects to topics: the objects through a store, and events of them through a broker.
 ///
@@ -134,11 +136,12 @@ impl<T: Encode + Send + 'static> StreamProducerBuilder<T> {
         self
     }
 
-    /// Makes one object of every batch.
+    /// Makes one object of every batch. When that, or sending it, fails, it is made again of the same
+    /// objects, and those that came since.
     #[must_use]
     pub fn aggregate(
         mut self,
-        aggregate: impl Fn(Vec<(T, Metadata)>) -> Result<(T, Metadata)> + Send + Sync + 'static,
+        aggregate: impl Fn(&[(T, Metadata)]) -> Result<(T, Metadata)> + Send + Sync + 'static,
     ) -> Self {
         self.settings.aggregate = Some(Box::new(aggregate));
         self
@@ -211,7 +214,9 @@ type Topic<T> = Mutex<Pending<T>>;
 /// What is gathered for the next batch of a topic. Its lock is held while a batch is sent, so that
 /// batches keep their order.
 struct Pending<T> {
-    objects: VecDeque<Queued<T>>,
+    objects: Vec<(T, Metadata)>,
+    /// Which of them consumers free.
+    evict: Vec<bool>,
     bytes: usize,
     since: Option<Instant>,
     closed: bool,
@@ -221,15 +226,9 @@ struct Pending<T> {
 
 impl<T> Default for Pending<T> {
     fn default() -> Self {
-        let (objects, bytes, since, closed, failure) = Default::default();
-        Self { objects, bytes, since, closed, failure }
+        let (objects, evict, bytes, since, closed, failure) = Default::default();
+        Self { objects, evict, bytes, since, closed, failure }
     }
-}
-
-struct Queued<T> {
-    object: T,
-    metadata: Metadata,
-    evict: bool,
 }
 
 impl<T: Encode + Send + 'static> StreamProducer<T> {
@@ -250,7 +249,8 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] for a topic that was closed, else what the store or the broker fails
-    /// with; the object is not sent then, and others of its batch are still waiting.
+    /// with. An object that was to be sent by itself is not sent then; where batches are gathered, it
+    /// waits with its batch, which the next send or flush tries again.
     pub fn send(&self, topic: &str, object: T) -> Result<()> {
         self.send_with(topic, object, SendOptions::default())
     }
@@ -277,16 +277,16 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
             inner.outbox.count_filtered();
             return Ok(());
         }
-        if settings.batch.bytes.is_some() {
+        let Batch { count, bytes, age } = settings.batch;
+        if bytes.is_some() {
             pending.bytes += object.encode()?.frame()?.len();
         }
-        pending.objects.push_back(Queued { object, metadata, evict });
-        let Batch { count, bytes, age } = settings.batch;
+        pending.objects.push((object, metadata));
+        pending.evict.push(evict);
         if pending.objects.len() >= count || bytes.is_some_and(|bytes| pending.bytes >= bytes) {
-            let before = pending.objects.len();
-            let sent = inner.flush(topic, &mut pending, false);
-            if sent.is_err() && pending.objects.len() == before {
-                pending.objects.pop_back();
+            let sent = inner.flush(topic, &mut pending, false, inner.outbox.deadline());
+            if sent.is_err() && count <= 1 {
+                pending.clear();
             }
             return sent;
         }
@@ -294,7 +294,9 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
             let now = Instant::now();
             pending.since = Some(now);
             drop(pending);
-            self.flush_at(now + age)?;
+            if let Some(due) = now.checked_add(age) {
+                self.flush_at(due)?;
+            }
         }
         Ok(())
     }
@@ -306,8 +308,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     pub fn flush_topic(&self, topic: &str) -> Result<()> {
         let found = self.inner.topic(topic);
         let mut pending = lock(&found);
-        self.inner.flush(topic, &mut pending, false)?;
-        pending.failure.take().map_or(Ok(()), Err)
+        self.inner.flush(topic, &mut pending, false, self.inner.outbox.deadline())
     }
 
     /// Sends what is gathered for all topics, and waits until the broker has it.
@@ -339,7 +340,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         let found = self.inner.topic(topic);
         let mut pending = lock(&found);
         if !pending.closed {
-            self.inner.flush(topic, &mut pending, true)?;
+            self.inner.flush(topic, &mut pending, true, self.inner.outbox.deadline())?;
             pending.closed = true;
         }
         for _ in 1..consumers {
@@ -357,7 +358,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     /// As [`flush_topic`](Self::flush_topic); the publisher is closed all the same.
     pub fn close(&self) -> Result<()> {
         self.inner.outbox.stop_waiting();
-        let flushed = self.inner.flush_all();
+        let flushed = self.inner.flush_all(FAREWELL);
         self.inner.flusher.stop();
         flushed.and(self.inner.outbox.close())
     }
@@ -387,60 +388,88 @@ impl<T: Encode + Send + 'static> Inner<T> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    fn flush_all(&self) -> Result<()> {
-        let flush = |topic: &String| self.flush(topic, &mut lock(&self.topic(topic)), false);
+    /// Sends what is gathered for all topics, for a last time.
+    fn flush_all(&self, longest: Duration) -> Result<()> {
+        let deadline = self.outbox.deadline().or(Instant::now().checked_add(longest));
+        let flush =
+            |topic: &String| self.flush(topic, &mut lock(&self.topic(topic)), false, deadline);
         let outcomes: Vec<_> = self.names().iter().map(flush).collect();
         outcomes.into_iter().collect()
     }
 
     /// Sends what is gathered, and perhaps the end; on failure it is gathered still.
-    fn flush(&self, topic: &str, pending: &mut Pending<T>, end: bool) -> Result<()> {
-        if let (Some(aggregate), 1..) = (&self.settings.aggregate, pending.objects.len()) {
-            let evict = pending.objects.iter().any(|queued| queued.evict);
-            let objects = std::mem::take(&mut pending.objects).into_iter();
-            let objects = objects.map(|Queued { object, metadata, .. }| (object, metadata));
-            let (object, metadata) = aggregate(objects.collect())?;
-            pending.objects.push_back(Queued { object, metadata, evict });
+    fn flush(
+        &self,
+        topic: &str,
+        pending: &mut Pending<T>,
+        end: bool,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        let gathered = &pending.objects[..];
+        if gathered.is_empty() && !end {
+            return pending.failure.take().map_or(Ok(()), Err);
         }
-        let objects = pending.objects.make_contiguous();
-        if objects.is_empty() && !end {
-            return Ok(());
-        }
+        let whole;
+        let aggregate = self.settings.aggregate.as_ref().filter(|_| !gathered.is_empty());
+        let (objects, evict) = if let Some(aggregate) = aggregate {
+            whole = [aggregate(gathered)?];
+            (&whole[..], &[pending.evict.contains(&true)][..])
+        } else {
+            (gathered, &pending.evict[..])
+        };
         let payloads: Vec<Framed<'_>> =
-            objects.iter().map(|queued| queued.object.encode()?.frame()).collect::<Result<_>>()?;
+            objects.iter().map(|(object, _)| object.encode()?.frame()).collect::<Result<_>>()?;
         let own = self.settings.stores.get(topic);
         let store = own.map_or(self.settings.store.as_ref(), Option::as_ref);
-        let deadline = self.outbox.deadline();
         let bodies: Vec<Body> = if let Some(store) = store {
-            let evict: Vec<bool> = objects.iter().map(|queued| queued.evict).collect();
-            let references = self.outbox.refer(store, &payloads, &evict, deadline)?;
-            let finish = |(reference, queued): (Reference, &Queued<T>)| {
-                let mut reference = reference.with_facts(queued.object.facts().stored_now());
-                store.sign(&mut reference)?;
-                Ok(Body::Object(Box::new(reference)))
-            };
-            references.into_iter().zip(objects.iter()).map(finish).collect::<Result<_>>()?
+            let references = self.outbox.refer(store, &payloads, evict, deadline)?;
+            let with_facts = references.into_iter().zip(objects).map(|(reference, (object, _))| {
+                Body::Object(Box::new(reference.with_facts(object.facts().stored_now())))
+            });
+            with_facts.collect()
         } else {
             let value = |framed: &Framed<'_>| Body::Value(Arc::from(&*framed.parts().to_buffer()));
             payloads.iter().map(value).collect()
         };
-        let events = bodies
+        let mut events: Vec<Event> = bodies
             .into_iter()
-            .zip(objects.iter())
-            .map(|(body, queued)| Event { metadata: queued.metadata.clone(), ..Event::new(body) });
-        let events = events.chain(end.then(|| Event::new(Body::End))).collect();
+            .zip(objects)
+            .map(|(body, (_, metadata))| Event { metadata: metadata.clone(), ..Event::new(body) })
+            .collect();
+        if let Err(error) = sign(store, &mut events) {
+            self.outbox.take_back(store, &events);
+            return Err(error);
+        }
+        events.extend(end.then(|| Event::new(Body::End)));
         self.outbox.publish(topic, store, events, deadline)?;
-        pending.objects.clear();
-        (pending.bytes, pending.since) = (0, None);
+        pending.clear();
         Ok(())
     }
+}
+
+impl<T> Pending<T> {
+    /// Forgets what was sent, and that it could not be sent before.
+    fn clear(&mut self) {
+        self.objects.clear();
+        self.evict.clear();
+        (self.bytes, self.since, self.failure) = (0, None, None);
+    }
+}
+
+/// Signs the references of events, if their store does.
+fn sign(store: Option<&Store>, events: &mut [Event]) -> Result<()> {
+    let Some(store) = store else { return Ok(()) };
+    events.iter_mut().try_for_each(|event| match &mut event.body {
+        Body::Object(reference) => store.sign(reference),
+        _ => Ok(()),
+    })
 }
 
 impl<T: Encode + Send + 'static> Drop for Inner<T> {
     /// Errors are lost here; `close` reports them.
     fn drop(&mut self) {
         self.outbox.stop_waiting();
-        let _ = self.flush_all();
+        let _ = self.flush_all(FAREWELL / 10);
         self.flusher.stop();
         let _ = self.outbox.close();
     }
@@ -456,74 +485,6 @@ impl<T: Encode + Send + 'static> fmt::Debug for StreamProducer<T> {
     }
 }
 
-/// When the next batch is due, for the thread that sends those.
-#[derive(Debug, Default)]
-struct Flusher {
-    state: Mutex<FlusherState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct FlusherState {
-    is_running: bool,
-    stopped: bool,
-    due: Option<Instant>,
-}
-
-impl Flusher {
-    fn lock(&self) -> MutexGuard<'_, FlusherState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has `run` called in a thread of its own, once, and tells it of the time.
-    fn wake_at(
-        self: &Arc<Self>,
-        when: Instant,
-        run: impl FnOnce(&Self) + Send + 'static,
-    ) -> Result<()> {
-        let mut state = self.lock();
-        state.due = Some(state.due.map_or(when, |due| due.min(when)));
-        if state.is_running || state.stopped {
-            self.changed.notify_all();
-            return Ok(());
-        }
-        let flusher = Arc::clone(self);
-        thread::Builder::new()
-            .name("proxystore-flush".to_owned())
-            .spawn(move || run(&flusher))
-            .map_err(|source| Error::io("send batches by age", source))?;
-        state.is_running = true;
-        Ok(())
-    }
-
-    /// Sleeps until something is due; false when there will be nothing more.
-    fn sleep(&self) -> bool {
-        let mut state = self.lock();
-        loop {
-            let now = Instant::now();
-            match state.due {
-                _ if state.stopped => return false,
-                Some(due) if due <= now => {
-                    state.due = None;
-                    return true;
-                }
-                Some(due) => {
-                    let waited = self.changed.wait_timeout(state, due - now);
-                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                }
-                None => {
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
-    }
-
-    fn stop(&self) {
-        self.lock().stopped = true;
-        self.changed.notify_all();
-    }
-}
-
 /// Sends batches when they are old enough, as long as there is a producer.
 fn flush_aged<T: Encode + Send + 'static>(producer: &Weak<Inner<T>>, flusher: &Flusher) {
     while flusher.sleep() {
@@ -535,9 +496,10 @@ fn flush_aged<T: Encode + Send + 'static>(producer: &Weak<Inner<T>>, flusher: &F
             let Some(since) = pending.since else { continue };
             let due = since + age;
             if due > Instant::now() {
-                let mut state = flusher.lock();
-                state.due = Some(state.due.map_or(due, |other| other.min(due)));
-            } else if let Err(error) = inner.flush(&name, &mut pending, false) {
+                flusher.note(due);
+            } else if let Err(error) =
+                inner.flush(&name, &mut pending, false, inner.outbox.deadline())
+            {
                 // Whoever sends next hears of it; what is gathered is sent with that.
                 pending.failure = Some(error);
                 pending.since = None;

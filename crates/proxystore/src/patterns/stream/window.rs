@@ -1,7 +1,7 @@
 //! Back-pressure: how many bytes of objects may wait for their consumers.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,16 +39,25 @@ pub enum WhenFull {
 const FIRST_LOOK: Duration = Duration::from_micros(200);
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
+/// So many objects are looked at before the time is looked at again.
+const LOOKS: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Window {
     bound: Bound,
     ledger: Mutex<Ledger>,
-    closed: AtomicBool,
+    /// Held while the channel is asked; who else waits for room learns from that.
+    looking: Mutex<()>,
+    /// How often waiting was ended.
+    ended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Ledger {
+    /// Oldest first.
     entries: VecDeque<Entry>,
+    /// Which of them to look at next.
+    next: usize,
     /// Of the entries, and of what is being stored.
     bytes: u64,
 }
@@ -69,7 +78,12 @@ impl Entry {
 
 impl Window {
     pub(super) fn new(bound: Bound) -> Self {
-        Self { bound, ledger: Mutex::default(), closed: AtomicBool::new(false) }
+        Self {
+            bound,
+            ledger: Mutex::default(),
+            looking: Mutex::default(),
+            ended: AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -84,48 +98,49 @@ impl Window {
         interrupt: Option<fn() -> Result<()>>,
         metrics: &StreamMetrics,
     ) -> Result<()> {
-        let fits = |ledger: &Ledger| {
-            ledger.bytes == 0 || ledger.bytes.saturating_add(bytes) <= self.bound.bytes
-        };
-        let (mut started, mut pause) = (None, FIRST_LOOK);
+        let ended = self.ended.load(Ordering::Acquire);
+        let (mut started, mut pause, mut looked) = (None, FIRST_LOOK, 0);
         let admitted = loop {
             let mut ledger = self.lock();
-            if fits(&ledger) {
+            if self.fits(&ledger, bytes) {
                 ledger.bytes += bytes;
                 metrics.set(Count::InFlight, ledger.bytes);
                 break Ok(());
             }
-            // Looking takes a while, and others may send meanwhile what fits.
-            let entries = std::mem::take(&mut ledger.entries);
+            let entries = ledger.entries.len();
             drop(ledger);
-            let outcome = self.look(entries, bytes, metrics);
-            if outcome.is_err() {
-                break outcome.map(drop);
-            }
-            if outcome? {
-                continue;
-            }
-            if self.closed.load(Ordering::Acquire) {
-                break Err(crate::brokers::closed("send an object"));
-            }
-            let now = Instant::now();
-            started.get_or_insert(now);
-            match self.bound.when_full {
-                WhenFull::Refuse => {
-                    metrics.add(Count::Refused, 1);
-                    break Err(self.full(ErrorKind::Full, bytes));
+            match self.look(bytes, metrics) {
+                Err(error) => break Err(error),
+                Ok(true) => {
+                    looked = 0;
+                    continue;
                 }
-                _ if deadline.is_some_and(|deadline| deadline <= now) => {
-                    break Err(self.full(ErrorKind::Timeout, bytes));
-                }
-                _ => {}
+                Ok(false) => looked += LOOKS,
             }
             if let Err(interrupted) = interrupt.map_or(Ok(()), |interrupt| interrupt()) {
                 break Err(interrupted);
             }
+            if self.ended.load(Ordering::Acquire) != ended {
+                break Err(crate::brokers::closed("send an object"));
+            }
+            let now = Instant::now();
+            started.get_or_insert(now);
+            if self.bound.when_full != WhenFull::Refuse
+                && deadline.is_some_and(|deadline| deadline <= now)
+            {
+                break Err(self.full(ErrorKind::Timeout, bytes));
+            }
+            if looked < entries {
+                continue; // there are more to look at
+            }
+            if self.bound.when_full == WhenFull::Refuse {
+                metrics.add(Count::Refused, 1);
+                break Err(self.full(ErrorKind::Full, bytes));
+            }
             let left = deadline.map_or(pause, |deadline| deadline - now);
             thread::sleep(pause.min(left));
             pause = (pause * 2).min(LAST_LOOK);
+            looked = 0;
         };
         if let Some(started) = started {
             metrics.add_time(Count::Waited, started.elapsed());
@@ -133,52 +148,46 @@ impl Window {
         admitted
     }
 
-    /// Takes what is gone off the ledger, or drops what is oldest; whether anything changed.
-    fn look(
-        &self,
-        mut entries: VecDeque<Entry>,
-        bytes: u64,
-        metrics: &StreamMetrics,
-    ) -> Result<bool> {
-        let (mut freed, mut failure) = (0, None);
-        entries.retain(|entry| {
-            if failure.is_some() || self.is_enough(freed, bytes) {
-                return true;
-            }
-            let gone = entry.is_gone().unwrap_or_else(|error| {
-                failure = Some(error);
-                false
-            });
-            freed += if gone { entry.bytes } else { 0 };
-            !gone
-        });
-        while self.bound.when_full == WhenFull::DropOldest
-            && failure.is_none()
-            && !self.is_enough(freed, bytes)
-            && let Some(oldest) = entries.pop_front()
-        {
-            match oldest.store.evict_shared(&oldest.key, oldest.shares) {
-                Ok(()) => {
-                    freed += oldest.bytes;
-                    metrics.add(Count::Dropped, 1);
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    entries.push_front(oldest);
-                }
-            }
-        }
-        let mut ledger = self.lock();
-        entries.append(&mut ledger.entries);
-        ledger.entries = entries;
-        ledger.bytes = ledger.bytes.saturating_sub(freed);
-        metrics.set(Count::InFlight, ledger.bytes);
-        failure.map_or(Ok(freed > 0), Err)
+    fn fits(&self, ledger: &Ledger, bytes: u64) -> bool {
+        ledger.bytes == 0 || ledger.bytes.saturating_add(bytes) <= self.bound.bytes
     }
 
-    fn is_enough(&self, freed: u64, bytes: u64) -> bool {
-        let in_flight = self.lock().bytes.saturating_sub(freed);
-        in_flight == 0 || in_flight.saturating_add(bytes) <= self.bound.bytes
+    /// Looks at some objects, and takes off the ledger what is gone, or drops what is oldest; whether
+    /// anything changed.
+    fn look(&self, bytes: u64, metrics: &StreamMetrics) -> Result<bool> {
+        let _alone = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let drops = self.bound.when_full == WhenFull::DropOldest;
+        let mut changed = false;
+        for _ in 0..LOOKS {
+            let mut ledger = self.lock();
+            if self.fits(&ledger, bytes) {
+                return Ok(true);
+            }
+            let at = if drops || ledger.next >= ledger.entries.len() { 0 } else { ledger.next };
+            // Asking takes a while, and others may send meanwhile what fits.
+            let Some(entry) = ledger.entries.remove(at) else { return Ok(changed) };
+            drop(ledger);
+            let outcome = entry.is_gone().and_then(|gone| {
+                if drops && !gone {
+                    entry.store.evict_shared(&entry.key, entry.shares)?;
+                    metrics.add(Count::Dropped, 1);
+                }
+                Ok(gone || drops)
+            });
+            let mut ledger = self.lock();
+            if let Ok(true) = outcome {
+                ledger.bytes = ledger.bytes.saturating_sub(entry.bytes);
+                ledger.next = at;
+                metrics.set(Count::InFlight, ledger.bytes);
+                changed = true;
+            } else {
+                let at = at.min(ledger.entries.len());
+                ledger.entries.insert(at, entry);
+                ledger.next = at + 1;
+                outcome?;
+            }
+        }
+        Ok(changed)
     }
 
     /// Remembers an object that was admitted and is stored now.
@@ -203,9 +212,9 @@ impl Window {
         }
     }
 
-    /// Ends waiting for room, now and later.
-    pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+    /// Ends all waiting for room that has begun.
+    pub(super) fn end_waiting(&self) {
+        self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
     fn full(&self, kind: ErrorKind, bytes: u64) -> Error {

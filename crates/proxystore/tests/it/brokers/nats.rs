@@ -323,3 +323,23 @@ fn role_forks_with_open_ends() {
     came.sort();
     assert_eq!(came, [b"child".to_vec(), b"parent".to_vec(), b"parent again".to_vec()]);
 }
+impl crate::stream_kills::Server for Server {
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    /// It is told to stop, and started again.
+    fn kill(&mut self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        self.process.wait().unwrap();
+        let process = run(&self.folder, self.port, &self.arguments);
+        self.process = process.expect("the server comes back");
+    }
+}
+
+#[test]
+fn nothing_is_lost_whoever_is_killed() {
+    needs_nats!();
+    crate::stream_kills::run(&mut Server::start());
+}
