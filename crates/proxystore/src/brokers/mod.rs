@@ -51,6 +51,9 @@ pub const DEFAULT_GROUP: &str = "proxystore";
 
 const LONGEST_TOPIC: usize = 200;
 
+/// Nobody waits for longer, and clocks can bear it.
+const LONGEST_REDELIVERY: Duration = Duration::from_hours(10 * 365 * 24);
+
 /// A place where messages are published and delivered. The module documentation is the contract.
 pub trait Broker: fmt::Debug + Send + Sync + 'static {
     /// What this kind of broker promises.
@@ -140,9 +143,13 @@ pub struct SubscribeOptions {
     pub group: String,
     /// How many messages may be fetched before they are asked for: more are faster, and fewer share
     /// the work more evenly. Where messages are delivered at most once, those of a killed subscriber
-    /// are lost.
+    /// are lost; where at least once, those that wait here for longer than `redeliver_after` go to
+    /// another subscriber.
     pub prefetch: usize,
-    /// After this time, a message that was not acknowledged is delivered to another subscriber.
+    /// After this time, a message that was not acknowledged is delivered to another subscriber. It
+    /// runs from the delivery, or from when the message was fetched where that is earlier (see
+    /// `prefetch`): it has to do for all messages that may wait in front of one. More than ten years
+    /// are ten years.
     pub redeliver_after: Duration,
 }
 
@@ -183,6 +190,12 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, "use a topic", cause)
         .with("topic", format_args!("{topic:?}"))
         .with_hint("name topics by 1 to 200 bytes of plain text"))
+}
+
+/// For how long nobody else gets a message: such that it can be added to any time, and is less than
+/// the age of what was last touched at the Unix epoch.
+pub(crate) fn redelivery(options: &SubscribeOptions) -> Duration {
+    options.redeliver_after.min(LONGEST_REDELIVERY)
 }
 
 /// Whether the time is up.

@@ -325,6 +325,58 @@ pub fn what_was_not_acknowledged_comes_again_in_time(fixture: &dyn BrokerFixture
     other.acknowledge(&[again.tag]).expect("acknowledge answers");
 }
 
+/// Line 8, for what was fetched and not asked for in time.
+pub fn what_others_dealt_with_is_not_delivered_late(fixture: &dyn BrokerFixture) {
+    const COUNT: usize = 4;
+    let (broker, topic) = (fixture.open(), unique("late"));
+    if at_most_once(&*broker) {
+        return;
+    }
+    let redeliver_after = Duration::from_millis(300);
+    let brief = SubscribeOptions { redeliver_after, prefetch: COUNT, ..options() };
+    let publisher = broker.publisher().expect("a publisher");
+    let slow = broker.subscriber(&[&topic], &brief).expect("a subscriber");
+    let began = Instant::now();
+    for number in 0..COUNT as u8 {
+        publish(&*publisher, &topic, &[number]);
+    }
+    publisher.flush(soon()).expect("flush answers");
+    let first = receive(&*slow);
+    let fetched = Instant::now();
+    let other = broker.subscriber(&[&topic], &brief).expect("a subscriber");
+    let (mut got, mut done) = (vec![first.clone()], Vec::new());
+    while Instant::now() < fetched + 2 * redeliver_after {
+        let until = within(Duration::from_millis(20));
+        if let Some(delivery) = other.receive(until).expect("receive answers") {
+            let is_early = Instant::now() < began + redeliver_after;
+            assert!(!is_early || delivery.message != first.message, "{delivery:?} is too early");
+            other.acknowledge(std::slice::from_ref(&delivery.tag)).expect("acknowledge answers");
+            done.push(delivery.message.clone());
+            got.push(delivery);
+        }
+    }
+    other.close().expect("close answers");
+    let end = Instant::now() + PATIENCE;
+    let is_missing = |got: &[Delivery]| {
+        (0..COUNT as u8).any(|number| got.iter().all(|delivery| delivery.message != [number]))
+    };
+    loop {
+        match slow.receive(within(A_WHILE)).expect("receive answers") {
+            Some(delivery) => {
+                assert!(!done.contains(&delivery.message), "{delivery:?} was acknowledged");
+                slow.acknowledge(std::slice::from_ref(&delivery.tag)).expect("acknowledge answers");
+                got.push(delivery);
+            }
+            None if is_missing(&got) => assert!(Instant::now() < end, "messages are missing"),
+            None => break,
+        }
+    }
+    for number in 0..COUNT as u8 {
+        let firsts = got.iter().filter(|d| d.message == [number] && d.attempts == 1).count();
+        assert!(firsts <= 1, "{number} is told to be new {firsts} times");
+    }
+}
+
 /// Line 9.
 pub fn a_closed_end_refuses_every_call(fixture: &dyn BrokerFixture) {
     let (broker, topic) = (fixture.open(), unique("close"));
@@ -454,6 +506,7 @@ macro_rules! __with_broker_lines {
             early_messages_wait_for_the_first_subscriber,
             what_was_not_acknowledged_comes_again_after_close,
             what_was_not_acknowledged_comes_again_in_time,
+            what_others_dealt_with_is_not_delivered_late,
             a_closed_end_refuses_every_call,
             all_calls_may_come_from_many_threads_at_once,
             unusable_topics_are_refused,

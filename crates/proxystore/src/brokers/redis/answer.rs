@@ -60,16 +60,18 @@ pub(super) struct Input {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// How far the answer that starts there was looked at.
+    scan: Scan,
 }
 
 impl Input {
     /// The next answer, if all of it is here; else how many more bytes it takes at least.
     pub(super) fn next(&mut self) -> io::Result<Result<Answer, usize>> {
         let bytes = &self.bytes[self.start..self.end];
-        let len = match scan(bytes, 0, 0)? {
-            Scan::Complete(len) => len,
-            Scan::Needs(len) => return Ok(Err(len - bytes.len())),
-        };
+        if let Some(missing) = self.scan.go_on(bytes)? {
+            return Ok(Err(missing));
+        }
+        let len = std::mem::take(&mut self.scan).at;
         let answer = read(bytes, &mut 0);
         self.start += len;
         if self.start == self.end {
@@ -83,8 +85,10 @@ impl Input {
 
     /// Reads what there is, once; at the end of the stream that is an error.
     pub(super) fn fill(&mut self, mut from: impl Read, missing: usize) -> io::Result<()> {
-        self.bytes.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+        if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
         let wanted = self.end + missing.clamp(CHUNK, GROWTH);
         if self.bytes.len() < wanted {
             self.bytes.resize(wanted, 0);
@@ -99,11 +103,13 @@ impl Input {
     }
 }
 
-enum Scan {
-    /// An answer ends here.
-    Complete(usize),
-    /// There have to be so many bytes before it is worth to look again.
-    Needs(usize),
+/// A search for the end of an answer, which goes on when more of it has come in.
+#[derive(Debug, Default)]
+struct Scan {
+    /// Everything before is complete.
+    at: usize,
+    /// How many answers the lists around this place still lack, the outermost first.
+    lists: Vec<i64>,
 }
 
 /// Where the line ends that starts at `at`, without its two last bytes; before `at` for one that
@@ -117,34 +123,48 @@ fn number(bytes: &[u8]) -> Option<i64> {
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
-/// Looks for the end of the answer that starts at `at`.
-fn scan(bytes: &[u8], at: usize, depth: usize) -> io::Result<Scan> {
-    let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of Redis");
-    let Some(end) = line(bytes, at) else {
-        return Ok(Scan::Needs(bytes.len().max(at) + 1));
-    };
-    let head = bytes.get(at + 1..end).ok_or_else(wrong)?;
-    let len = || number(head).ok_or_else(wrong);
-    match bytes[at] {
-        b'+' | b'-' => Ok(Scan::Complete(end + 2)),
-        b':' => len().map(|_| Scan::Complete(end + 2)),
-        b'$' => {
-            let len = Some(len()?).filter(|len| *len <= LONGEST).ok_or_else(wrong)?;
-            let Ok(len) = usize::try_from(len) else { return Ok(Scan::Complete(end + 2)) };
-            let end = end + 4 + len;
-            Ok(if bytes.len() < end { Scan::Needs(end) } else { Scan::Complete(end) })
-        }
-        b'*' if depth < DEEPEST => {
-            let mut end = end + 2;
-            for _ in 0..len()? {
-                match scan(bytes, end, depth + 1)? {
-                    Scan::Complete(next) => end = next,
-                    needs @ Scan::Needs(_) => return Ok(needs),
+impl Scan {
+    /// Looks on for the end, which is then where it is at; else how many more bytes it takes.
+    fn go_on(&mut self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "the answer is not one of Redis");
+        loop {
+            let Some(end) = line(bytes, self.at) else { return Ok(Some(1)) };
+            let head = bytes.get(self.at + 1..end).ok_or_else(wrong)?;
+            let len = || number(head).ok_or_else(wrong);
+            let mut next = end + 2;
+            match bytes[self.at] {
+                b'+' | b'-' => {}
+                b':' => drop(len()?),
+                b'$' => {
+                    let len = Some(len()?).filter(|len| *len <= LONGEST).ok_or_else(wrong)?;
+                    next += usize::try_from(len).map_or(0, |len| len + 2);
+                    if bytes.len() < next {
+                        return Ok(Some(next - bytes.len()));
+                    }
                 }
+                b'*' if self.lists.len() < DEEPEST => {
+                    let len = len()?;
+                    if len > 0 {
+                        self.lists.push(len);
+                        self.at = next;
+                        continue;
+                    }
+                }
+                _ => return Err(wrong()),
             }
-            Ok(Scan::Complete(end))
+            self.at = next;
+            // This may have been the last of a list, which may have been the last of another.
+            while let Some(left) = self.lists.last_mut() {
+                *left -= 1;
+                if *left > 0 {
+                    break;
+                }
+                self.lists.pop();
+            }
+            if self.lists.is_empty() {
+                return Ok(None);
+            }
         }
-        _ => Err(wrong()),
     }
 }
 
@@ -206,6 +226,19 @@ mod tests {
         let mut input = Input::default();
         input.fill(&b"*2\r\n$100000\r\n"[..], 1).unwrap();
         assert_eq!(input.next().unwrap().unwrap_err(), 100_002);
+    }
+
+    #[test]
+    fn long_answers_are_looked_at_once() {
+        const COUNT: usize = 10_000;
+        let mut input = Input::default();
+        input.fill(format!("*{COUNT}\r\n").as_bytes(), 1).unwrap();
+        for number in 0..COUNT {
+            assert_eq!(input.next().unwrap().unwrap_err(), 1);
+            assert_eq!(input.scan.at, input.end, "nothing is left to look at");
+            input.fill(format!(":{number}\r\n").as_bytes(), 1).unwrap();
+        }
+        assert_eq!(input.next().unwrap().unwrap().list().len(), COUNT);
     }
 
     #[test]

@@ -7,21 +7,26 @@ use std::time::{Duration, Instant};
 use super::answer::Answer;
 use super::link::Link;
 use super::publisher::RedisPublisher;
+use super::scripts::PUT_BACK;
 use super::server::{Attempt, Server};
 use super::subscriber::{Aside, Fault, Look, RedisSubscriber, Source, Subscription};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
 };
 use crate::connectors::ConnectorConfig;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// So often, a server that is waited for has to say that it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// So many messages are put back by one command.
+const AT_ONCE: usize = 128;
+
 /// A broker that keeps the messages of a topic in a list, of which each is taken by one subscriber.
 ///
 /// What was taken and not received yet (see [`SubscribeOptions::prefetch`]) is put back when its
-/// subscriber is closed, and lost when it is killed.
+/// subscriber is closed (by a server whose memory is full, if it is Redis 7 or newer), and lost when
+/// it is killed.
 ///
 /// ```no_run
 /// use proxystore::brokers::redis::ListBroker;
@@ -165,9 +170,25 @@ impl Source for Lists {
         aside: &mut Aside<Self>,
         attempt: &mut Attempt<'_>,
     ) -> Result<()> {
-        for (topic, message) in self.ready.drain(..).rev() {
-            aside.pipeline.push(attempt, &[b"LPUSH", &topic, &message])?;
+        let ready = Vec::from(std::mem::take(&mut self.ready));
+        let (mut lost, mut outcome) = (0, Ok(()));
+        let of_one_topic: Vec<_> = ready.chunk_by(|one, next| one.0 == next.0).collect();
+        for part in of_one_topic.into_iter().rev().flat_map(|run| run.rchunks(AT_ONCE)) {
+            let topic: &[u8] = &part[0].0;
+            let messages: Vec<_> = part.iter().rev().map(|(_, message)| &message[..]).collect();
+            let mut put = |command: &[&[u8]]| {
+                aside.pipeline.call(attempt, &[command, &messages].concat()).map(drop)
+            };
+            let put = put(&[b"LPUSH", topic]).or_else(|error| match error.kind() {
+                // What it says on failure is less clear.
+                ErrorKind::Full => put(&[b"EVAL", PUT_BACK, b"1", topic]).or(Err(error)),
+                _ => Err(error),
+            });
+            if let Err(error) = put {
+                lost += part.len();
+                outcome = outcome.and(Err(error));
+            }
         }
-        aside.pipeline.flush(attempt)
+        outcome.map_err(|error| error.with("messages lost", lost))
     }
 }

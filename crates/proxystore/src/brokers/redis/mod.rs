@@ -44,7 +44,8 @@
 //! Where users are restricted (`ACL`), these take the keys and channels named like the topics, and
 //! the commands `AUTH`, `SELECT`, `CLIENT|ID`, `CLIENT|UNBLOCK`, and
 //!
-//! - lists: `RPUSH`, `LPUSH`, `LPOP`, `BLPOP`, `BLMPOP`;
+//! - lists: `RPUSH`, `LPUSH`, `LPOP`, `BLPOP`, `BLMPOP`, and `EVAL` for a server
+//!   whose memory is full;
 //! - channels: `PUBLISH`, `SUBSCRIBE`, `PING`;
 //! - streams: `XADD`, `XGROUP`, `XREADGROUP`, `XACK`, `XPENDING`, `XCLAIM`, `XINFO`, `XDEL`, `XTRIM`
 //!   and `EVAL`.

@@ -1,14 +1,16 @@
 //! What has to be done to a stream in one go, as scripts that the server runs.
 
-/// Removes what is not needed any more from a stream (its key): what a group alone has
-/// acknowledged (the arguments are the ids), and everything below what any group has left to do.
+/// Removes what is not needed any more from a stream (its key): what a group (the first argument)
+/// has acknowledged (the ids that follow) if it is the only one, and everything below what any group
+/// has left to do.
 pub(super) const TRIM: &[u8] = b"local groups = redis.pcall('XINFO', 'GROUPS', KEYS[1]) \
     if groups.err then return 0 end \
-    if #groups == 1 and #ARGV > 0 then redis.call('XDEL', KEYS[1], unpack(ARGV)) end \
     local low, low_ms, low_seq \
     for _, group in ipairs(groups) do \
     local info = {} \
     for i = 1, #group, 2 do info[group[i]] = group[i + 1] end \
+    if #groups == 1 and info.name == ARGV[1] and #ARGV > 1 then \
+    redis.call('XDEL', KEYS[1], unpack(ARGV, 2)) end \
     local id = info['last-delivered-id'] \
     local plus = 1 \
     if info.pending > 0 then id = redis.call('XPENDING', KEYS[1], info.name)[2] plus = 0 end \
@@ -17,6 +19,11 @@ pub(super) const TRIM: &[u8] = b"local groups = redis.pcall('XINFO', 'GROUPS', K
     if not low or ms < low_ms or (ms == low_ms and seq < low_seq) then \
     low_ms, low_seq = ms, seq low = string.format('%.0f-%.0f', ms, seq) end end \
     if low then return redis.call('XTRIM', KEYS[1], 'MINID', low) end return 0";
+
+/// Puts messages back at the head of a list (its key), the last of them first, even where the
+/// server's memory is full: it had room for them. Redis knows such scripts from version 7 on.
+pub(super) const PUT_BACK: &[u8] =
+    b"#!lua flags=allow-oom\nreturn redis.call('LPUSH', KEYS[1], unpack(ARGV))";
 
 /// Gives all that a consumer of a group has not acknowledged to another, to be claimed at once, and
 /// removes the consumer: key, then group, consumer, the other.

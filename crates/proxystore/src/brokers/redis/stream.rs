@@ -1,6 +1,6 @@
 //! Messages in streams with groups of consumers: `stream+redis://HOST:PORT/DATABASE`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -102,6 +102,8 @@ struct Ready {
     entry: Entry,
     message: Vec<u8>,
     attempts: u32,
+    /// From then on, it is somebody else's: the server's clock runs since it was fetched.
+    until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +119,8 @@ struct Streams {
 
 #[derive(Debug, Default)]
 struct Notes {
-    /// What arrived here and was not acknowledged.
-    open: HashSet<Entry>,
+    /// What arrived here and was not acknowledged, and when it is somebody else's.
+    open: HashMap<Entry, Instant>,
     /// What was acknowledged and may still be in the streams.
     done: HashMap<u16, Vec<Vec<u8>>>,
 }
@@ -129,7 +131,9 @@ impl Source for Streams {
     const GUARANTEE: Guarantee = Guarantee::AtLeastOnce;
 
     fn pop(&mut self) -> Option<Delivery> {
-        let Ready { entry: (topic, id), message, attempts } = self.ready.pop_front()?;
+        let now = Instant::now();
+        while self.ready.pop_front_if(|ready| ready.until <= now).is_some() {}
+        let Ready { entry: (topic, id), message, attempts, .. } = self.ready.pop_front()?;
         let tag = Tag([&topic.to_le_bytes()[..], &id].concat());
         Some(Delivery { message, tag, attempts })
     }
@@ -144,11 +148,17 @@ impl Source for Streams {
         for topic in topics {
             let create: &[&[u8]] =
                 &[b"XGROUP", b"CREATE", topic.as_bytes(), group, b"0", b"MKSTREAM"];
-            match link.call(create, until)? {
-                Answer::Failure(error) if error.code() != Some("BUSYGROUP") => {
-                    return Err(error.into());
+            let Answer::Failure(error) = link.call(create, until)? else { continue };
+            let is_there = match error.code() {
+                Some("BUSYGROUP") => true,
+                // A full server looks no further, and has to be drained.
+                Some("OOM") => {
+                    link.call(&[b"XPENDING", topic.as_bytes(), group], until)?.ok().is_ok()
                 }
-                _ => {}
+                _ => false,
+            };
+            if !is_there {
+                return Err(error.into());
             }
         }
         self.link = Some(link);
@@ -197,6 +207,7 @@ impl Source for Streams {
             Some(wait) => look.answer_in(link, &command, wait)?,
             None => link.call(&command, look.until())?,
         };
+        let until = Instant::now() + options.redeliver_after;
         for stream in answer.ok()?.list() {
             let mut parts = stream.list().into_iter();
             let name = parts.next().and_then(Answer::bytes).unwrap_or_default();
@@ -206,12 +217,13 @@ impl Source for Streams {
             for found in parts.next().map(Answer::list).unwrap_or_default() {
                 if let Some((id, message, is_repeated)) = message_of(found) {
                     let (entry, attempts) = ((topic as u16, id), 1 + u32::from(is_repeated));
-                    self.ready.push_back(Ready { entry, message, attempts });
+                    self.ready.push_back(Ready { entry, message, attempts, until });
                 }
             }
         }
         if let Some(mut aside) = look.aside.enter(Some(look.until())) {
-            aside.notes.open.extend(self.ready.iter().map(|ready| ready.entry.clone()));
+            let entries = self.ready.iter().map(|ready| (ready.entry.clone(), ready.until));
+            aside.notes.open.extend(entries);
         }
         Ok(())
     }
@@ -289,32 +301,34 @@ impl Streams {
             let mut pending: Vec<&[u8]> = vec![b"XPENDING", topic, group, b"IDLE"];
             pending.extend([idle.as_bytes(), b"-", b"+", count.as_bytes()]);
             pending.extend(of);
+            let mut ids = Vec::new(); // in the order of the stream
             let mut attempts: HashMap<Vec<u8>, u32> = HashMap::new();
             for found in link.call(&pending, look.until())?.ok()?.list() {
                 // Id, consumer, how long ago, how often.
                 let mut parts = found.list().into_iter();
                 let (id, times) = (parts.next().and_then(Answer::bytes), parts.nth(2));
                 if let (Some(id), Some(Answer::Int(times))) = (id, times) {
+                    ids.push(id.clone());
                     attempts.insert(id, u32::try_from(times).unwrap_or(u32::MAX));
                 }
             }
             let entry_of = |id: &Vec<u8>| (index as u16, id.clone());
-            attempts.retain(|id, _| match of {
-                Some(_) => !aside.notes.open.contains(&entry_of(id)),
+            ids.retain(|id| match of {
+                Some(_) => !aside.notes.open.contains_key(&entry_of(id)),
                 None => !self.ready.iter().any(|ready| ready.entry == entry_of(id)),
             });
-            if attempts.is_empty() {
+            if ids.is_empty() {
                 continue;
             }
-            let mut ids: Vec<_> = attempts.keys().map(Vec::as_slice).collect();
-            ids.sort_unstable_by_key(|id| (id.len(), *id));
+            let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
             let claim: [&[u8]; 5] = [b"XCLAIM", topic, group, &self.consumer, idle.as_bytes()];
             let answer = link.call(&[&claim, &*ids].concat(), look.until())?.ok()?;
+            let until = Instant::now() + options.redeliver_after;
             for (id, message, _) in answer.list().into_iter().filter_map(message_of) {
                 let attempts = attempts.get(&id).map_or(2, |times| times.saturating_add(1));
-                aside.notes.open.insert(entry_of(&id));
+                aside.notes.open.insert(entry_of(&id), until);
                 let entry = (index as u16, id);
-                self.ready.push_back(Ready { entry, message, attempts });
+                self.ready.push_back(Ready { entry, message, attempts, until });
             }
         }
         Ok(())
@@ -327,6 +341,7 @@ impl Streams {
         let mut attempt = look.attempt();
         trim(look.subscription, &mut aside, &mut attempt)?;
         let now = Instant::now();
+        aside.notes.open.retain(|_, until| *until > now);
         let silent = options.redeliver_after;
         let every = silent.clamp(SWEEP_EVERY[0], SWEEP_EVERY[1]);
         if self.swept.is_none_or(|last| last + every <= now) {
@@ -351,7 +366,8 @@ fn trim(
     for (topic, ids) in std::mem::take(&mut aside.notes.done) {
         let Some(topic) = subscription.topics.get(usize::from(topic)) else { continue };
         for ids in ids.chunks(1000) {
-            let command: [&[u8]; 4] = [b"EVAL", TRIM, b"1", topic.as_bytes()];
+            let group = subscription.options.group.as_bytes();
+            let command: [&[u8]; 5] = [b"EVAL", TRIM, b"1", topic.as_bytes(), group];
             let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
             aside.pipeline.push(attempt, &[&command, &*ids].concat())?;
         }

@@ -13,7 +13,9 @@ use super::link::{Link, too_late};
 use super::pipeline::Pipeline;
 use super::server::{Attempt, Server};
 use super::socket::Waker;
-use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_topic, closed};
+use crate::brokers::{
+    Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_topic, closed, redelivery,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 
@@ -171,7 +173,7 @@ impl<S: Source> RedisSubscriber<S> {
         let subscription = Subscription {
             server: Arc::clone(server),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
-            options: options.clone(),
+            options: SubscribeOptions { redeliver_after: redelivery(options), ..options.clone() },
         };
         let closed = AtomicBool::new(false);
         let new = Self { subscription, closed, state: PerProcess::new(State::default) };

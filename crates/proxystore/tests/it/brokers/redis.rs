@@ -16,6 +16,8 @@ use redis::cmd;
 
 use crate::servers::{Kind, Redis, needs_redis};
 
+mod full;
+
 const KINDS: [&str; 3] = ["list", "pubsub", "stream"];
 
 /// Longer than anything takes, on a busy machine too.
@@ -131,6 +133,7 @@ mod stream_with_prefetch {
         messages_arrive_in_order,
         what_was_not_acknowledged_comes_again_after_close,
         what_was_not_acknowledged_comes_again_in_time,
+        what_others_dealt_with_is_not_delivered_late,
         all_calls_may_come_from_many_threads_at_once,
         a_closed_end_refuses_every_call,
         a_broker_that_comes_back_is_used_again,
@@ -263,43 +266,6 @@ fn other_programs_find_the_messages() {
     cmd("XADD").arg("s").arg("*").arg("field").arg("four").exec(&mut other).unwrap();
     let subscriber = stream.subscriber(&["s"], &SubscribeOptions::default()).unwrap();
     assert_eq!(receive(&*subscriber).message, b"four");
-}
-
-#[test]
-fn a_full_server_is_an_error_of_its_kind() {
-    needs_redis!();
-    let server = Redis::start(Kind::default());
-    let limit = |bytes: u32| {
-        let mut command = cmd("CONFIG");
-        command.arg("SET").arg("maxmemory").arg(bytes).exec(&mut server.connect()).unwrap();
-    };
-    for kind in ["list", "stream"] {
-        let publisher = broker(kind, &server).publisher().unwrap();
-        publisher.publish("t", b"first", soon()).unwrap();
-        publisher.flush(soon()).unwrap();
-        limit(1);
-        let late = publisher.publish("t", b"second", soon());
-        let error = late.and_then(|()| publisher.flush(soon())).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        publisher.publish("t", b"third", soon()).unwrap();
-        // It surfaces in what is published later, too.
-        let end = Instant::now() + PATIENCE;
-        let error = loop {
-            assert!(Instant::now() < end, "the error surfaces");
-            if let Err(error) = publisher.publish("t", b"fourth", soon()) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
-        let _ = publisher.flush(soon());
-        limit(0);
-        publisher.publish("t", b"fifth", soon()).unwrap();
-        publisher.flush(soon()).unwrap();
-        let length = if kind == "list" { "LLEN" } else { "XLEN" };
-        let length: u32 = cmd(length).arg("t").query(&mut server.connect()).unwrap();
-        assert_eq!(length, 2, "the first and the fifth");
-        cmd("DEL").arg("t").exec(&mut server.connect()).unwrap();
-    }
 }
 
 #[test]
@@ -474,6 +440,48 @@ fn a_stream_does_not_grow() {
     first.close().unwrap();
     second.close().unwrap();
     assert_eq!(length(), 0);
+}
+
+#[test]
+fn a_group_that_was_removed_takes_nothing_from_others() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let broker = broker("stream", &server);
+    let publisher = broker.publisher().unwrap();
+    let [removed, other] = ["a", "b"].map(|group| {
+        let mut options = options(PATIENCE, 1);
+        group.clone_into(&mut options.group);
+        broker.subscriber(&["t"], &options).unwrap()
+    });
+    for number in 0..10_u8 {
+        publisher.publish("t", &[number], soon()).unwrap();
+        removed.acknowledge(&[receive(&*removed).tag]).unwrap();
+    }
+    cmd("XGROUP").arg("DESTROY").arg("t").arg("a").exec(&mut server.connect()).unwrap();
+    removed.close().unwrap();
+    for number in 0..10_u8 {
+        assert_eq!(receive(&*other).message, [number]);
+    }
+}
+
+#[test]
+fn what_is_given_back_comes_again_in_order_however_patient_subscribers_are() {
+    needs_redis!();
+    let server = Redis::start(Kind::default());
+    let broker = broker("stream", &server);
+    let subscribe = || broker.subscriber(&["t"], &options(Duration::MAX, 2)).unwrap();
+    let first = subscribe();
+    for id in ["1000-10", "1001-1"] {
+        let mut add = cmd("XADD");
+        add.arg("t").arg(id).arg("m").arg(id).exec(&mut server.connect()).unwrap();
+    }
+    assert_eq!(receive(&*first).message, b"1000-10");
+    first.close().unwrap();
+    let second = subscribe();
+    for id in ["1000-10", "1001-1"] {
+        let delivery = receive(&*second);
+        assert_eq!((&delivery.message[..], delivery.attempts), (id.as_bytes(), 2));
+    }
 }
 
 #[test]
