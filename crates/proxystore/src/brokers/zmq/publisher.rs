@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::Shutdown;
 
 use super::wire::{self, Role, Wish};
-use super::{Address, CAPACITY, CAPACITY_BYTES, wait_until};
+use super::{Address, CAPACITY, CAPACITY_BYTES, SILENCE, wait_until};
 use crate::fork::PerProcess;
 
 /// How long a port is tried to get that somebody else still has.
@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// To how many topics one may subscribe.
 const MOST_WANTED: usize = 10_000;
+
+/// How long subscribers may go on taking what they have not got when all publishers are closed.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How much is written at once.
 const CHUNK: usize = 64 << 10;
@@ -38,7 +41,8 @@ pub(super) struct Hub {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    is_closing: bool,
+    /// Since when no publisher is left.
+    closed: Option<Instant>,
     peers: BTreeMap<u64, Peer>,
     count: u64,
 }
@@ -100,7 +104,7 @@ impl std::ops::Deref for Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        self.lock().is_closing = true;
+        self.lock().closed = Some(Instant::now());
         // Gives up the port now, and also where a forked child still has the descriptor.
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
         self.news.notify_all();
@@ -121,6 +125,11 @@ impl Hub {
         wait_until(&self.room, state, until)
     }
 
+    /// Whether no publisher is left for that long.
+    fn is_closed_for(&self, time: Duration) -> bool {
+        self.lock().closed.is_some_and(|closed| closed.elapsed() >= time)
+    }
+
     /// Puts a message into the queues of who wants it.
     pub(super) fn push(&self, state: &mut State, topic: &str, frames: &Arc<[u8]>) {
         for peer in state.peers.values_mut().filter(|peer| peer.wants(topic)) {
@@ -132,7 +141,7 @@ impl Hub {
     }
 
     fn accept(self: Arc<Self>) {
-        while !self.lock().is_closing {
+        while self.lock().closed.is_none() {
             let Ok((stream, _)) = self.listener.accept() else {
                 thread::sleep(Duration::from_millis(10)); // no descriptor is left, perhaps
                 continue;
@@ -149,6 +158,7 @@ impl Hub {
     /// Reads what a subscriber wants, until it leaves.
     fn serve(self: Arc<Self>, stream: &Arc<TcpStream>) -> Result<()> {
         super::prepare(stream)?;
+        stream.set_write_timeout(Some(GRACE))?; // to see whether this is closed
         let mut reader = BufReader::new(&**stream);
         wire::shake_hands(Role::Publisher, &mut reader, &mut &**stream)?;
         let id = {
@@ -167,7 +177,9 @@ impl Hub {
         };
         let (hub, target) = (Arc::clone(&self), Arc::clone(stream));
         let write = move || {
-            let _ = hub.write(id, &target);
+            if hub.write(id, &target).is_err() {
+                let _ = target.shutdown(std::net::Shutdown::Both); // ends its reading
+            }
             hub.remove(id);
         };
         let started = thread::Builder::new().name("zmq-write".to_owned()).spawn(write);
@@ -189,6 +201,10 @@ impl Hub {
             let frame = wire::read_word(reader)?;
             let mut state = self.lock();
             let Some(peer) = state.peers.get_mut(&id) else {
+                drop(state);
+                if self.is_closed_for(SILENCE) {
+                    return Ok(());
+                }
                 continue;
             };
             match wire::wish(&frame) {
@@ -216,17 +232,17 @@ impl Hub {
     }
 
     /// Writes what is queued for a subscriber, until it is gone, or all of this is closed.
-    fn write(&self, id: u64, mut stream: &TcpStream) -> Result<()> {
+    fn write(&self, id: u64, stream: &TcpStream) -> Result<()> {
         let mut chunk = Vec::with_capacity(CHUNK);
         let mut state = self.lock();
         loop {
-            let is_closing = state.is_closing;
+            let is_closed = state.closed.is_some();
             let Some(peer) = state.peers.get_mut(&id) else {
                 return Ok(());
             };
             let batch = std::mem::take(&mut peer.queue);
             if batch.is_empty() {
-                if is_closing {
+                if is_closed {
                     return Ok(());
                 }
                 state = wait_until(&self.news, state, None);
@@ -235,16 +251,16 @@ impl Hub {
             drop(state);
             for frames in &batch {
                 if chunk.len() + frames.len() > CHUNK {
-                    stream.write_all(&chunk)?;
+                    self.write_all(stream, &chunk)?;
                     chunk.clear();
                 }
                 if frames.len() > CHUNK {
-                    stream.write_all(frames)?;
+                    self.write_all(stream, frames)?;
                 } else {
                     chunk.extend_from_slice(frames);
                 }
             }
-            stream.write_all(&chunk)?;
+            self.write_all(stream, &chunk)?;
             chunk.clear();
             state = self.lock();
             if let Some(peer) = state.peers.get_mut(&id) {
@@ -253,6 +269,22 @@ impl Hub {
             }
             self.room.notify_all();
         }
+    }
+
+    /// Writes all of it, however long that takes, unless this is closed.
+    fn write_all(&self, mut stream: &TcpStream, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.is_closed_for(GRACE) {
+                return Err(Io::TimedOut.into());
+            }
+            match stream.write(bytes) {
+                Ok(0) => return Err(Io::WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if matches!(error.kind(), Io::WouldBlock | Io::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a subscriber: what was written to it still arrives.
@@ -292,5 +324,50 @@ impl State {
 impl Peer {
     fn wants(&self, topic: &str) -> bool {
         self.wanted.keys().any(|prefix| topic.as_bytes().starts_with(prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind() -> Arc<Bound> {
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        Bound::get(&Address { host: "127.0.0.1".to_owned(), port: free }).unwrap()
+    }
+
+    /// A subscriber that shakes hands, subscribes to everything, and does nothing more.
+    fn subscribe(bound: &Bound) -> TcpStream {
+        let known = bound.lock().peers.len();
+        let stream = TcpStream::connect(bound.listener.local_addr().unwrap()).unwrap();
+        wire::shake_hands(Role::Subscriber, &mut &stream, &mut &stream).unwrap();
+        (&stream).write_all(&wire::subscription("")).unwrap();
+        wait_for(|| bound.lock().peers.values().filter(|peer| peer.wants("t")).count() > known);
+        stream
+    }
+
+    fn wait_for(is_so: impl Fn() -> bool) {
+        let end = Instant::now() + Duration::from_mins(1);
+        while !is_so() {
+            assert!(Instant::now() < end, "it takes too long");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn push(bound: &Bound, len: usize) {
+        bound.push(&mut bound.lock(), "t", &wire::message("t", &vec![0; len]).into());
+    }
+
+    #[test]
+    fn who_does_not_read_keeps_no_closed_publisher() {
+        let bound = bind();
+        let stopped = subscribe(&bound);
+        for _ in 0..32 {
+            push(&bound, 1 << 20); // more than sockets hold
+        }
+        let hub = Arc::downgrade(&bound.0);
+        drop(bound);
+        wait_for(|| hub.strong_count() == 0); // every thread has one
+        drop(stopped);
     }
 }
