@@ -1,7 +1,7 @@
 //! The end that publishes: it has the port, and a queue for everyone who is connected.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::{BufRead, BufReader, ErrorKind as Io, Result, Write};
+use std::io::{BufRead, BufReader, ErrorKind as Io, Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -10,14 +10,18 @@ use std::time::{Duration, Instant};
 use rustix::net::Shutdown;
 
 use super::wire::{self, Role, Wish};
-use super::{Address, CAPACITY, CAPACITY_BYTES, SILENCE, wait_until};
+use super::{Address, CAPACITY, CAPACITY_BYTES, MOST_WANTED, SILENCE, wait_until};
+use crate::brokers::LONGEST_TOPIC;
 use crate::fork::PerProcess;
 
 /// How long a port is tried to get that somebody else still has.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// To how many topics one may subscribe.
-const MOST_WANTED: usize = 10_000;
+/// How many may be connected; others are, when there is room.
+const MOST_CONNECTED: usize = 1024;
+
+/// How long one that connects may take until it is known as a subscriber.
+const GREETS_WITHIN: Duration = SILENCE;
 
 /// How long subscribers may go on taking what they have not got when all publishers are closed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -45,6 +49,36 @@ pub(super) struct State {
     closed: Option<Instant>,
     peers: BTreeMap<u64, Peer>,
     count: u64,
+    /// How many are connected, subscribers or not.
+    connected: usize,
+}
+
+/// One of the connections there may be.
+struct Place(Arc<Hub>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.lock().connected -= 1;
+    }
+}
+
+/// What a connection says, up to some time.
+struct Timed<'a> {
+    stream: &'a TcpStream,
+    until: Option<Instant>,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize> {
+        if let Some(until) = self.until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Io::TimedOut.into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        self.stream.read(bytes)
+    }
 }
 
 /// A subscriber that is connected.
@@ -146,21 +180,34 @@ impl Hub {
                 thread::sleep(Duration::from_millis(10)); // no descriptor is left, perhaps
                 continue;
             };
-            let hub = Arc::clone(&self);
+            let Some(place) = self.place() else {
+                continue;
+            };
             let serve = move || {
-                let _ = hub.serve(&Arc::new(stream)); // whoever is disconnected comes again
+                // Whoever is disconnected comes again.
+                let _ = Arc::clone(&place.0).serve(&Arc::new(stream), GREETS_WITHIN);
             };
             // Where there is no room for a thread, the connection is closed, and tried again.
             let _ = thread::Builder::new().name("zmq-read".to_owned()).spawn(serve);
         }
     }
 
+    fn place(self: &Arc<Self>) -> Option<Place> {
+        let mut state = self.lock();
+        let is_free = state.connected < MOST_CONNECTED;
+        state.connected += usize::from(is_free);
+        is_free.then(|| Place(Arc::clone(self)))
+    }
+
     /// Reads what a subscriber wants, until it leaves.
-    fn serve(self: Arc<Self>, stream: &Arc<TcpStream>) -> Result<()> {
+    fn serve(self: Arc<Self>, stream: &Arc<TcpStream>, greets_within: Duration) -> Result<()> {
         super::prepare(stream)?;
         stream.set_write_timeout(Some(GRACE))?; // to see whether this is closed
-        let mut reader = BufReader::new(&**stream);
+        let until = Some(Instant::now() + greets_within);
+        let mut reader = BufReader::new(Timed { stream, until });
         wire::shake_hands(Role::Publisher, &mut reader, &mut &**stream)?;
+        reader.get_mut().until = None;
+        stream.set_read_timeout(Some(SILENCE))?;
         let id = {
             let mut state = self.lock();
             state.count += 1;
@@ -188,7 +235,7 @@ impl Hub {
         result
     }
 
-    fn read(&self, id: u64, reader: &mut BufReader<&TcpStream>) -> Result<()> {
+    fn read(&self, id: u64, reader: &mut BufReader<Timed<'_>>) -> Result<()> {
         loop {
             // Reads on when it is removed, for a while: closing with bytes unread would cut off what was
             // written before.
@@ -208,10 +255,14 @@ impl Hub {
                 continue;
             };
             match wire::wish(&frame) {
-                Wish::Subscribe(_) if peer.wanted.len() >= MOST_WANTED => {
-                    return Err(Io::OutOfMemory.into());
+                Wish::Subscribe(prefix) if prefix.len() > LONGEST_TOPIC => {} // no topic begins so
+                Wish::Subscribe(prefix) => {
+                    let count = peer.wanted.entry(prefix.to_vec()).or_default();
+                    *count = count.saturating_add(1);
+                    if peer.wanted.len() > MOST_WANTED {
+                        return Err(Io::OutOfMemory.into());
+                    }
                 }
-                Wish::Subscribe(prefix) => *peer.wanted.entry(prefix.to_vec()).or_default() += 1,
                 Wish::Cancel(prefix) => {
                     if let Some(count) = peer.wanted.get_mut(prefix) {
                         *count -= 1;
@@ -299,7 +350,7 @@ impl Hub {
 }
 
 /// Whether nothing comes for as long as a read may take.
-fn has_fallen_silent(reader: &mut BufReader<&TcpStream>) -> Result<bool> {
+fn has_fallen_silent(reader: &mut BufReader<Timed<'_>>) -> Result<bool> {
     match reader.fill_buf() {
         Ok([]) => Err(Io::UnexpectedEof.into()),
         Ok(_) => Ok(false),
@@ -369,5 +420,48 @@ mod tests {
         drop(bound);
         wait_for(|| hub.strong_count() == 0); // every thread has one
         drop(stopped);
+    }
+
+    #[test]
+    fn who_greets_too_slowly_is_cut_off() {
+        let bound = bind();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let slow = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (theirs, _) = listener.accept().unwrap();
+        let (is_over, says) = (Arc::new(Mutex::new(false)), Duration::from_millis(20));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !*is_over.lock().unwrap() && (&slow).write_all(b"\xff").is_ok() {
+                    thread::sleep(says); // a byte at a time, which never takes long
+                }
+            });
+            let served = Arc::clone(&bound.0).serve(&Arc::new(theirs), says * 10);
+            *is_over.lock().unwrap() = true;
+            assert_eq!(served.unwrap_err().kind(), Io::TimedOut);
+        });
+    }
+
+    #[test]
+    fn connections_and_wishes_are_bounded() {
+        let bound = bind();
+        let address = bound.listener.local_addr().unwrap();
+        bound.lock().connected += MOST_CONNECTED;
+        let refused = TcpStream::connect(address).unwrap();
+        wire::shake_hands(Role::Subscriber, &mut &refused, &mut &refused).unwrap_err();
+        bound.lock().connected -= MOST_CONNECTED;
+        let mut taken = subscribe(&bound);
+        let wishes = |long: usize| {
+            let mut wishes = wire::subscription(&"x".repeat(LONGEST_TOPIC + 1)).repeat(long);
+            for number in 1..MOST_WANTED {
+                wishes.extend(wire::subscription(&number.to_string()));
+            }
+            wishes
+        };
+        let count = || bound.lock().peers.values().map(|peer| peer.wanted.len()).sum::<usize>();
+        taken.write_all(&wishes(2)).unwrap();
+        wait_for(|| count() == MOST_WANTED); // without those that are too long
+        taken.write_all(&wire::subscription("one more")).unwrap();
+        wait_for(|| count() == 0);
+        wait_for(|| bound.lock().connected == 0);
     }
 }
