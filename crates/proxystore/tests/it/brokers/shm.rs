@@ -505,3 +505,27 @@ fn a_session_lives_as_long_as_its_last_end() {
     assert_eq!(sweep(Some(root.path())).unwrap().removed, ["demo"]);
     assert!(fs::read_dir(session(root.path())).is_err());
 }
+
+#[test]
+fn a_session_may_have_several_paths() {
+    let root = own_root();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(root.path(), &link).unwrap();
+    let subscriber = subscribe(&broker(root.path()), "a");
+    let publishers = [root.path(), &link].map(|path| broker(path).publisher().unwrap());
+    let each = 2000_u64;
+    thread::scope(|scope| {
+        for (publisher, first) in publishers.iter().zip([0, each]) {
+            scope.spawn(move || {
+                for number in first..first + each {
+                    publisher.publish("numbers", &number.to_le_bytes(), soon()).unwrap();
+                }
+            });
+        }
+        let mut received: Vec<_> = (0..2 * each).map(|_| receive(&*subscriber)).collect();
+        received.sort_by_key(|message| u64::from_le_bytes(message[..].try_into().unwrap()));
+        let all = (0..2 * each).map(|number| number.to_le_bytes().to_vec());
+        assert!(received.into_iter().eq(all), "each once");
+    });
+}
