@@ -16,7 +16,7 @@
 //!   published until it is made again. Subscribers try that for ever, 20 times a second. A host that vanishes without a
 //!   word is noticed after about a minute by subscribers; by publishers that have something for it, when the system gives
 //!   up, after some 15 minutes.
-//! - `flush` returns when the system has all that was published, `close` after a few seconds at most.
+//! - `flush` returns when the system has all that was published before, `close` after a few seconds at most.
 //! - In a forked child, a subscriber connects anew. A publisher cannot bind the port its parent has: its calls are errors,
 //!   until the parent has closed its own. When a publisher is killed, its port stays taken as long as children live that it
 //!   forked.
@@ -259,7 +259,8 @@ impl PublishingEnd {
         if !was_closed {
             let end = Instant::now() + LINGER;
             let mut state = bound.lock();
-            while !state.is_flushed() && Instant::now() < end {
+            let under_way = state.under_way();
+            while !state.is_written(&under_way) && Instant::now() < end {
                 state = bound.wait(state, Some(end));
             }
         }
@@ -295,7 +296,8 @@ impl Publisher for PublishingEnd {
         self.check_open(FLUSH)?;
         let bound = self.bound()?;
         let mut state = bound.lock();
-        while !state.is_flushed() {
+        let under_way = state.under_way();
+        while !state.is_written(&under_way) {
             if is_past(deadline) {
                 let cause = "a subscriber does not take what is published";
                 return Err(Error::new(ErrorKind::Timeout, FLUSH, cause)

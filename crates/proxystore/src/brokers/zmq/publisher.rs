@@ -81,6 +81,9 @@ impl Read for Timed<'_> {
     }
 }
 
+/// Up to which message each subscriber is to have what was published.
+pub(super) struct UnderWay(Vec<(u64, u64)>);
+
 /// A subscriber that is connected.
 #[derive(Debug)]
 struct Peer {
@@ -88,8 +91,10 @@ struct Peer {
     /// What the topics begin with that it wants, and how often it said so.
     wanted: HashMap<Vec<u8>, u32>,
     queue: VecDeque<Arc<[u8]>>,
+    /// How many were put into the queue, and how many of them were written.
+    pushed: u64,
+    written: u64,
     /// What waits or is just written.
-    messages: usize,
     bytes: usize,
 }
 
@@ -168,7 +173,7 @@ impl Hub {
     pub(super) fn push(&self, state: &mut State, topic: &str, frames: &Arc<[u8]>) {
         for peer in state.peers.values_mut().filter(|peer| peer.wants(topic)) {
             peer.queue.push_back(Arc::clone(frames));
-            peer.messages += 1;
+            peer.pushed += 1;
             peer.bytes += frames.len();
         }
         self.news.notify_all();
@@ -215,7 +220,8 @@ impl Hub {
                 stream: Arc::clone(stream),
                 wanted: HashMap::new(),
                 queue: VecDeque::new(),
-                messages: 0,
+                pushed: 0,
+                written: 0,
                 bytes: 0,
             };
             let id = state.count;
@@ -269,8 +275,8 @@ impl Hub {
                     }
                     peer.wanted.retain(|_, count| *count > 0);
                 }
-                Wish::Answer(frame) if peer.messages < CAPACITY => {
-                    peer.messages += 1;
+                Wish::Answer(frame) if peer.messages() < CAPACITY => {
+                    peer.pushed += 1;
                     peer.bytes += frame.len();
                     peer.queue.push_back(frame.into());
                     self.news.notify_all();
@@ -315,7 +321,7 @@ impl Hub {
             chunk.clear();
             state = self.lock();
             if let Some(peer) = state.peers.get_mut(&id) {
-                peer.messages -= batch.len();
+                peer.written += batch.len() as u64;
                 peer.bytes -= batch.iter().map(|frames| frames.len()).sum::<usize>();
             }
             self.room.notify_all();
@@ -363,16 +369,27 @@ impl State {
     /// Whether everyone who wants a topic has room for one more message.
     pub(super) fn has_room(&self, topic: &str) -> bool {
         let mut wanting = self.peers.values().filter(|peer| peer.wants(topic));
-        wanting.all(|peer| peer.messages < CAPACITY && peer.bytes < CAPACITY_BYTES)
+        wanting.all(|peer| peer.messages() < CAPACITY && peer.bytes < CAPACITY_BYTES)
     }
 
-    /// Whether all that was published is on its way.
-    pub(super) fn is_flushed(&self) -> bool {
-        self.peers.values().all(|peer| peer.messages == 0)
+    /// What was published until now and is not on its way.
+    pub(super) fn under_way(&self) -> UnderWay {
+        let behind = self.peers.iter().filter(|(_, peer)| peer.messages() > 0);
+        UnderWay(behind.map(|(id, peer)| (*id, peer.pushed)).collect())
+    }
+
+    /// Whether that is on its way by now, to who is still there.
+    pub(super) fn is_written(&self, UnderWay(published): &UnderWay) -> bool {
+        let mut peers = published.iter().map(|(id, pushed)| (self.peers.get(id), *pushed));
+        peers.all(|(peer, pushed)| peer.is_none_or(|peer| peer.written >= pushed))
     }
 }
 
 impl Peer {
+    fn messages(&self) -> usize {
+        (self.pushed - self.written) as usize
+    }
+
     fn wants(&self, topic: &str) -> bool {
         self.wanted.keys().any(|prefix| topic.as_bytes().starts_with(prefix))
     }
@@ -437,7 +454,7 @@ mod tests {
             });
             let served = Arc::clone(&bound.0).serve(&Arc::new(theirs), says * 10);
             *is_over.lock().unwrap() = true;
-            assert_eq!(served.unwrap_err().kind(), Io::TimedOut);
+            assert!(matches!(served.unwrap_err().kind(), Io::TimedOut | Io::WouldBlock));
         });
     }
 
@@ -463,5 +480,29 @@ mod tests {
         taken.write_all(&wire::subscription("one more")).unwrap();
         wait_for(|| count() == 0);
         wait_for(|| bound.lock().connected == 0);
+    }
+
+    #[test]
+    fn flushing_is_for_what_was_published_before() {
+        let bound = bind();
+        let reader = subscribe(&bound);
+        for _ in 0..32 {
+            push(&bound, 1 << 20); // more than sockets hold
+        }
+        let before = bound.lock().under_way();
+        assert!(!bound.lock().is_written(&before));
+        let (mut stream, publisher) = (reader.try_clone().unwrap(), Arc::clone(&bound));
+        let more = thread::spawn(move || {
+            let mut bytes = vec![0; 1 << 20];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                push(&publisher, count); // there is always as much to write
+            }
+        });
+        wait_for(|| bound.lock().is_written(&before));
+        let rest = bound.lock().under_way();
+        assert!(!bound.lock().is_written(&rest));
+        reader.shutdown(std::net::Shutdown::Both).unwrap();
+        wait_for(|| bound.lock().is_written(&rest)); // who is gone holds nobody back
+        more.join().unwrap();
     }
 }
