@@ -113,9 +113,13 @@ impl Progress {
         self.is_dirty |= self.pending.remove(&offset).is_some();
     }
 
-    /// Whether something was not acknowledged in time.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.pending.values().any(|entry| entry.is_overdue(now))
+    /// When the first of what was delivered should be acknowledged.
+    pub(super) fn earliest(&self) -> Option<Instant> {
+        let until = |entry: &Pending| match entry.stage {
+            Stage::Open(until) => Some(until),
+            Stage::Away | Stage::Waits => None,
+        };
+        self.pending.values().filter_map(until).min()
     }
 
     /// Lets go of what was not acknowledged in time, if there is any; from where to fetch again, which is
@@ -211,7 +215,7 @@ mod tests {
         let now = Instant::now();
         assert!(progress.admit(0) && progress.admit(1));
         assert_eq!((progress.deliver(0, far()), progress.deliver(1, now)), (Some(1), Some(1)));
-        assert!(progress.is_overdue(now));
+        assert_eq!(progress.earliest(), Some(now));
         assert_eq!(progress.give_up_overdue(now), Some(1));
         assert!(!progress.admit(0) && progress.admit(1));
         assert_eq!(progress.deliver(1, far()), Some(2));
