@@ -529,3 +529,23 @@ fn a_session_may_have_several_paths() {
         assert!(received.into_iter().eq(all), "each once");
     });
 }
+
+#[test]
+fn a_publisher_has_a_bounded_number_of_files_open() {
+    let root = own_root();
+    let broker = broker(root.path());
+    let publisher = broker.publisher().unwrap();
+    let topics: Vec<String> = (0..200).map(|number| format!("topic-{number}")).collect();
+    for round in [b"one", b"two"] {
+        topics.iter().for_each(|topic| publisher.publish(topic, round, soon()).unwrap());
+    }
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+    let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let ours = targets.filter(|target| target.starts_with(root.path())).count();
+    assert!(ours < 100, "{ours} files are open");
+    for topic in [&*topics[0], &*topics[199]] {
+        let subscriber = broker.subscriber(&[topic], &SubscribeOptions::default()).unwrap();
+        assert_eq!(receive(&*subscriber), b"one");
+        assert_eq!(receive(&*subscriber), b"two");
+    }
+}
