@@ -537,7 +537,9 @@ fn a_publisher_has_a_bounded_number_of_files_open() {
     let publisher = broker.publisher().unwrap();
     let topics: Vec<String> = (0..200).map(|number| format!("topic-{number}")).collect();
     for round in [b"one", b"two"] {
-        topics.iter().for_each(|topic| publisher.publish(topic, round, soon()).unwrap());
+        for topic in &topics {
+            publisher.publish(topic, round, soon()).unwrap();
+        }
     }
     let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
     let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
