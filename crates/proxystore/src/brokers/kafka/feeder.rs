@@ -191,7 +191,7 @@ impl Feeder {
         let now = Instant::now();
         let mut state = self.shared.lock();
         let is_stale = std::mem::take(&mut state.is_stale);
-        let is_overdue = state.partitions.values().any(|progress| progress.is_overdue(now));
+        let is_overdue = state.is_overdue(now);
         if is_stale || (is_overdue && state.receivers == 0) {
             drop(state);
             self.leave();

@@ -113,21 +113,25 @@ impl Progress {
         self.is_dirty |= self.pending.remove(&offset).is_some();
     }
 
-    /// Whether something was not acknowledged in time.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.pending.values().any(|entry| entry.is_overdue(now))
+    /// When the first of what was delivered should be acknowledged.
+    pub(super) fn earliest(&self) -> Option<Instant> {
+        let until = |entry: &Pending| match entry.stage {
+            Stage::Open(until) => Some(until),
+            Stage::Away | Stage::Waits => None,
+        };
+        self.pending.values().filter_map(until).min()
     }
 
-    /// Lets go of what was not acknowledged in time; from where to fetch it again.
+    /// Lets go of what was not acknowledged in time, if there is any; from where to fetch again, which is
+    /// not behind anything that is still to be fetched.
     pub(super) fn give_up_overdue(&mut self, now: Instant) -> Option<i64> {
-        let mut first = None;
-        for (offset, entry) in &mut self.pending {
-            if entry.is_overdue(now) {
-                entry.stage = Stage::Away;
-                first = first.or(Some(*offset));
-            }
+        let mut is_any = false;
+        for entry in self.pending.values_mut().filter(|entry| entry.is_overdue(now)) {
+            entry.stage = Stage::Away;
+            is_any = true;
         }
-        first
+        let mut away = self.pending.iter().filter(|(_, entry)| entry.stage == Stage::Away);
+        away.next().map(|(offset, _)| *offset).filter(|_| is_any)
     }
 }
 
@@ -211,9 +215,23 @@ mod tests {
         let now = Instant::now();
         assert!(progress.admit(0) && progress.admit(1));
         assert_eq!((progress.deliver(0, far()), progress.deliver(1, now)), (Some(1), Some(1)));
-        assert!(progress.is_overdue(now));
+        assert_eq!(progress.earliest(), Some(now));
         assert_eq!(progress.give_up_overdue(now), Some(1));
         assert!(!progress.admit(0) && progress.admit(1));
         assert_eq!(progress.deliver(1, far()), Some(2));
+    }
+
+    #[test]
+    fn fetching_again_skips_nothing_that_is_away() {
+        let mut progress = Progress::default();
+        let now = Instant::now();
+        let soon = now + std::time::Duration::from_secs(1);
+        assert!(progress.admit(0) && progress.admit(1) && progress.admit(2));
+        progress.deliver(0, now);
+        progress.deliver(1, soon);
+        assert_eq!(progress.give_up_overdue(now), Some(0));
+        assert_eq!(progress.give_up_overdue(now), None, "nothing new is overdue");
+        assert_eq!(progress.give_up_overdue(soon), Some(0), "it did not come yet");
+        assert!(progress.admit(0) && progress.admit(1) && !progress.admit(2));
     }
 }

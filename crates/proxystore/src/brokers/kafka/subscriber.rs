@@ -20,6 +20,9 @@ use crate::fork::Inherited;
 /// How long `close` waits until the group knows.
 const LEAVES_WITHIN: Duration = Duration::from_secs(5);
 
+/// What is to be delivered again later than that, ten years, never is: clocks do not go on for ever.
+const FOREVER: Duration = Duration::from_hours(10 * 365 * 24);
+
 /// A subscriber over Kafka.
 #[derive(Debug)]
 pub(super) struct KafkaSubscriber {
@@ -47,6 +50,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     /// Of the partitions that are this subscriber's, by topic and number.
     pub(super) partitions: BTreeMap<(String, i32), Progress>,
+    /// Nothing that was delivered should be acknowledged before that.
+    earliest: Option<Instant>,
     /// Fetched and not delivered.
     basket: VecDeque<Fetched>,
     /// How many threads receive, and since when the last of them does.
@@ -94,7 +99,7 @@ impl KafkaSubscriber {
             servers: servers.to_owned(),
             topics: topics.iter().map(|topic| topic_name(topic)).collect(),
             prefetch: options.prefetch.max(1),
-            redeliver_after: options.redeliver_after,
+            redeliver_after: options.redeliver_after.min(FOREVER),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -282,6 +287,15 @@ impl Shared {
 }
 
 impl State {
+    /// Whether something was not acknowledged in time. All is looked at when it can be so, no more often.
+    pub(super) fn is_overdue(&mut self, now: Instant) -> bool {
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return false;
+        }
+        self.earliest = self.partitions.values().filter_map(Progress::earliest).min();
+        self.earliest.is_some_and(|earliest| earliest <= now)
+    }
+
     fn deliver(&mut self, redeliver_after: Duration) -> Option<Delivery> {
         loop {
             let Fetched { topic, partition, offset, message } = self.basket.pop_front()?;
@@ -290,6 +304,7 @@ impl State {
             let progress = self.partitions.get_mut(&(topic, partition));
             // It may have been acknowledged since, by who got it earlier.
             if let Some(attempts) = progress.and_then(|found| found.deliver(offset, until)) {
+                self.earliest = Some(self.earliest.map_or(until, |earliest| earliest.min(until)));
                 return Some(Delivery { message, tag, attempts });
             }
         }

@@ -2,35 +2,46 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::fstat;
 
 use super::ring::Ring;
 use crate::connectors::shm::Session;
 use crate::fork::PerProcess;
 
-type Rings = HashMap<PathBuf, Arc<Ring>>;
+type Rings = HashMap<Place, Arc<Ring>>;
+
+/// A file of a session, whose directory may have several paths.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    device: u64,
+    directory: u64,
+    file_name: String,
+}
 
 static RINGS: PerProcess<Mutex<Rings>> = PerProcess::new(Mutex::default);
 
 /// A ring that this process has open; the last handle closes it.
 #[derive(Debug)]
 pub(super) struct Handle {
-    path: PathBuf,
+    place: Place,
     /// There until it is dropped.
     ring: Option<Arc<Ring>>,
 }
 
 impl Handle {
     pub(super) fn open(session: &Session, file_name: &str) -> rustix::io::Result<Self> {
-        let path = session.path.join(file_name);
+        let found = fstat(&session.dir)?;
+        let (device, directory) = (found.st_dev, found.st_ino);
+        let place = Place { device, directory, file_name: file_name.to_owned() };
         let mut rings = RINGS.get().lock().unwrap_or_else(PoisonError::into_inner);
-        let ring = match rings.get(&path) {
+        let ring = match rings.get(&place) {
             Some(ring) => Arc::clone(ring),
             None => Arc::new(Ring::open(session, file_name)?),
         };
-        rings.insert(path.clone(), Arc::clone(&ring));
-        Ok(Self { path, ring: Some(ring) })
+        rings.insert(place.clone(), Arc::clone(&ring));
+        Ok(Self { place, ring: Some(ring) })
     }
 }
 
@@ -47,8 +58,8 @@ impl Drop for Handle {
         // The file is closed under the lock, or who opens it again could lose locks to this.
         let mut rings = RINGS.get().lock().unwrap_or_else(PoisonError::into_inner);
         self.ring = None;
-        if rings.get(&self.path).is_some_and(|ring| Arc::strong_count(ring) == 1) {
-            rings.remove(&self.path);
+        if rings.get(&self.place).is_some_and(|ring| Arc::strong_count(ring) == 1) {
+            rings.remove(&self.place);
         }
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! - Each topic is a ring of bounded size in a file of its own. Every group of subscribers has a cursor in it,
 //!   and what all groups have taken is overwritten. When a ring is full for the slowest group, `publish` waits.
+//! - So every topic costs a file, as long as the session lives. A publisher has those of the 64 topics open that it
+//!   published to last, a subscriber those of all its topics.
 //! - A message is taken when it is received, once: what a subscriber had when it was killed is lost, and what
 //!   was still in the ring is not. It is for the others of the group, or for who joins it next: a group keeps its
 //!   place while nobody is in it.
@@ -50,6 +52,9 @@ const RECEIVE: &str = "receive a message";
 
 /// How long an end that is being made waits for a ring that another process has stopped in.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How many rings a publisher has open.
+const MOST_OPEN: usize = 64;
 
 /// Messages in shared memory, for all processes of this user on this host.
 ///
@@ -144,10 +149,36 @@ struct End {
 #[derive(Debug)]
 struct Attached {
     joined: Vec<Joined>,
-    rings: Mutex<HashMap<String, Arc<Handle>>>,
+    rings: Mutex<Recent>,
     signal: Signal,
     session: Session,
     _last: Last,
+}
+
+/// The rings that were published to last.
+#[derive(Debug, Default)]
+struct Recent {
+    rings: HashMap<String, (Arc<Handle>, u64)>,
+    /// Counts how often any was used; with each ring, when it was.
+    uses: u64,
+}
+
+impl Recent {
+    fn get(&mut self, topic: &str, open: impl FnOnce() -> Result<Handle>) -> Result<Arc<Handle>> {
+        self.uses += 1;
+        if let Some((ring, used)) = self.rings.get_mut(topic) {
+            *used = self.uses;
+            return Ok(Arc::clone(ring));
+        }
+        if self.rings.len() >= MOST_OPEN {
+            let oldest = self.rings.iter().min_by_key(|(_, (_, used))| *used);
+            let oldest = oldest.map(|(topic, _)| topic.clone());
+            oldest.and_then(|topic| self.rings.remove(&topic));
+        }
+        let ring = Arc::new(open()?);
+        self.rings.insert(topic.to_owned(), (Arc::clone(&ring), self.uses));
+        Ok(ring)
+    }
 }
 
 /// A topic that an end has joined as a subscriber.
@@ -263,14 +294,10 @@ impl Attached {
     /// The ring of a topic to publish to.
     fn ring(&self, topic: &str) -> Result<Arc<Handle>> {
         let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ring) = rings.get(topic) {
-            return Ok(Arc::clone(ring));
-        }
-        let ring = Handle::open(&self.session, &file_name(topic))
-            .map_err(|errno| io(PUBLISH, errno).with("topic", topic))?;
-        let ring = Arc::new(ring);
-        rings.insert(topic.to_owned(), Arc::clone(&ring));
-        Ok(ring)
+        rings.get(topic, || {
+            Handle::open(&self.session, &file_name(topic))
+                .map_err(|errno| io(PUBLISH, errno).with("topic", topic))
+        })
     }
 }
 

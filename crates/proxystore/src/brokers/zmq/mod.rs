@@ -16,10 +16,11 @@
 //!   published until it is made again. Subscribers try that for ever, 20 times a second. A host that vanishes without a
 //!   word is noticed after about a minute by subscribers; by publishers that have something for it, when the system gives
 //!   up, after some 15 minutes.
-//! - `flush` returns when the system has all that was published, `close` after a few seconds at most.
+//! - `flush` returns when the system has all that was published before, `close` after a few seconds at most.
 //! - In a forked child, a subscriber connects anew. A publisher cannot bind the port its parent has: its calls are errors,
 //!   until the parent has closed its own. When a publisher is killed, its port stays taken as long as children live that it
 //!   forked.
+//! - A publisher takes 1024 connections of up to 1000 topics each. Whoever comes then is disconnected, and tries again.
 //! - Whoever reaches the port can read what is published. There is no encryption: seal the objects, or use networks that
 //!   are trusted.
 
@@ -55,6 +56,9 @@ const CAPACITY: usize = 1000;
 const CAPACITY_BYTES: usize = 64 << 20;
 /// The largest message.
 const LARGEST: usize = 1 << 30;
+
+/// To how many topics one may subscribe.
+const MOST_WANTED: usize = 1000;
 
 /// How long `close` waits for what was published.
 const LINGER: Duration = Duration::from_secs(5);
@@ -185,13 +189,21 @@ impl Broker for ZmqBroker {
         Ok(Box::new(end))
     }
 
-    /// Begins to connect; there may be no publisher yet.
+    /// Begins to connect; there may be no publisher yet. More than 1000 topics are refused.
     fn subscriber(
         &self,
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
         topics.iter().try_for_each(|topic| check_topic(topic))?;
+        if topics.len() > MOST_WANTED {
+            return Err(Error::new(
+                ErrorKind::Config,
+                SUBSCRIBE,
+                "there are more than 1000 topics",
+            )
+            .with_hint("take several subscribers, or one of all topics"));
+        }
         self.listen(topics.iter().map(|topic| (*topic).to_owned()).collect(), options)
     }
 }
@@ -247,7 +259,8 @@ impl PublishingEnd {
         if !was_closed {
             let end = Instant::now() + LINGER;
             let mut state = bound.lock();
-            while !state.is_flushed() && Instant::now() < end {
+            let under_way = state.under_way();
+            while !state.is_written(&under_way) && Instant::now() < end {
                 state = bound.wait(state, Some(end));
             }
         }
@@ -283,7 +296,8 @@ impl Publisher for PublishingEnd {
         self.check_open(FLUSH)?;
         let bound = self.bound()?;
         let mut state = bound.lock();
-        while !state.is_flushed() {
+        let under_way = state.under_way();
+        while !state.is_written(&under_way) {
             if is_past(deadline) {
                 let cause = "a subscriber does not take what is published";
                 return Err(Error::new(ErrorKind::Timeout, FLUSH, cause)

@@ -17,6 +17,9 @@ const COMMAND: u8 = 4;
 /// The largest command or subscription that is read.
 const LARGEST_WORD: u64 = 1 << 16;
 
+/// What a PING may have at most: its time to live, and what the answer is to say.
+const LONGEST_PING: usize = 2 + 16;
+
 /// What a connection carries in one direction.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
@@ -107,7 +110,7 @@ pub(super) fn wish(frame: &Frame) -> Wish<'_> {
     match (frame.command(), frame.body.split_first()) {
         (Some((b"SUBSCRIBE", prefix)), _) => Wish::Subscribe(prefix),
         (Some((b"CANCEL", prefix)), _) => Wish::Cancel(prefix),
-        (Some((b"PING", rest)), _) => {
+        (Some((b"PING", rest)), _) if rest.len() <= LONGEST_PING => {
             let mut frame = Vec::new();
             let context = rest.get(2..).unwrap_or_default(); // behind its time to live
             encode(&mut frame, COMMAND, &[b"\x04PONG", context].concat());
@@ -250,6 +253,8 @@ mod tests {
         assert_eq!(wish(&read(b"\x04\x08\x06CANCELa")), Wish::Cancel(b"a"));
         let pong = Wish::Answer(b"\x04\x06\x04PONGx".to_vec());
         assert_eq!(wish(&read(b"\x04\x08\x04PING\0\x01x")), pong);
+        let long = [&b"\x04\x18\x04PING\0\x01"[..], &[b'x'; 17]].concat();
+        assert_eq!(wish(&read(&long)), Wish::Nothing, "no room is kept for it");
         for word in [&b"\x00\x00"[..], b"\x04\x00", b"\x04\x02\xffa", b"\x04\x05\x04PING"] {
             let _ = wish(&read(word));
         }

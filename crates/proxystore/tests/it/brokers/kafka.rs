@@ -93,6 +93,17 @@ fn what_a_dropped_subscriber_held_goes_to_the_others() {
 }
 
 #[test]
+fn what_is_never_to_be_delivered_again_is_delivered() {
+    let cluster = Cluster::start();
+    let broker = cluster.broker();
+    let mut never = options();
+    never.redeliver_after = Duration::MAX;
+    let subscriber = broker.subscriber(&["t"], &never).unwrap();
+    broker.publisher().unwrap().publish("t", b"once", soon()).unwrap();
+    assert_eq!(subscriber.receive(soon()).unwrap().expect("it comes").message, b"once");
+}
+
+#[test]
 fn who_asks_for_more_is_delivered_again_what_it_did_not_acknowledge_in_time() {
     let cluster = Cluster::start();
     let broker = cluster.broker();

@@ -505,3 +505,49 @@ fn a_session_lives_as_long_as_its_last_end() {
     assert_eq!(sweep(Some(root.path())).unwrap().removed, ["demo"]);
     assert!(fs::read_dir(session(root.path())).is_err());
 }
+
+#[test]
+fn a_session_may_have_several_paths() {
+    let root = own_root();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    std::os::unix::fs::symlink(root.path(), &link).unwrap();
+    let subscriber = subscribe(&broker(root.path()), "a");
+    let publishers = [root.path(), &link].map(|path| broker(path).publisher().unwrap());
+    let each = 2000_u64;
+    thread::scope(|scope| {
+        for (publisher, first) in publishers.iter().zip([0, each]) {
+            scope.spawn(move || {
+                for number in first..first + each {
+                    publisher.publish("numbers", &number.to_le_bytes(), soon()).unwrap();
+                }
+            });
+        }
+        let mut received: Vec<_> = (0..2 * each).map(|_| receive(&*subscriber)).collect();
+        received.sort_by_key(|message| u64::from_le_bytes(message[..].try_into().unwrap()));
+        let all = (0..2 * each).map(|number| number.to_le_bytes().to_vec());
+        assert!(received.into_iter().eq(all), "each once");
+    });
+}
+
+#[test]
+fn a_publisher_has_a_bounded_number_of_files_open() {
+    let root = own_root();
+    let broker = broker(root.path());
+    let publisher = broker.publisher().unwrap();
+    let topics: Vec<String> = (0..200).map(|number| format!("topic-{number}")).collect();
+    for round in [b"one", b"two"] {
+        for topic in &topics {
+            publisher.publish(topic, round, soon()).unwrap();
+        }
+    }
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+    let targets = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let ours = targets.filter(|target| target.starts_with(root.path())).count();
+    assert!(ours < 100, "{ours} files are open");
+    for topic in [&*topics[0], &*topics[199]] {
+        let subscriber = broker.subscriber(&[topic], &SubscribeOptions::default()).unwrap();
+        assert_eq!(receive(&*subscriber), b"one");
+        assert_eq!(receive(&*subscriber), b"two");
+    }
+}

@@ -211,3 +211,10 @@ fn urls_name_addresses() {
         assert_eq!(open(url).unwrap_err().kind(), ErrorKind::Config, "{url}");
     }
 }
+
+#[test]
+fn more_topics_than_publishers_take_are_refused() {
+    let topics = vec!["t"; 1001];
+    let refused = broker(free_port()).subscriber(&topics, &SubscribeOptions::default());
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
+}
