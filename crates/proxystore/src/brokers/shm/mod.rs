@@ -2,7 +2,7 @@
 //!
 //! `shm://NAME` is the session of the [connector](crate::connectors::shm) of that name: a directory that
 //! lives as long as any process has an end of a broker, or a connector, open there. What killed processes
-//! leave behind is removed when somebody opens either, or calls [`sweep`](crate::connectors::shm::sweep).
+//! leave behind is removed when somebody opens either, or calls [`sweep`].
 //!
 //! - Each topic is a ring of bounded size in a file of its own. Every group of subscribers has a cursor in it,
 //!   and what all groups have taken is overwritten. When a ring is full for the slowest group, `publish` waits.
