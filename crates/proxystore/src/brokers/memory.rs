@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
-    check_topic, closed, full,
+    check_topic, closed, full, redelivery,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
@@ -84,9 +84,6 @@ struct Open {
     subscriber: usize,
     until: Instant,
 }
-
-/// Longer than any process lives, and short enough to be added to a time.
-const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 static BROKERS: PerProcess<Mutex<HashMap<String, std::sync::Weak<Shared>>>> =
     PerProcess::new(Mutex::default);
@@ -194,7 +191,7 @@ impl End {
             shared: Arc::clone(shared),
             topics,
             group: options.group.clone(),
-            redeliver_after: options.redeliver_after.min(LONGEST),
+            redeliver_after: redelivery(options),
             closed: std::sync::atomic::AtomicBool::new(false),
         }
     }
