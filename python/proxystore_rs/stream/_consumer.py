@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator
@@ -57,6 +58,7 @@ class StreamConsumer(Generic[T]):
         acknowledge: `"next"` acknowledges an item when the thread, or task, that got it asks for the
             next; `"manual"` leaves it to `StreamItem.acknowledge`.
         ends: How many ends of topics end an iteration: one for each topic and each producer of it.
+            They are counted by the consumer, whichever iterator meets them.
         timeout: How many seconds to wait for an event at most; None for as long as it takes.
 
     Raises:
@@ -82,10 +84,11 @@ class StreamConsumer(Generic[T]):
         self._filter: Filter = NullFilter() if filter_ is None else filter_
         self._manual = acknowledge == "manual"
         self._ends = ends
-        self._seen = 0  # ends, by iterating over the consumer itself
+        self._seen = 0  # ends since the last end of an iteration, whichever iterator met them
         if timeout is None and isinstance(subscriber, BrokerSubscriber):
             timeout = getattr(subscriber, "_timeout", None)  # of RedisQueueSubscriber
         self._timeout = timeout
+        self._lock = threading.Lock()
         self._handed = Handed()
         self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()
@@ -116,19 +119,15 @@ class StreamConsumer(Generic[T]):
         return self
 
     def __next__(self) -> ProxyOr[T]:
-        while isinstance(step := self._step(), End):
-            self._count(step)
-        return step.value
+        return self._next_of_iteration().value
 
     def __aiter__(self) -> AsyncIterator[ProxyOr[T]]:
         return self
 
     async def __anext__(self) -> ProxyOr[T]:
         while isinstance(step := await self._async_step(), End):
-            try:
-                self._count(step)
-            except StopIteration:
-                raise StopAsyncIteration from None
+            if self._is_last(step):
+                raise StopAsyncIteration
         return step.value
 
     def close(self, *, stores: bool = False, subscriber: bool = True) -> None:
@@ -194,15 +193,12 @@ class StreamConsumer(Generic[T]):
 
     def iter_items(self) -> Generator[StreamItem[T], None, None]:
         """Return an iterator over the items until the end."""
-        ends = 0
         while True:
-            step = self._step()
-            if isinstance(step, StreamItem):
-                yield step
-                continue
-            ends += 1
-            if step.is_last or ends >= self._ends:
+            try:
+                item = self._next_of_iteration()
+            except StopIteration:
                 return
+            yield item
 
     def iter_with_metadata(self) -> Generator[tuple[dict[str, Any], ProxyOr[T]], None, None]:
         """Return an iterator over what is said of each object, and its proxy."""
@@ -231,11 +227,25 @@ class StreamConsumer(Generic[T]):
         """Return the counters in the text format of Prometheus, for the stream of a name."""
         return self._inbox.metrics_text(name)
 
-    def _count(self, end: End) -> None:
-        self._seen += 1
-        if end.is_last or self._seen >= self._ends:
+    def _next_of_iteration(self) -> StreamItem[T]:
+        while isinstance(step := self._step(), End):
+            if self._is_last(step):
+                raise StopIteration
+        return step
+
+    def _is_last(self, end: End) -> bool:
+        """Count an end, and return whether it is that of the iteration; then counting starts over."""
+        with self._lock:
+            self._seen += 1
+            if not end.is_last and self._seen < self._ends:
+                return False
             self._seen = 0
-            raise StopIteration
+            return True
+
+    def _uncount(self, end: End) -> None:
+        """Wait again for the end of the iteration, of which `_is_last` said that it was this."""
+        with self._lock:
+            self._seen = 0 if end.is_last else self._ends - 1
 
     def _step(self, timeout: float | None = None) -> StreamItem[T] | End:
         """Return what comes next, and acknowledge what this thread got before."""

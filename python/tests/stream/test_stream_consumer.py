@@ -319,3 +319,12 @@ def test_none_is_an_object(broker: Broker, folder_store: Store[Any]) -> None:
     assert extract(proxy) is None
     producer.send("t", None)
     assert consumer.next_object() is None
+
+
+def test_an_error_does_not_make_ends_forgotten(broker: Broker) -> None:
+    consumer = StreamConsumer[Any](broker.subscriber("t"), timeout=0.05, ends=2)
+    send(broker, None, 1)
+    with pytest.raises(ChannelTimeoutError):
+        list(consumer.iter_items())
+    send(broker, None, 2)
+    assert list(consumer.iter_objects()) == [2]
