@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -50,13 +50,17 @@ class StreamConsumer(Generic[T]):
       killed before, the item is delivered again. A proxy that was sent elsewhere frees its object
       when it is used there.
 
-    It may be used by many threads and asyncio tasks; each event goes to one of them.
+    It may be used by many threads and asyncio tasks; each event goes to one of them. By default an
+    item is acknowledged when the next one is asked for: by the same thread; in asyncio, by the same
+    `async for`, or the next `anext(consumer)` of whatever task. So let every task that works on items
+    have an `async for` of its own. Where items are asked for in one thread of a pool and worked on in
+    another, or `anext` is called before the items before are dealt with, use `acknowledge="manual"`.
 
     Args:
         subscriber: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
         filter_: Drops the events for whose metadata it returns true; their objects are freed unread.
-        acknowledge: `"next"` acknowledges an item when the thread, or task, that got it asks for the
-            next; `"manual"` leaves it to `StreamItem.acknowledge`.
+        acknowledge: `"next"` acknowledges an item when the thread, or the asynchronous iterator, that
+            got it asks for the next; `"manual"` leaves it to `StreamItem.acknowledge`.
         ends: How many ends of topics end an iteration: one for each topic and each producer of it.
             They are counted by the consumer, whichever iterator meets them.
         timeout: How many seconds to wait for an event at most; None for as long as it takes.
@@ -90,6 +94,7 @@ class StreamConsumer(Generic[T]):
         self._timeout = timeout
         self._lock = threading.Lock()
         self._handed = Handed()
+        self._asynchronous = _AsyncIterator(self)  # of `anext(consumer)`
         self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()
 
@@ -122,13 +127,10 @@ class StreamConsumer(Generic[T]):
         return self._next_of_iteration().value
 
     def __aiter__(self) -> AsyncIterator[ProxyOr[T]]:
-        return self
+        return _AsyncIterator(self)
 
     async def __anext__(self) -> ProxyOr[T]:
-        while isinstance(step := await self._async_step(), End):
-            if self._is_last(step):
-                raise StopAsyncIteration
-        return step.value
+        return await self._asynchronous.__anext__()
 
     def close(self, *, stores: bool = False, subscriber: bool = True) -> None:
         """Close the subscriber; what was not acknowledged is delivered again, if at all.
@@ -250,32 +252,12 @@ class StreamConsumer(Generic[T]):
     def _step(self, timeout: float | None = None) -> StreamItem[T] | End:
         """Return what comes next, and acknowledge what this thread got before."""
         timeout = self._timeout if timeout is None else timeout
-        step = self._receive(self._handed.take(), timeout)
+        before = self._handed.take()
+        step = self._receive([] if before is None else [before], timeout)
         if step is None:
             raise _late()
         if isinstance(step, StreamItem) and not self._manual:
             self._handed.put(step)
-        return step
-
-    async def _async_step(self) -> StreamItem[T] | End:
-        task = asyncio.current_task()
-        before = self._handed.take(task)
-        until = None if self._timeout is None else time.monotonic() + self._timeout
-        while True:
-            left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
-            work = asyncio.ensure_future(asyncio.to_thread(self._receive, before, max(left, 0)))
-            before = None
-            try:
-                step = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                work.add_done_callback(self._keep)  # for whoever asks next
-                raise
-            if step is not None:
-                break
-            if until is not None and time.monotonic() >= until:
-                raise _late()
-        if isinstance(step, StreamItem) and not self._manual:
-            self._handed.put(step, task)
         return step
 
     def _keep(self, work: asyncio.Future[StreamItem[T] | End | None]) -> None:
@@ -285,10 +267,10 @@ class StreamConsumer(Generic[T]):
                 self._returned.append(step)
 
     def _receive(
-        self, before: StreamArrival | None, timeout: float | None
+        self, before: Iterable[StreamArrival], timeout: float | None
     ) -> StreamItem[T] | End | None:
-        if before is not None:
-            before.acknowledge()
+        for arrival in before:
+            arrival.acknowledge()
         step = self._take(timeout)
         if isinstance(step, End):
             step.acknowledge()
@@ -318,6 +300,46 @@ class StreamConsumer(Generic[T]):
             if arrival.store_name is not None:
                 self._stores.add(arrival.store_name)
             return StreamItem(arrival, metadata)
+
+
+class _AsyncIterator(Generic[T]):
+    """Asks for the items of a consumer, for whatever tasks.
+
+    Not each task by itself: `wait_for` and `gather` make one for each item.
+    """
+
+    def __init__(self, consumer: StreamConsumer[T]) -> None:
+        self._consumer = consumer
+        self._handed: list[StreamArrival] = []  # and not acknowledged yet
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ProxyOr[T]:
+        while isinstance(step := await self._step(), End):
+            if self._consumer._is_last(step):
+                raise StopAsyncIteration
+        if not self._consumer._manual:
+            self._handed.append(step._arrival)
+        return step.value
+
+    async def _step(self) -> StreamItem[T] | End:
+        consumer = self._consumer
+        before, self._handed = self._handed, []
+        until = None if consumer._timeout is None else time.monotonic() + consumer._timeout
+        while True:
+            left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
+            work = asyncio.ensure_future(asyncio.to_thread(consumer._receive, before, max(left, 0)))
+            before = []
+            try:
+                step = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                work.add_done_callback(consumer._keep)  # for whoever asks next
+                raise
+            if step is not None:
+                return step
+            if until is not None and time.monotonic() >= until:
+                raise _late()
 
 
 def _late() -> ChannelTimeoutError:
