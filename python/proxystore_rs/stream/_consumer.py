@@ -11,7 +11,11 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from proxystore_rs._core import BrokerSubscriber, StreamArrival, StreamInbox
-from proxystore_rs.exceptions import ChannelTimeoutError, ProxyResolveMissingKeyError
+from proxystore_rs.exceptions import (
+    ChannelTimeoutError,
+    ProxyResolveMissingKeyError,
+    SerializationError,
+)
 from proxystore_rs.proxy import ProxyOr
 from proxystore_rs.store.registry import get_store
 from proxystore_rs.stream._ends import subscriber_of_messages
@@ -55,6 +59,10 @@ class StreamConsumer(Generic[T]):
     `async for`, or the next `anext(consumer)` of whatever task. So let every task that works on items
     have an `async for` of its own. Where items are asked for in one thread of a pool and worked on in
     another, or `anext` is called before the items before are dealt with, use `acknowledge="manual"`.
+
+    Whoever asks for an item gets the errors of its filter, and of reading it. An item whose data are
+    damaged (`SerializationError`) is acknowledged then; any other comes again, on brokers that deliver
+    at least once, when `redeliver_after` is over or the consumer was closed.
 
     Args:
         subscriber: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
@@ -293,13 +301,18 @@ class StreamConsumer(Generic[T]):
                 return None
             if arrival.is_end:
                 return End(arrival)
-            metadata = arrival.metadata()
-            if self._filter(metadata):
-                self._inbox.pass_over(arrival)
-                continue
+            try:
+                metadata = arrival.metadata()
+                if self._filter(metadata):
+                    self._inbox.pass_over(arrival)
+                    continue
+                item: StreamItem[T] = StreamItem(arrival, metadata)
+            except SerializationError:  # it would fail as often as it comes
+                arrival.acknowledge()
+                raise
             if arrival.store_name is not None:
                 self._stores.add(arrival.store_name)
-            return StreamItem(arrival, metadata)
+            return item
 
 
 class _AsyncIterator(Generic[T]):
