@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from proxystore_rs._core import StreamOutbox, _stored_size
+from proxystore_rs.exceptions import ChannelTimeoutError
 from proxystore_rs.store._alarm import Alarm, call_at, cancel
 from proxystore_rs.store.base import Store
 from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 _PATIENCE = 10.0
 """How many seconds a thread that flushes may still take at exit."""
+
+_FAREWELL = 60.0
+"""How many seconds closing waits for each topic, without a timeout."""
 
 _flushing: dict[threading.Thread, StreamOutbox] = {}
 """Threads that flush: no interpreter may end while they are inside native code."""
@@ -54,6 +58,20 @@ class _Topic:
         self.alarm: Alarm | None = None
         self.closed = False
         self.failure: Exception | None = None
+
+    @contextmanager
+    def held(self, timeout: float | None) -> Iterator[None]:
+        if not self.lock.acquire(
+            timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        ):
+            raise ChannelTimeoutError(
+                "failed to send an object: another thread waits to send to the same topic; see "
+                "whether its consumers run, or allow for more by timeout"
+            )
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def clear(self) -> None:
         self.gathered.clear()
@@ -131,6 +149,8 @@ class StreamProducer(Generic[T]):
             when_full=when_full,
             timeout=timeout,
         )
+        self._timeout = timeout
+        self._farewell = _FAREWELL if timeout is None else timeout
         self._aggregator = aggregator
         self._batch_size = batch_size
         self._batch_bytes = batch_bytes
@@ -183,7 +203,7 @@ class StreamProducer(Generic[T]):
         """
         metadata = {} if metadata is None else dict(metadata)
         found = self._topic(topic)
-        with found.lock:
+        with found.held(self._timeout):
             if found.closed:
                 raise TopicClosedError(
                     f"failed to send an object: the topic {topic!r} was closed; send before "
@@ -214,10 +234,7 @@ class StreamProducer(Generic[T]):
 
     def flush_topic(self, topic: str) -> None:
         """Send what is gathered for a topic; if that fails, it is gathered still."""
-        found = self._topic(topic)
-        with found.lock:
-            self._flush(topic, found)
-            _raise_late(found)
+        self._flush_topic(topic, self._timeout)
 
     def flush(self) -> None:
         """Send what is gathered for all topics, and wait until the broker has it."""
@@ -263,7 +280,7 @@ class StreamProducer(Generic[T]):
             for topic in topics:
                 all_of_them.call(self._close_topic, topic, is_final=True)
             for topic in list(self._topics):
-                all_of_them.call(self.flush_topic, topic)
+                all_of_them.call(self._flush_topic, topic, self._farewell)
             all_of_them.call(self._outbox.flush)
         finally:
             if publisher:
@@ -302,10 +319,16 @@ class StreamProducer(Generic[T]):
         found.clear()
         found.failure = None  # what failed before was among it
 
+    def _flush_topic(self, topic: str, timeout: float | None) -> None:
+        found = self._topic(topic)
+        with found.held(timeout):
+            self._flush(topic, found)
+            _raise_late(found)
+
     def _close_topic(self, topic: str, ends: int = 1, *, is_final: bool = False) -> None:
         """Send what is gathered and the ends; what cannot be sent is dropped if this `is_final`."""
         found = self._topic(topic)
-        with found.lock:
+        with found.held(self._farewell if is_final else self._timeout):
             if not found.closed:
                 try:
                     self._flush(topic, found, end=True)

@@ -303,6 +303,27 @@ def test_an_aged_batch_that_waits_for_room_keeps_no_other_waiting(
     full.close()
 
 
+def test_no_thread_waits_longer_for_another_than_its_timeout(broker: Broker) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Stuck(Failing):
+        def send_message(self, topic: str, message: bytes) -> None:
+            entered.set()
+            leave.wait(30)
+
+    producer: StreamProducer[int] = StreamProducer(Stuck(broker), timeout=0.05)
+    thread = threading.Thread(target=producer.send, args=("t", 1))
+    thread.start()
+    entered.wait()
+    with pytest.raises(ChannelTimeoutError, match="another thread"):
+        producer.send("t", 2)
+    with pytest.raises(ChannelTimeoutError, match="another thread"):
+        producer.close()
+    assert not leave.is_set() and thread.is_alive()
+    leave.set()
+    thread.join()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"batch_size": 0}, {"when_full": "explode", "max_bytes": 1}, {"consumers": ["a", "a"]}],
