@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from proxystore_rs._core import BrokerSubscriber, StreamArrival, StreamInbox
-from proxystore_rs.exceptions import ChannelTimeoutError, ProxyResolveMissingKeyError
+from proxystore_rs.exceptions import (
+    ChannelTimeoutError,
+    ProxyResolveMissingKeyError,
+    SerializationError,
+)
 from proxystore_rs.proxy import ProxyOr
 from proxystore_rs.store.registry import get_store
 from proxystore_rs.stream._ends import subscriber_of_messages
@@ -49,14 +54,23 @@ class StreamConsumer(Generic[T]):
       killed before, the item is delivered again. A proxy that was sent elsewhere frees its object
       when it is used there.
 
-    It may be used by many threads and asyncio tasks; each event goes to one of them.
+    It may be used by many threads and asyncio tasks; each event goes to one of them. By default an
+    item is acknowledged when the next one is asked for: by the same thread; in asyncio, by the same
+    `async for`, or the next `anext(consumer)` of whatever task. So let every task that works on items
+    have an `async for` of its own. Where items are asked for in one thread of a pool and worked on in
+    another, or `anext` is called before the items before are dealt with, use `acknowledge="manual"`.
+
+    Whoever asks for an item gets the errors of its filter, and of reading it. An item whose data are
+    damaged (`SerializationError`) is acknowledged then; any other comes again, on brokers that deliver
+    at least once, when `redeliver_after` is over or the consumer was closed.
 
     Args:
         subscriber: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
         filter_: Drops the events for whose metadata it returns true; their objects are freed unread.
-        acknowledge: `"next"` acknowledges an item when the thread, or task, that got it asks for the
-            next; `"manual"` leaves it to `StreamItem.acknowledge`.
+        acknowledge: `"next"` acknowledges an item when the thread, or the asynchronous iterator, that
+            got it asks for the next; `"manual"` leaves it to `StreamItem.acknowledge`.
         ends: How many ends of topics end an iteration: one for each topic and each producer of it.
+            They are counted by the consumer, whichever iterator meets them.
         timeout: How many seconds to wait for an event at most; None for as long as it takes.
 
     Raises:
@@ -82,11 +96,13 @@ class StreamConsumer(Generic[T]):
         self._filter: Filter = NullFilter() if filter_ is None else filter_
         self._manual = acknowledge == "manual"
         self._ends = ends
-        self._seen = 0  # ends, by iterating over the consumer itself
+        self._seen = 0  # ends since the last end of an iteration, whichever iterator met them
         if timeout is None and isinstance(subscriber, BrokerSubscriber):
             timeout = getattr(subscriber, "_timeout", None)  # of RedisQueueSubscriber
         self._timeout = timeout
+        self._lock = threading.Lock()
         self._handed = Handed()
+        self._asynchronous = _AsyncIterator(self)  # of `anext(consumer)`
         self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()
 
@@ -116,20 +132,13 @@ class StreamConsumer(Generic[T]):
         return self
 
     def __next__(self) -> ProxyOr[T]:
-        while isinstance(step := self._step(), End):
-            self._count(step)
-        return step.value
+        return self._next_of_iteration().value
 
     def __aiter__(self) -> AsyncIterator[ProxyOr[T]]:
-        return self
+        return _AsyncIterator(self)
 
     async def __anext__(self) -> ProxyOr[T]:
-        while isinstance(step := await self._async_step(), End):
-            try:
-                self._count(step)
-            except StopIteration:
-                raise StopAsyncIteration from None
-        return step.value
+        return await self._asynchronous.__anext__()
 
     def close(self, *, stores: bool = False, subscriber: bool = True) -> None:
         """Close the subscriber; what was not acknowledged is delivered again, if at all.
@@ -194,15 +203,12 @@ class StreamConsumer(Generic[T]):
 
     def iter_items(self) -> Generator[StreamItem[T], None, None]:
         """Return an iterator over the items until the end."""
-        ends = 0
         while True:
-            step = self._step()
-            if isinstance(step, StreamItem):
-                yield step
-                continue
-            ends += 1
-            if step.is_last or ends >= self._ends:
+            try:
+                item = self._next_of_iteration()
+            except StopIteration:
                 return
+            yield item
 
     def iter_with_metadata(self) -> Generator[tuple[dict[str, Any], ProxyOr[T]], None, None]:
         """Return an iterator over what is said of each object, and its proxy."""
@@ -231,41 +237,35 @@ class StreamConsumer(Generic[T]):
         """Return the counters in the text format of Prometheus, for the stream of a name."""
         return self._inbox.metrics_text(name)
 
-    def _count(self, end: End) -> None:
-        self._seen += 1
-        if end.is_last or self._seen >= self._ends:
+    def _next_of_iteration(self) -> StreamItem[T]:
+        while isinstance(step := self._step(), End):
+            if self._is_last(step):
+                raise StopIteration
+        return step
+
+    def _is_last(self, end: End) -> bool:
+        """Count an end, and return whether it is that of the iteration; then counting starts over."""
+        with self._lock:
+            self._seen += 1
+            if not end.is_last and self._seen < self._ends:
+                return False
             self._seen = 0
-            raise StopIteration
+            return True
+
+    def _uncount(self, end: End) -> None:
+        """Wait again for the end of the iteration, of which `_is_last` said that it was this."""
+        with self._lock:
+            self._seen = 0 if end.is_last else self._ends - 1
 
     def _step(self, timeout: float | None = None) -> StreamItem[T] | End:
         """Return what comes next, and acknowledge what this thread got before."""
         timeout = self._timeout if timeout is None else timeout
-        step = self._receive(self._handed.take(), timeout)
+        before = self._handed.take()
+        step = self._receive([] if before is None else [before], timeout)
         if step is None:
             raise _late()
         if isinstance(step, StreamItem) and not self._manual:
             self._handed.put(step)
-        return step
-
-    async def _async_step(self) -> StreamItem[T] | End:
-        task = asyncio.current_task()
-        before = self._handed.take(task)
-        until = None if self._timeout is None else time.monotonic() + self._timeout
-        while True:
-            left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
-            work = asyncio.ensure_future(asyncio.to_thread(self._receive, before, max(left, 0)))
-            before = None
-            try:
-                step = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                work.add_done_callback(self._keep)  # for whoever asks next
-                raise
-            if step is not None:
-                break
-            if until is not None and time.monotonic() >= until:
-                raise _late()
-        if isinstance(step, StreamItem) and not self._manual:
-            self._handed.put(step, task)
         return step
 
     def _keep(self, work: asyncio.Future[StreamItem[T] | End | None]) -> None:
@@ -275,10 +275,10 @@ class StreamConsumer(Generic[T]):
                 self._returned.append(step)
 
     def _receive(
-        self, before: StreamArrival | None, timeout: float | None
+        self, before: Iterable[StreamArrival], timeout: float | None
     ) -> StreamItem[T] | End | None:
-        if before is not None:
-            before.acknowledge()
+        for arrival in before:
+            arrival.acknowledge()
         step = self._take(timeout)
         if isinstance(step, End):
             step.acknowledge()
@@ -301,13 +301,58 @@ class StreamConsumer(Generic[T]):
                 return None
             if arrival.is_end:
                 return End(arrival)
-            metadata = arrival.metadata()
-            if self._filter(metadata):
-                self._inbox.pass_over(arrival)
-                continue
+            try:
+                metadata = arrival.metadata()
+                if self._filter(metadata):
+                    self._inbox.pass_over(arrival)
+                    continue
+                item: StreamItem[T] = StreamItem(arrival, metadata)
+            except SerializationError:  # it would fail as often as it comes
+                arrival.acknowledge()
+                raise
             if arrival.store_name is not None:
                 self._stores.add(arrival.store_name)
-            return StreamItem(arrival, metadata)
+            return item
+
+
+class _AsyncIterator(Generic[T]):
+    """Asks for the items of a consumer, for whatever tasks.
+
+    Not each task by itself: `wait_for` and `gather` make one for each item.
+    """
+
+    def __init__(self, consumer: StreamConsumer[T]) -> None:
+        self._consumer = consumer
+        self._handed: list[StreamArrival] = []  # and not acknowledged yet
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ProxyOr[T]:
+        while isinstance(step := await self._step(), End):
+            if self._consumer._is_last(step):
+                raise StopAsyncIteration
+        if not self._consumer._manual:
+            self._handed.append(step._arrival)
+        return step.value
+
+    async def _step(self) -> StreamItem[T] | End:
+        consumer = self._consumer
+        before, self._handed = self._handed, []
+        until = None if consumer._timeout is None else time.monotonic() + consumer._timeout
+        while True:
+            left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
+            work = asyncio.ensure_future(asyncio.to_thread(consumer._receive, before, max(left, 0)))
+            before = []
+            try:
+                step = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                work.add_done_callback(consumer._keep)  # for whoever asks next
+                raise
+            if step is not None:
+                return step
+            if until is not None and time.monotonic() >= until:
+                raise _late()
 
 
 def _late() -> ChannelTimeoutError:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from proxystore_rs._core import Proxy, StreamArrival
 from proxystore_rs.proxy import ProxyOr, get_factory
@@ -71,22 +69,16 @@ class StreamItem(Generic[T]):
 
 
 class Handed:
-    """The item that each thread, or task, was handed last and that is not acknowledged yet."""
+    """The item that each thread was handed last and that is not acknowledged yet."""
 
     def __init__(self) -> None:
         self._of_thread = threading.local()
-        self._of_task: WeakKeyDictionary[asyncio.Task[Any], StreamArrival] = WeakKeyDictionary()
 
-    def take(self, task: asyncio.Task[Any] | None = None) -> StreamArrival | None:
+    def take(self) -> StreamArrival | None:
         """Return it, and forget it."""
-        if task is not None:
-            return self._of_task.pop(task, None)
         arrival: StreamArrival | None = self._of_thread.__dict__.pop("arrival", None)
         return arrival
 
-    def put(self, item: StreamItem[Any], task: asyncio.Task[Any] | None = None) -> None:
+    def put(self, item: StreamItem[Any]) -> None:
         """Note what is handed over; the native part alone, so that the object need not stay."""
-        if task is not None:
-            self._of_task[task] = item._arrival
-        else:
-            self._of_thread.arrival = item._arrival
+        self._of_thread.arrival = item._arrival

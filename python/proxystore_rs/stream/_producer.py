@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from proxystore_rs._core import StreamOutbox, _stored_size
+from proxystore_rs.exceptions import ChannelTimeoutError
 from proxystore_rs.store._alarm import Alarm, call_at, cancel
 from proxystore_rs.store.base import Store
 from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
@@ -20,6 +23,23 @@ from proxystore_rs.utils._fork import start_over_after_fork
 __all__ = ["StreamProducer"]
 
 T = TypeVar("T")
+
+
+_PATIENCE = 10.0
+"""How many seconds a thread that flushes may still take at exit."""
+
+_FAREWELL = 60.0
+"""How many seconds closing waits for each topic, without a timeout."""
+
+_flushing: dict[threading.Thread, StreamOutbox] = {}
+"""Threads that flush: no interpreter may end while they are inside native code."""
+
+
+@atexit.register
+def _stop_flushing() -> None:
+    for thread, outbox in list(_flushing.items()):
+        outbox.stop_waiting()
+        thread.join(_PATIENCE)
 
 
 class _Sent(NamedTuple):
@@ -38,6 +58,20 @@ class _Topic:
         self.alarm: Alarm | None = None
         self.closed = False
         self.failure: Exception | None = None
+
+    @contextmanager
+    def held(self, timeout: float | None) -> Iterator[None]:
+        if not self.lock.acquire(
+            timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        ):
+            raise ChannelTimeoutError(
+                "failed to send an object: another thread waits to send to the same topic; see "
+                "whether its consumers run, or allow for more by timeout"
+            )
+        try:
+            yield
+        finally:
+            self.lock.release()
 
     def clear(self) -> None:
         self.gathered.clear()
@@ -115,6 +149,8 @@ class StreamProducer(Generic[T]):
             when_full=when_full,
             timeout=timeout,
         )
+        self._timeout = timeout
+        self._farewell = _FAREWELL if timeout is None else timeout
         self._aggregator = aggregator
         self._batch_size = batch_size
         self._batch_bytes = batch_bytes
@@ -167,7 +203,7 @@ class StreamProducer(Generic[T]):
         """
         metadata = {} if metadata is None else dict(metadata)
         found = self._topic(topic)
-        with found.lock:
+        with found.held(self._timeout):
             if found.closed:
                 raise TopicClosedError(
                     f"failed to send an object: the topic {topic!r} was closed; send before "
@@ -194,14 +230,11 @@ class StreamProducer(Generic[T]):
                     raise
             elif self._batch_age is not None and found.alarm is None:
                 when = time.monotonic() + self._batch_age
-                found.alarm = call_at(when, lambda: self._flush_aged(topic, found))
+                found.alarm = call_at(when, lambda: self._start_flushing(topic, found))
 
     def flush_topic(self, topic: str) -> None:
         """Send what is gathered for a topic; if that fails, it is gathered still."""
-        found = self._topic(topic)
-        with found.lock:
-            self._flush(topic, found)
-            _raise_late(found)
+        self._flush_topic(topic, self._timeout)
 
     def flush(self) -> None:
         """Send what is gathered for all topics, and wait until the broker has it."""
@@ -217,16 +250,12 @@ class StreamProducer(Generic[T]):
             ends: How many ends to send, one for each consumer of those that share the events of a
                 topic.
         """
+        all_of_them = _All()
         for topic in topics:
-            found = self._topic(topic)
-            with found.lock:
-                if not found.closed:
-                    self._flush(topic, found, end=True)
-                    found.closed = True
-                for _ in range(1, ends):
-                    self._outbox.send(topic, None, [], True)
+            all_of_them.call(self._close_topic, topic, ends)
         if topics:
-            self._outbox.flush()
+            all_of_them.call(self._outbox.flush)
+        all_of_them.done()
 
     def close(
         self,
@@ -237,6 +266,8 @@ class StreamProducer(Generic[T]):
     ) -> None:
         """Send what is gathered, and close the publisher. Waiting for room in other threads ends.
 
+        All is tried, and the first error raised at the end: what could not be sent then is lost.
+
         Args:
             topics: Topics to close before.
             publisher: Close the publisher.
@@ -244,21 +275,23 @@ class StreamProducer(Generic[T]):
         """
         if publisher:
             self._outbox.stop_waiting()
+        all_of_them = _All()
         try:
-            self.close_topics(*topics)
+            for topic in topics:
+                all_of_them.call(self._close_topic, topic, is_final=True)
             for topic in list(self._topics):
-                self.flush_topic(topic)
+                all_of_them.call(self._flush_topic, topic, self._farewell)
+            all_of_them.call(self._outbox.flush)
         finally:
             if publisher:
-                self._outbox.close()
-            else:
-                self._outbox.flush()
+                all_of_them.call(self._outbox.close)
             if stores:
                 for store in {
                     id(s): s for s in (self._default_store, *self._stores.values())
                 }.values():
                     if store is not None:
-                        store.close()
+                        all_of_them.call(store.close)
+        all_of_them.done()
 
     def metrics(self) -> dict[str, float]:
         """Return what was counted so far, by name: events sent, bytes stored, and so on."""
@@ -284,6 +317,31 @@ class StreamProducer(Generic[T]):
             batch = [self._aggregated(self._aggregator, batch)]
         self._outbox.send(topic, self._store(topic), batch, end)
         found.clear()
+        found.failure = None  # what failed before was among it
+
+    def _flush_topic(self, topic: str, timeout: float | None) -> None:
+        found = self._topic(topic)
+        with found.held(timeout):
+            self._flush(topic, found)
+            _raise_late(found)
+
+    def _close_topic(self, topic: str, ends: int = 1, *, is_final: bool = False) -> None:
+        """Send what is gathered and the ends; what cannot be sent is dropped if this `is_final`."""
+        found = self._topic(topic)
+        with found.held(self._farewell if is_final else self._timeout):
+            if not found.closed:
+                try:
+                    self._flush(topic, found, end=True)
+                except Exception:
+                    if is_final and found.gathered:  # consumers need not wait for ever
+                        found.clear()
+                        found.closed = True
+                        with suppress(Exception):  # the first error is the one to report
+                            self._flush(topic, found, end=True)
+                    raise
+                found.closed = True
+            for _ in range(1, ends):
+                self._outbox.send(topic, None, [], True)
 
     def _aggregated(self, aggregator: Callable[[list[T]], T], batch: list[_Sent]) -> _Sent:
         metadata: dict[str, Any] = {}
@@ -292,6 +350,15 @@ class StreamProducer(Generic[T]):
         obj = aggregator([one.obj for one in batch])
         return _Sent(obj, any(one.evict for one in batch), metadata)
 
+    def _start_flushing(self, topic: str, found: _Topic) -> None:
+        # It may wait for room, and other alarms of the process shall not wait with it.
+        name = "proxystore-stream-flush"
+        thread = threading.Thread(
+            target=self._flush_aged, args=(topic, found), name=name, daemon=True
+        )
+        _flushing[thread] = self._outbox
+        thread.start()
+
     def _flush_aged(self, topic: str, found: _Topic) -> None:
         with found.lock:
             found.alarm = None
@@ -299,6 +366,25 @@ class StreamProducer(Generic[T]):
                 self._flush(topic, found)
             except Exception as error:  # for the next call of the user's
                 found.failure = error
+        _flushing.pop(threading.current_thread(), None)
+
+
+class _All:
+    """Calls of which each is made, whatever becomes of the others."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    def call(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except Exception as error:
+            self._error = self._error or error
+
+    def done(self) -> None:
+        """Raise the first error."""
+        if self._error is not None:
+            raise self._error
 
 
 def _raise_late(topic: _Topic) -> None:

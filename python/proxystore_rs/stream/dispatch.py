@@ -116,6 +116,9 @@ class Dispatcher(Generic[R]):
             be interrupted, and occupies its worker while it lasts.
         progress: Show a line with counts and rates on a terminal.
 
+    Of several ends of topics, the last one is acknowledged when all is done, and the others when they
+    come: another dispatcher that goes on after a failure waits for those that are left.
+
     A dispatcher runs once, by `run` or as an iterator. A pool that breaks because a worker was
     killed, and a task that somebody else cancelled, are always raised: the item is not to blame.
 
@@ -167,7 +170,7 @@ class Dispatcher(Generic[R]):
         self._arrived: SimpleQueue[tuple[_Flight, int, Any] | None] = SimpleQueue()
         self._feeder: threading.Thread | None = None
         self._has_begun = False
-        self._ends: list[End] = []  # of topics
+        self._end: End | None = None  # the last one
 
     def __repr__(self) -> str:
         return f"Dispatcher({self.consumer!r}, {self._sender!r}, {self.counts})"
@@ -231,9 +234,9 @@ class Dispatcher(Generic[R]):
             self._leave()
         if self._error is not None:
             raise self._error
-        if self._has_ended():  # not before: ends would be missed where items are delivered again
-            for end in self._ends:
-                end.acknowledge()
+        if self._end is not None:  # not before: whoever does the items of a failed run needs an end
+            self.consumer._is_last(self._end)
+            self._end.acknowledge()
 
     # The thread that takes items.
 
@@ -279,19 +282,17 @@ class Dispatcher(Generic[R]):
             if isinstance(step, StreamItem):
                 return step
             if step is not None:
-                self._ends.append(step)
-                if self._has_ended():
+                if self.consumer._is_last(step):
+                    self.consumer._uncount(step)  # until all is done
+                    self._end = step
                     return None
+                step.acknowledge()  # else it comes again, and counts twice
             elif left <= _LOOK:
                 raise TimeoutError(
                     f"no item came within {self.timeout} s; see whether the producers run, or wait "
                     "longer"
                 )
         return None
-
-    def _has_ended(self) -> bool:
-        ends = self._ends
-        return len(ends) >= self.consumer._ends or (len(ends) > 0 and ends[-1].is_last)
 
     # Both threads.
 

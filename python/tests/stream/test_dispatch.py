@@ -462,6 +462,24 @@ def test_stop_ends_waiting_for_items(stream: Stream, threads: ThreadPoolExecutor
         assert stopped.run() == Counts()
 
 
+def test_an_end_that_was_counted_does_not_come_again(
+    stream: Stream, threads: ThreadPoolExecutor
+) -> None:
+    again = 0.05
+    stream.send(1)
+    subscriber = stream.broker.subscriber("frames", redeliver_after=again)
+    with StreamConsumer[Any](subscriber, acknowledge="manual", ends=2) as consumer:
+
+        def send_more() -> None:
+            time.sleep(10 * again)
+            stream.send(2)
+
+        later = threading.Thread(target=send_more)
+        later.start()
+        assert sorted(Dispatcher(consumer, threads, tasks.first)) == [1, 2]
+        later.join()
+
+
 def test_leaving_the_loop_gives_the_rest_back(stream: Stream, threads: ThreadPoolExecutor) -> None:
     stream.send(*range(6))
     with stream.consumer() as consumer:

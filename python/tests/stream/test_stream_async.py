@@ -37,21 +37,36 @@ def test_items_come_by_async_for(
     assert count(folder_store) == 0
 
 
-def test_a_task_acknowledges_its_own_item_alone(broker: Broker) -> None:
+def test_an_iterator_acknowledges_its_own_item_alone(broker: Broker) -> None:
     producer: StreamProducer[Any] = StreamProducer(broker.publisher())
-    for number in range(3):
+    for number in range(4):
         producer.send("t", number)
 
     async def consume() -> None:
         consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"), timeout=60)
-        assert await anext(consumer) == 0
-        assert await asyncio.create_task(one(consumer)) == 1
+        first, second = aiter(consumer), aiter(consumer)
+        assert (await anext(first), await anext(second), await anext(consumer)) == (0, 1, 2)
         assert consumer.metrics()["acknowledged"] == 0
-        assert await anext(consumer) == 2
+        assert await anext(second) == 3
         assert consumer.metrics()["acknowledged"] == 1
+
+    asyncio.run(consume())
+
+
+def test_the_items_before_are_acknowledged_whichever_tasks_asked(broker: Broker) -> None:
+    producer: StreamProducer[Any] = StreamProducer(broker.publisher())
+    for number in range(4):
+        producer.send("t", number)
 
     async def one(consumer: StreamConsumer[Any]) -> Any:
         return await anext(consumer)
+
+    async def consume() -> None:
+        consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"), timeout=60)
+        assert {*await asyncio.gather(*(one(consumer) for _ in range(3)))} == {0, 1, 2}
+        assert consumer.metrics()["acknowledged"] == 0
+        assert await asyncio.create_task(one(consumer)) == 3
+        assert consumer.metrics()["acknowledged"] == 3
 
     asyncio.run(consume())
 

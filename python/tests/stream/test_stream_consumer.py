@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxystore_rs.exceptions import ChannelTimeoutError, StoreClosedError
+from proxystore_rs.exceptions import ChannelTimeoutError, SerializationError, StoreClosedError
 from proxystore_rs.proxy import Proxy, extract
 from proxystore_rs.store import Store
 from proxystore_rs.store.ref import into_owned
@@ -319,3 +319,39 @@ def test_none_is_an_object(broker: Broker, folder_store: Store[Any]) -> None:
     assert extract(proxy) is None
     producer.send("t", None)
     assert consumer.next_object() is None
+
+
+def test_an_error_does_not_make_ends_forgotten(broker: Broker) -> None:
+    consumer = StreamConsumer[Any](broker.subscriber("t"), timeout=0.05, ends=2)
+    send(broker, None, 1)
+    with pytest.raises(ChannelTimeoutError):
+        list(consumer.iter_items())
+    send(broker, None, 2)
+    assert list(consumer.iter_objects()) == [2]
+
+
+def test_an_item_whose_filter_fails_comes_again(broker: Broker) -> None:
+    send(broker, None, 1)
+
+    def fail(_: dict[str, Any]) -> bool:
+        raise ArithmeticError
+
+    with consumer_of(broker, filter_=fail) as failing, pytest.raises(ArithmeticError):
+        failing.next()
+    assert consumer_of(broker).next() == 1
+
+
+def test_a_damaged_item_is_reported_once(broker: Broker) -> None:
+    subscriber = broker.subscriber("t")
+    with StreamProducer[Any](broker.publisher()) as producer:
+        producer.send("t", 1, metadata={"n": "MARKMARK"})
+    message = subscriber.next_message()
+    damaged = message.replace(b"\xa8MARKMARK", b"\xc1MARKMARK")
+    assert damaged != message
+    broker.publisher().send_message("t", damaged)
+    subscriber.close()
+    with consumer_of(broker) as consumer, pytest.raises(SerializationError):
+        consumer.next()
+    again: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"), timeout=0.05)
+    with pytest.raises(ChannelTimeoutError):
+        again.next()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -230,6 +231,97 @@ def test_closing_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None
     producer.close()
     thread.join(60)
     assert len(raised) == 1
+
+
+class Failing:
+    """A publisher that fails with the messages of some topics."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.publisher = broker.publisher()
+        self.failing: set[str] = set()
+
+    def send_message(self, topic: str, message: bytes) -> None:
+        if topic in self.failing:
+            raise OSError(f"not {topic}")
+        self.publisher.send_message(topic, message)
+
+    def close(self) -> None:
+        self.publisher.close()
+
+
+def test_closing_tries_all_topics_and_raises_the_first_error(broker: Broker) -> None:
+    publisher = Failing(broker)
+    producer: StreamProducer[int] = StreamProducer(publisher, batch_size=10)
+    consumer: StreamConsumer[int] = StreamConsumer(broker.subscriber("t"), timeout=60)
+    for topic in ("a", "b", "t"):
+        producer.send(topic, 1)
+    publisher.failing |= {"a", "b"}
+    with pytest.raises(Exception, match="not a"):
+        producer.close(topics=["a", "b", "t"])
+    assert list(consumer) == [1]
+
+
+def test_the_end_is_sent_when_the_last_batch_fails(broker: Broker) -> None:
+    def aggregate(_: list[int]) -> int:
+        raise ArithmeticError
+
+    producer = StreamProducer(broker.publisher(), aggregator=aggregate, batch_size=10)
+    producer.send("t", 1)
+    with pytest.raises(ArithmeticError):
+        producer.close(topics=["t"])
+    assert list(StreamConsumer[int](broker.subscriber("t"), timeout=60)) == []
+
+
+def test_a_late_error_is_forgotten_when_all_was_sent(broker: Broker) -> None:
+    publisher = Failing(broker)
+    producer: StreamProducer[int] = StreamProducer(publisher, batch_size=10, batch_age=0.01)
+    publisher.failing.add("t")
+    producer.send("t", 1)
+    while producer._topics["t"].failure is None:
+        time.sleep(0.01)
+    publisher.failing.clear()
+    producer.flush()
+    producer.close(topics=["t"])
+    assert list(StreamConsumer[int](broker.subscriber("t"), timeout=60)) == [1]
+
+
+def test_an_aged_batch_that_waits_for_room_keeps_no_other_waiting(
+    broker: Broker, store: Store[Any]
+) -> None:
+    full: StreamProducer[bytes] = StreamProducer(
+        broker.publisher(), default_store=store, max_bytes=1, batch_size=2, batch_age=0.01
+    )
+    full.send("full", LARGE)
+    full.flush()
+    full.send("full", LARGE)
+    time.sleep(0.1)
+    other: StreamProducer[int] = StreamProducer(broker.publisher(), batch_size=2, batch_age=0.01)
+    other.send("t", 1)
+    assert StreamConsumer[int](broker.subscriber("t"), timeout=30).next() == 1
+    consumer: StreamConsumer[bytes] = StreamConsumer(broker.subscriber("full"), timeout=30)
+    assert [consumer.next_object(), consumer.next_object()] == [LARGE, LARGE]
+    full.close()
+
+
+def test_no_thread_waits_longer_for_another_than_its_timeout(broker: Broker) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Stuck(Failing):
+        def send_message(self, topic: str, message: bytes) -> None:
+            entered.set()
+            leave.wait(30)
+
+    producer: StreamProducer[int] = StreamProducer(Stuck(broker), timeout=0.05)
+    thread = threading.Thread(target=producer.send, args=("t", 1))
+    thread.start()
+    entered.wait()
+    with pytest.raises(ChannelTimeoutError, match="another thread"):
+        producer.send("t", 2)
+    with pytest.raises(ChannelTimeoutError, match="another thread"):
+        producer.close()
+    assert not leave.is_set() and thread.is_alive()
+    leave.set()
+    thread.join()
 
 
 @pytest.mark.parametrize(
