@@ -20,6 +20,8 @@
 //!   kill, the last few hundredths of a second of it are lost, and with them the count of attempts.
 //! - Names of letters, digits, `.`, `_` and `-` stay as they are; other topics begin with `x--`. Of
 //!   two topics that differ in `.` and `_` alone, Kafka refuses the second.
+//! - `flush` waits until nothing is under way, also of what other threads publish meanwhile: give it a deadline
+//!   where they never stop.
 //! - Connections are neither encrypted nor authenticated.
 //! - Ends belong to the process that made them: a forked child makes its own of the same broker.
 //!
