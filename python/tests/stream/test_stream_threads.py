@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from redis_server import RedisServer
 
-from proxystore_rs.exceptions import StoreClosedError
+from proxystore_rs.exceptions import ChannelError, StoreClosedError
 from proxystore_rs.proxy import extract
 from proxystore_rs.store import Store, StoreConfig, get_or_create_store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
@@ -137,6 +137,21 @@ def test_a_wait_for_a_full_broker_ends(topic: str) -> None:
         producer.close()
         with pytest.raises(StoreClosedError):
             waiting.result(60)
+    subscriber.close()
+
+
+def test_closing_gives_a_full_broker_up(topic: str) -> None:
+    broker = open_broker(f"shm://{topic}")
+    subscriber = broker.subscriber("t")
+    publisher = broker.publisher()
+    with interrupted():
+        while True:
+            publisher.send_message("t", bytes(1 << 20))
+    producer: StreamProducer[Any] = StreamProducer(publisher, batch_size=2)
+    producer._farewell = 0.1
+    producer.send("t", bytes(1 << 20))
+    with pytest.raises(ChannelError):
+        producer.close(topics=["t"])
     subscriber.close()
 
 
