@@ -275,16 +275,16 @@ class StreamConsumer(Generic[T]):
                 self._returned.append(step)
 
     def _receive(
-        self, before: Iterable[StreamArrival], timeout: float | None
+        self, before: Iterable[StreamArrival], timeout: float | None, is_slice: bool = False
     ) -> StreamItem[T] | End | None:
         for arrival in before:
             arrival.acknowledge()
-        step = self._take(timeout)
+        step = self._take(timeout, is_slice)
         if isinstance(step, End):
             step.acknowledge()
         return step
 
-    def _take(self, timeout: float | None) -> StreamItem[T] | End | None:
+    def _take(self, timeout: float | None, is_slice: bool = False) -> StreamItem[T] | End | None:
         """Return what comes next, which the caller acknowledges."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -294,7 +294,7 @@ class StreamConsumer(Generic[T]):
                 pass
             left = None if until is None else max(until - time.monotonic(), 0)
             try:
-                arrival = self._inbox.next(left)
+                arrival = self._inbox.next(left, is_slice)
             except StopIteration:
                 return End()  # says the subscriber
             if arrival is None:
@@ -342,7 +342,9 @@ class _AsyncIterator(Generic[T]):
         until = None if consumer._timeout is None else time.monotonic() + consumer._timeout
         while True:
             left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
-            work = asyncio.ensure_future(asyncio.to_thread(consumer._receive, before, max(left, 0)))
+            is_slice = until is None or time.monotonic() + left < until
+            receive = asyncio.to_thread(consumer._receive, before, max(left, 0), is_slice)
+            work = asyncio.ensure_future(receive)
             before = []
             try:
                 step = await asyncio.shield(work)

@@ -281,7 +281,7 @@ class StreamProducer(Generic[T]):
                 all_of_them.call(self._close_topic, topic, is_final=True)
             for topic in list(self._topics):
                 all_of_them.call(self._flush_topic, topic, self._farewell)
-            all_of_them.call(self._outbox.flush)
+            all_of_them.call(self._outbox.flush, self._farewell)
         finally:
             if publisher:
                 all_of_them.call(self._outbox.close)
@@ -308,36 +308,39 @@ class StreamProducer(Generic[T]):
     def _store(self, topic: str) -> Store[Any] | None:
         return self._stores.get(topic, self._default_store)
 
-    def _flush(self, topic: str, found: _Topic, *, end: bool = False) -> None:
+    def _flush(
+        self, topic: str, found: _Topic, *, end: bool = False, timeout: float | None = None
+    ) -> None:
         """Send what is gathered; the caller holds the lock."""
         if not found.gathered and not end:
             return
         batch = list(found.gathered)
         if self._aggregator is not None and batch:
             batch = [self._aggregated(self._aggregator, batch)]
-        self._outbox.send(topic, self._store(topic), batch, end)
+        self._outbox.send(topic, self._store(topic), batch, end, timeout)
         found.clear()
         found.failure = None  # what failed before was among it
 
     def _flush_topic(self, topic: str, timeout: float | None) -> None:
         found = self._topic(topic)
         with found.held(timeout):
-            self._flush(topic, found)
+            self._flush(topic, found, timeout=timeout)
             _raise_late(found)
 
     def _close_topic(self, topic: str, ends: int = 1, *, is_final: bool = False) -> None:
         """Send what is gathered and the ends; what cannot be sent is dropped if this `is_final`."""
         found = self._topic(topic)
-        with found.held(self._farewell if is_final else self._timeout):
+        timeout = self._farewell if is_final else self._timeout
+        with found.held(timeout):
             if not found.closed:
                 try:
-                    self._flush(topic, found, end=True)
+                    self._flush(topic, found, end=True, timeout=timeout)
                 except Exception:
                     if is_final and found.gathered:  # consumers need not wait for ever
                         found.clear()
                         found.closed = True
                         with suppress(Exception):  # the first error is the one to report
-                            self._flush(topic, found, end=True)
+                            self._flush(topic, found, end=True, timeout=timeout)
                     raise
                 found.closed = True
             for _ in range(1, ends):

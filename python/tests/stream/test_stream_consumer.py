@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pickle
+import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis_server import RedisServer, need_redis
 
-from proxystore_rs.exceptions import ChannelTimeoutError, SerializationError, StoreClosedError
+from proxystore_rs.exceptions import (
+    ChannelError,
+    ChannelTimeoutError,
+    SerializationError,
+    StoreClosedError,
+)
 from proxystore_rs.proxy import Proxy, extract
 from proxystore_rs.store import Store
 from proxystore_rs.store.ref import into_owned
@@ -355,3 +364,35 @@ def test_a_damaged_item_is_reported_once(broker: Broker) -> None:
     again: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"), timeout=0.05)
     with pytest.raises(ChannelTimeoutError):
         again.next()
+
+
+@pytest.mark.parametrize("way", ["next_item", "anext", "next_message"])
+def test_waiting_outlasts_a_restart_of_the_broker(tmp_path: Path, way: str) -> None:
+    need_redis()
+    server = RedisServer(tmp_path)
+    broker = open_broker(f"list+redis://127.0.0.1:{server.port}/0")
+    subscriber = broker.subscriber("t")
+    consumer: StreamConsumer[Any] = StreamConsumer(subscriber)
+
+    async def one() -> Any:
+        return await anext(consumer)
+
+    ask: Callable[[], Any] = {
+        "next_item": lambda: consumer.next_item(60).value,
+        "anext": lambda: asyncio.run(one()),
+        "next_message": lambda: bool(subscriber.next_message(60)),
+    }[way]
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(ask)
+            server.kill()
+            time.sleep(1)
+            assert not found.done()
+            assert server.start()
+            send(broker, None, True)
+            assert found.result(60) is True
+        server.kill()
+        with pytest.raises(ChannelError, match=r"reached|answer"):
+            consumer.next_item(0.1)
+    finally:
+        server.kill()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from redis_server import RedisServer
 
-from proxystore_rs.exceptions import StoreClosedError
+from proxystore_rs.exceptions import ChannelError, StoreClosedError
 from proxystore_rs.proxy import extract
 from proxystore_rs.store import Store, StoreConfig, get_or_create_store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
@@ -120,6 +121,38 @@ def test_ctrl_c_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None:
     consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"))
     assert consumer.next_object() == LARGE
     producer.flush()
+
+
+def test_a_wait_for_a_full_broker_ends(topic: str) -> None:
+    broker = open_broker(f"shm://{topic}")
+    subscriber = broker.subscriber("t")  # who does not take them
+    publisher = broker.publisher()
+    with interrupted():
+        while True:
+            publisher.send_message("t", bytes(1 << 20))
+    producer: StreamProducer[Any] = StreamProducer(publisher)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(producer.send, "t", bytes(1 << 20))
+        time.sleep(0.5)  # until it waits; if it does not yet, closing takes longer
+        producer.close()
+        with pytest.raises(StoreClosedError):
+            waiting.result(60)
+    subscriber.close()
+
+
+def test_closing_gives_a_full_broker_up(topic: str) -> None:
+    broker = open_broker(f"shm://{topic}")
+    subscriber = broker.subscriber("t")
+    publisher = broker.publisher()
+    with interrupted():
+        while True:
+            publisher.send_message("t", bytes(1 << 20))
+    producer: StreamProducer[Any] = StreamProducer(publisher, batch_size=2)
+    producer._farewell = 0.1
+    producer.send("t", bytes(1 << 20))
+    with pytest.raises(ChannelError):
+        producer.close(topics=["t"])
+    subscriber.close()
 
 
 def produce(url: str, topic: str, config: StoreConfig) -> None:

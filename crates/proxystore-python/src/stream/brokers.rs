@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use proxystore::brokers::zmq::ZmqBroker;
-use proxystore::brokers::{self, Guarantee, Sharing, SubscribeOptions, redis};
+use proxystore::brokers::{self, Guarantee, Publisher as _, Sharing, SubscribeOptions, redis};
 use proxystore::{ConnectorConfig, ErrorKind};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
+use super::patience::{Lost, PatientPublisher};
 use crate::buffer::View;
 use crate::connector::{seconds, wait_interruptibly};
 use crate::error::{IntoPython, raise, to_python};
@@ -66,7 +67,7 @@ impl Broker {
     /// A new end that publishes.
     fn publisher(&self, py: Python<'_>) -> PyResult<BrokerPublisher> {
         let publisher = py.detach(|| self.inner.publisher()).py(py)?;
-        Ok(BrokerPublisher { inner: OnceLock::from(Arc::from(publisher)) })
+        Ok(BrokerPublisher { inner: OnceLock::from(patient(publisher)) })
     }
 
     /// A new end that receives.
@@ -137,13 +138,17 @@ fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     frozen
 )]
 pub(crate) struct BrokerPublisher {
-    inner: OnceLock<Arc<dyn brokers::Publisher>>,
+    inner: OnceLock<Arc<PatientPublisher>>,
 }
 
 impl BrokerPublisher {
-    pub(super) fn inner(&self) -> PyResult<&Arc<dyn brokers::Publisher>> {
+    pub(super) fn inner(&self) -> PyResult<&Arc<PatientPublisher>> {
         self.inner.get().ok_or_else(not_open)
     }
+}
+
+fn patient(publisher: Box<dyn brokers::Publisher>) -> Arc<PatientPublisher> {
+    Arc::new(PatientPublisher::new(Arc::from(publisher)))
 }
 
 fn not_open() -> PyErr {
@@ -168,7 +173,7 @@ impl BrokerPublisher {
     ) -> PyResult<()> {
         let broker = open(py, url, options)?;
         let publisher = py.detach(|| broker.publisher()).py(py)?;
-        let _ = self.inner.set(Arc::from(publisher));
+        let _ = self.inner.set(patient(publisher));
         Ok(())
     }
 
@@ -186,7 +191,7 @@ impl BrokerPublisher {
     /// Waits until the broker has everything that was published.
     #[pyo3(signature = (timeout = None))]
     fn flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        flush(py, self.inner()?, timeout)
+        flush(py, &**self.inner()?, timeout)
     }
 
     /// Flushes, and releases the publisher.
@@ -208,7 +213,7 @@ impl BrokerPublisher {
 /// Flushes in steps, so that Ctrl-C is noticed.
 pub(super) fn flush(
     py: Python<'_>,
-    publisher: &Arc<dyn brokers::Publisher>,
+    publisher: &dyn brokers::Publisher,
     timeout: Option<f64>,
 ) -> PyResult<()> {
     const UNREACHABLE: Duration = Duration::from_mins(1);
@@ -295,20 +300,11 @@ impl BrokerSubscriber {
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let inner = self.inner()?;
-        let found = Mutex::new(None);
-        let came = wait_interruptibly(py, timeout, |until| {
-            let delivery = inner.receive(Some(until))?;
-            let came = delivery.is_some();
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = delivery;
-            Ok(came)
-        })?;
-        match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(delivery) if came => {
-                py.detach(|| inner.acknowledge(&[delivery.tag])).py(py)?;
-                Ok(PyBytes::new(py, &delivery.message))
-            }
-            _ => Err(late(py)),
-        }
+        let found =
+            Lost::default().receive(py, timeout, false, |until| inner.receive(Some(until)))?;
+        let delivery = found.ok_or_else(|| late(py))?;
+        py.detach(|| inner.acknowledge(&[delivery.tag])).py(py)?;
+        Ok(PyBytes::new(py, &delivery.message))
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {

@@ -9,16 +9,22 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::patience::PatientPublisher;
 use super::{BrokerPublisher, BrokerSubscriber};
 use crate::buffer::View;
 use crate::error::from_python;
 
-/// The library's own publisher, or one that calls `send_message` and `close`.
-pub(super) fn publisher(publisher: &Bound<'_, PyAny>) -> PyResult<Arc<dyn Publisher>> {
+/// The library's own publisher.
+pub(super) fn native(publisher: &Bound<'_, PyAny>) -> PyResult<Option<Arc<PatientPublisher>>> {
     match publisher.cast::<BrokerPublisher>() {
-        Ok(native) => Ok(Arc::clone(native.get().inner()?)),
-        Err(_) => Ok(Arc::new(Foreign(publisher.clone().unbind()))),
+        Ok(native) => Ok(Some(Arc::clone(native.get().inner()?))),
+        Err(_) => Ok(None),
     }
+}
+
+/// A publisher that calls `send_message` and `close`.
+pub(super) fn publisher(publisher: &Bound<'_, PyAny>) -> Arc<dyn Publisher> {
+    Arc::new(Foreign(publisher.clone().unbind()))
 }
 
 /// The library's own subscriber, or one that calls `next_message` and `close`.

@@ -1,16 +1,14 @@
 //! The receiving end of a stream, without what only arranges calls.
 
-use std::sync::{Mutex, PoisonError};
-
 use proxystore::patterns::stream::{Arrival, Body, Inbox, StreamMetrics};
 use proxystore::payload::Received;
 use proxystore::{Access, Buffer};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::{foreign, metadata};
+use super::patience::{self, Lost};
+use super::{BrokerSubscriber, foreign, metadata};
 use crate::codec::Codec;
-use crate::connector::wait_interruptibly;
 use crate::error::IntoPython;
 use crate::pickle::{self, Decoding};
 use crate::store::streaming;
@@ -19,25 +17,32 @@ use crate::store::streaming;
 #[pyclass(name = "StreamInbox", module = "proxystore_rs._core", frozen)]
 pub(crate) struct StreamInbox {
     inner: Inbox,
+    /// Of a subscriber of the library; others know themselves when to give up.
+    lost: Option<Lost>,
 }
 
 #[pymethods]
 impl StreamInbox {
     #[new]
     fn new(subscriber: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { inner: Inbox::new(foreign::subscriber(subscriber)?) })
+        let lost = subscriber.is_instance_of::<BrokerSubscriber>().then(Lost::default);
+        Ok(Self { inner: Inbox::new(foreign::subscriber(subscriber)?), lost })
     }
 
-    /// The next event; `None` when `timeout` seconds pass first.
-    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<StreamArrival>> {
-        let found = Mutex::new(None);
-        wait_interruptibly(py, timeout, |until| {
-            let arrival = self.inner.next(Some(until))?;
-            let came = arrival.is_some();
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = arrival;
-            Ok(came)
-        })?;
-        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    /// The next event; `None` when `timeout` seconds pass first. With `is_slice`, of a longer wait, in
+    /// which a broker that cannot be reached may come back.
+    #[pyo3(signature = (timeout, is_slice = false))]
+    fn next(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+        is_slice: bool,
+    ) -> PyResult<Option<StreamArrival>> {
+        let next = |until| self.inner.next(Some(until));
+        let found = match &self.lost {
+            Some(lost) => lost.receive(py, timeout, is_slice, next)?,
+            None => patience::wait(py, timeout, next)?,
+        };
         Ok(found.map(|arrival| StreamArrival { arrival }))
     }
 

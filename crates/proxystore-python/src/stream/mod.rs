@@ -9,6 +9,7 @@ mod foreign;
 mod inbox;
 mod metadata;
 mod outbox;
+mod patience;
 
 pub(crate) use brokers::{Broker, BrokerPublisher, BrokerSubscriber};
 pub(crate) use events::{message_from_bytes, message_to_bytes};

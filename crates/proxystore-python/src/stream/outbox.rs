@@ -1,19 +1,22 @@
 //! The sending end of a stream, without what only arranges calls.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use proxystore::Reference;
+use proxystore::brokers::Publisher;
 use proxystore::patterns::stream::{
     Body, Bound as RoomBound, Event, Outbox, OutboxOptions, WhenFull,
 };
 use proxystore::payload::Framed;
-use proxystore::{Error, ErrorKind, Reference};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::patience::{self, PatientPublisher};
 use super::{brokers, foreign, metadata};
 use crate::connector::seconds;
-use crate::error::{IntoPython, from_python};
+use crate::error::IntoPython;
 use crate::pickle::Encoded;
 use crate::store::{StoreBase, streaming};
 
@@ -21,6 +24,7 @@ use crate::store::{StoreBase, streaming};
 #[pyclass(name = "StreamOutbox", module = "proxystore_rs._core", frozen)]
 pub(crate) struct StreamOutbox {
     inner: Outbox,
+    native: Option<Arc<PatientPublisher>>,
 }
 
 /// An object that is sent: itself, whether consumers free it, and what is said of it.
@@ -55,12 +59,19 @@ impl StreamOutbox {
         options.ttl = ttl.map(seconds).transpose()?;
         options.bound = max_bytes.map(|bytes| RoomBound { bytes, when_full });
         options.timeout = timeout.map(seconds).transpose()?;
-        options.interrupt = Some(check_signals);
-        let inner = Outbox::new(foreign::publisher(publisher)?, options).py(publisher.py())?;
-        Ok(Self { inner })
+        options.interrupt = Some(|| patience::check_signals("send an object"));
+        let native = foreign::native(publisher)?;
+        let outwards: Arc<dyn Publisher> = match &native {
+            Some(native) => Arc::<PatientPublisher>::clone(native),
+            None => foreign::publisher(publisher),
+        };
+        let inner = Outbox::new(outwards, options).py(publisher.py())?;
+        Ok(Self { inner, native })
     }
 
     /// Stores objects, and publishes their events together; with `end`, that of the topic too.
+    /// `timeout` is in seconds, by default that of the outbox.
+    #[pyo3(signature = (topic, store, objects, end, timeout = None))]
     fn send(
         &self,
         py: Python<'_>,
@@ -68,7 +79,9 @@ impl StreamOutbox {
         store: Option<&Bound<'_, StoreBase>>,
         objects: Vec<Sent<'_>>,
         end: bool,
+        timeout: Option<f64>,
     ) -> PyResult<()> {
+        let deadline = self.deadline(timeout)?;
         let codec = streaming::codec_of(py, store)?;
         let said: Vec<_> = objects
             .iter()
@@ -82,7 +95,6 @@ impl StreamOutbox {
             .iter()
             .map(|encoded| encoded.payload(py)?.frame().py(py))
             .collect::<PyResult<_>>()?;
-        let deadline = self.inner.deadline();
         let bodies = match store {
             Some(store) => self.refer(store, &objects, &framed, deadline)?,
             None => framed
@@ -107,14 +119,18 @@ impl StreamOutbox {
     }
 
     /// Waits until the broker has everything that was published.
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+    #[pyo3(signature = (timeout = None))]
+    fn flush(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let now = Instant::now();
-        let left = self.inner.deadline().map(|end| end.saturating_duration_since(now));
-        brokers::flush(py, self.inner.publisher(), left.map(|left| left.as_secs_f64()))
+        let left = self.deadline(timeout)?.map(|end| end.saturating_duration_since(now));
+        brokers::flush(py, &**self.inner.publisher(), left.map(|left| left.as_secs_f64()))
     }
 
-    /// Ends waiting for room in other threads.
+    /// Ends waiting in other threads, for room and for the broker.
     fn stop_waiting(&self) {
+        if let Some(native) = &self.native {
+            native.stop_waiting();
+        }
         self.inner.stop_waiting();
     }
 
@@ -135,6 +151,13 @@ impl StreamOutbox {
 }
 
 impl StreamOutbox {
+    fn deadline(&self, timeout: Option<f64>) -> PyResult<Option<Instant>> {
+        match timeout {
+            Some(timeout) => Ok(Instant::now().checked_add(seconds(timeout)?)),
+            None => Ok(self.inner.deadline()),
+        }
+    }
+
     /// Stores objects, or has them travel inside their references.
     fn refer(
         &self,
@@ -170,11 +193,4 @@ pub(crate) fn stored_size(
     object: &Bound<'_, PyAny>,
 ) -> PyResult<usize> {
     streaming::size_of(store, object)
-}
-
-/// Raises what Ctrl-C raises, if it was pressed.
-fn check_signals() -> proxystore::Result<()> {
-    const SEND: &str = "send an object";
-    Python::try_attach(|py| py.check_signals().map_err(|raised| from_python(SEND, raised)))
-        .unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, SEND, "the interpreter is stopping")))
 }
