@@ -61,6 +61,12 @@ impl BrokerFixture for Cluster {
         true
     }
 
+    /// On the client's own cluster a partition may come back to the one who fell silent, who then
+    /// only gives it up when its session ends.
+    fn minds_silence(&self) -> bool {
+        false
+    }
+
     fn unreachable(&self) -> Option<Box<dyn Broker>> {
         Some(Box::new(KafkaBroker::open(&format!("kafka://127.0.0.1:{}", free_port())).unwrap()))
     }
