@@ -42,6 +42,7 @@ demo: $(STAMPS)/demo $(STAMPS)/package ## run an image pipeline by value and by 
 
 .PHONY: check
 check: $(STAMPS)/test ## formatting, lints, types: seconds once built
+	@scripts/servers
 	@$(STEP) "Rust formatting" cargo fmt --all --check
 	@$(STEP) "Rust lints" cargo clippy --workspace --all-targets --all-features -- -D warnings
 	@$(STEP) "Python formatting" $(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -48,6 +49,10 @@ class _Sent(NamedTuple):
     metadata: dict[str, Any] | None
 
 
+_NUDGE = 0.02
+"""How often, in seconds, a producer that closes ends the waits of those who still send."""
+
+
 class _Topic:
     """What is gathered for the next batch; its lock is held while that is sent, for the order."""
 
@@ -60,10 +65,21 @@ class _Topic:
         self.failure: Exception | None = None
 
     @contextmanager
-    def held(self, timeout: float | None) -> Iterator[None]:
-        if not self.lock.acquire(
-            timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+    def held(
+        self, timeout: float | None, end_waiting: Callable[[], None] | None = None
+    ) -> Iterator[None]:
+        """Hold the lock; with `end_waiting`, who holds it now is not to wait for anything."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self.lock.acquire(
+            timeout=min(
+                max(end - time.monotonic(), 0),
+                threading.TIMEOUT_MAX if end_waiting is None else _NUDGE,
+            )
         ):
+            if time.monotonic() < end:
+                if end_waiting is not None:
+                    end_waiting()
+                continue
             raise ChannelTimeoutError(
                 "failed to send an object: another thread waits to send to the same topic; see "
                 "whether its consumers run, or allow for more by timeout"
@@ -278,9 +294,9 @@ class StreamProducer(Generic[T]):
         all_of_them = _All()
         try:
             for topic in topics:
-                all_of_them.call(self._close_topic, topic, is_final=True)
+                all_of_them.call(self._close_topic, topic, is_final=publisher)
             for topic in list(self._topics):
-                all_of_them.call(self._flush_topic, topic, self._farewell)
+                all_of_them.call(self._flush_topic, topic, self._farewell, is_final=publisher)
             all_of_them.call(self._outbox.flush, self._farewell)
         finally:
             if publisher:
@@ -321,9 +337,9 @@ class StreamProducer(Generic[T]):
         found.clear()
         found.failure = None  # what failed before was among it
 
-    def _flush_topic(self, topic: str, timeout: float | None) -> None:
+    def _flush_topic(self, topic: str, timeout: float | None, *, is_final: bool = False) -> None:
         found = self._topic(topic)
-        with found.held(timeout):
+        with found.held(timeout, self._outbox.stop_waiting if is_final else None):
             self._flush(topic, found, timeout=timeout)
             _raise_late(found)
 
@@ -331,7 +347,7 @@ class StreamProducer(Generic[T]):
         """Send what is gathered and the ends; what cannot be sent is dropped if this `is_final`."""
         found = self._topic(topic)
         timeout = self._farewell if is_final else self._timeout
-        with found.held(timeout):
+        with found.held(timeout, self._outbox.stop_waiting if is_final else None):
             if not found.closed:
                 try:
                     self._flush(topic, found, end=True, timeout=timeout)

@@ -239,13 +239,18 @@ impl Outbox {
                 Err(error) if !is_last => error,
                 outcome => return outcome,
             };
-            let patient = match error.kind() {
-                ErrorKind::Timeout => true,
-                ErrorKind::Io => deadline.is_some() || started.elapsed() < PATIENCE,
-                _ => false,
-            };
-            if !patient || self.ended.load(Ordering::Acquire) != ended {
+            // What fails before its time is up fails for another reason, and would again.
+            let patient = Instant::now() >= slice
+                && match error.kind() {
+                    ErrorKind::Timeout => true,
+                    ErrorKind::Io => deadline.is_some() || started.elapsed() < PATIENCE,
+                    _ => false,
+                };
+            if !patient {
                 return Err(error);
+            }
+            if self.ended.load(Ordering::Acquire) != ended {
+                return Err(crate::brokers::closed("publish a message").with_source(error));
             }
             if let Some(interrupt) = self.options.interrupt {
                 interrupt()?;

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::event::{Body, Event, Metadata};
@@ -18,6 +19,9 @@ use crate::store::Store;
 
 /// So long closing may wait for room and for the broker, where sending may wait for ever.
 const FAREWELL: Duration = Duration::from_mins(1);
+
+/// So often a producer that closes ends the waits of those who still send.
+const NUDGE: Duration = Duration::from_millis(20);
 
 /// Whether an object, or its event, is dropped.
 type Filter = Box<dyn Fn(&Metadata) -> bool + Send + Sync>;
@@ -391,8 +395,19 @@ impl<T: Encode + Send + 'static> Inner<T> {
     /// Sends what is gathered for all topics, for a last time.
     fn flush_all(&self, longest: Duration) -> Result<()> {
         let deadline = self.outbox.deadline().or(Instant::now().checked_add(longest));
-        let flush =
-            |topic: &String| self.flush(topic, &mut lock(&self.topic(topic)), false, deadline);
+        let flush = |topic: &String| {
+            let found = self.topic(topic);
+            // Who still sends is not to wait for anything.
+            let mut pending = loop {
+                match found.try_lock() {
+                    Ok(pending) => break pending,
+                    Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                    Err(TryLockError::WouldBlock) => self.outbox.stop_waiting(),
+                }
+                thread::sleep(NUDGE);
+            };
+            self.flush(topic, &mut pending, false, deadline)
+        };
         let outcomes: Vec<_> = self.names().iter().map(flush).collect();
         outcomes.into_iter().collect()
     }
