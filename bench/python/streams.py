@@ -261,7 +261,6 @@ SIDES = {
     "ours, Redis streams, shm": ours("stream", "shm"),
     "ours, ZeroMQ, shm": ours("zmq", "shm"),
     "upstream, ZeroMQ, files": upstream("zmq", "file"),
-    "bytes, ZeroMQ": bare("zmq", "none"),
     "ours, NATS, shm": ours("nats", "shm"),
     "ours, shared memory, shm": ours("shm", "shm"),
     "ours, Redis list, Redis": ours("list", "redis"),
