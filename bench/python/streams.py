@@ -108,29 +108,9 @@ class Bare:
         return redis.StrictRedis("127.0.0.1", int(self.address))
 
     def subscriber(self) -> Any:
-        if self.broker == "zmq":
-            import zmq
-
-            socket = zmq.Context.instance().socket(zmq.SUB)
-            socket.set_hwm(0)
-            socket.connect(f"tcp://127.0.0.1:{self.address}")
-            socket.setsockopt(zmq.SUBSCRIBE, b"")
-            return socket
         return self.client()
 
     def produce(self, place: str, arrays: Iterator[Any], joined: Callable[[], None]) -> None:
-        if self.broker == "zmq":
-            import zmq
-
-            socket = zmq.Context.instance().socket(zmq.PUB)
-            socket.set_hwm(0)
-            socket.bind(f"tcp://127.0.0.1:{self.address}")
-            joined()
-            for array in arrays:
-                socket.send(pickle.dumps(array, 5))
-            socket.send(b"")
-            socket.close(linger=30_000)
-            return
         client = self.client()
         joined()
         for array in arrays:
@@ -144,7 +124,7 @@ class Bare:
 
     def consume(self, subscriber: Any) -> Iterator[Any]:
         while True:
-            data = subscriber.recv() if self.broker == "zmq" else subscriber.blpop(TOPIC)[1]
+            data = subscriber.blpop(TOPIC)[1]
             if not data:
                 break
             if self.kind == "redis":
@@ -152,8 +132,6 @@ class Bare:
                 data = subscriber.get(key)
                 subscriber.delete(key)
             yield pickle.loads(data)
-        if self.broker == "zmq":
-            subscriber.close()
 
 
 class Stream:
@@ -173,8 +151,6 @@ class Stream:
 
     def run(self, size: int, count: int) -> dict[str, float]:
         """Objects per second, from the first that is sent to the last that is looked at."""
-        import numpy as np
-
         *_, broker, store = self.arguments
         with self.stack:
             address = self.address(broker, store)
@@ -207,7 +183,6 @@ class Stream:
                 start = float(answers.read())
             if consumer_store is not None:
                 consumer_store.close(clear=True)
-            assert np is not None
             return {"per second": count / (end - start)}
 
     def produce(self, side: Any, place: str, size: int, count: int, answers: int) -> None:
@@ -248,7 +223,7 @@ def upstream(broker: str, store: str) -> Side:
 
 
 def bare(broker: str, store: str) -> Side:
-    return Side(Stream, (Bare, broker, store), "upstream", ("redis", "pyzmq"))
+    return Side(Stream, (Bare, broker, store), "upstream", ("redis",))
 
 
 # Of each, the broker and what it is compared with.
