@@ -13,15 +13,12 @@ use super::feeder::{Feeder, Group, keep_now_and_then};
 use super::names::topic_name;
 use super::progress::Progress;
 use super::{PATIENCE, elsewhere, unreachable};
-use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, closed};
+use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, closed, redelivery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 
 /// How long `close` waits until the group knows.
 const LEAVES_WITHIN: Duration = Duration::from_secs(5);
-
-/// What is to be delivered again later than that, ten years, never is: clocks do not go on for ever.
-const FOREVER: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// A subscriber over Kafka.
 #[derive(Debug)]
@@ -99,7 +96,7 @@ impl KafkaSubscriber {
             servers: servers.to_owned(),
             topics: topics.iter().map(|topic| topic_name(topic)).collect(),
             prefetch: options.prefetch.max(1),
-            redeliver_after: options.redeliver_after.min(FOREVER),
+            redeliver_after: redelivery(options),
             state: Mutex::default(),
             changed: Condvar::new(),
         });
