@@ -79,6 +79,8 @@ class _Objects:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        # Held while objects are evicted: whoever ends it a second time finds them gone.
+        self._ending = threading.RLock()
         self._keys: dict[Store[Any], list[ConnectorKeyT]] = {}
 
     def add(self, store: Store[Any], keys: Iterable[ConnectorKeyT]) -> None:
@@ -92,6 +94,10 @@ class _Objects:
             return [(store, list(keys)) for store, keys in self._keys.items()]
 
     def end(self, stores: Iterable[Store[Any]], close_stores: bool) -> None:
+        with self._ending:
+            self._end(stores, close_stores)
+
+    def _end(self, stores: Iterable[Store[Any]], close_stores: bool) -> None:
         with self._lock:
             self.ended = True
             taken, self._keys = self._keys, {}

@@ -212,6 +212,28 @@ def test_closing_tries_all_and_raises_the_first_error(
     lifetime.close()
 
 
+def test_whoever_closes_second_finds_the_objects_gone() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(LocalConnector):
+        def evict(self, key: Any) -> None:
+            entered.set()
+            leave.wait(PATIENCE)
+            super().evict(key)
+
+    store = Store("slow", Slow())
+    lifetime = ContextLifetime(store)
+    key = store.put("x", lifetime=lifetime)
+    first = threading.Thread(target=lifetime.close)
+    first.start()
+    assert entered.wait(PATIENCE)
+    threading.Timer(SHORT, leave.set).start()
+    lifetime.close()
+    assert not store.exists(key)
+    first.join(PATIENCE)
+    store.close()
+
+
 @pytest.mark.parametrize(
     "expiry",
     [

@@ -249,6 +249,21 @@ class Failing:
         self.publisher.close()
 
 
+def test_what_a_publisher_raises_late_is_not_published_again(broker: Broker) -> None:
+    calls = []
+
+    class Late(Failing):
+        def send_message(self, topic: str, message: bytes) -> None:
+            calls.append(topic)
+            time.sleep(0.3)
+            raise ConnectionError("lost, after it may have been sent")
+
+    producer: StreamProducer[int] = StreamProducer(Late(broker))
+    with pytest.raises(ConnectionError, match="may have been sent"):
+        producer.send("t", 1)
+    assert calls == ["t"]
+
+
 def test_closing_tries_all_topics_and_raises_the_first_error(broker: Broker) -> None:
     publisher = Failing(broker)
     producer: StreamProducer[int] = StreamProducer(publisher, batch_size=10)

@@ -1,17 +1,19 @@
 //! Brokers of the library as Python classes.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proxystore::brokers::zmq::ZmqBroker;
-use proxystore::brokers::{self, Guarantee, Publisher as _, Sharing, SubscribeOptions, redis};
+use proxystore::brokers::{
+    self, Guarantee, PATIENCE, Sharing, SubscribeOptions, publish_patiently, redis,
+};
 use proxystore::{ConnectorConfig, ErrorKind};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
-use super::patience::{Lost, PatientPublisher};
+use super::patience::{self, Lost};
 use crate::buffer::View;
 use crate::connector::{seconds, wait_interruptibly};
 use crate::error::{IntoPython, raise, to_python};
@@ -67,7 +69,7 @@ impl Broker {
     /// A new end that publishes.
     fn publisher(&self, py: Python<'_>) -> PyResult<BrokerPublisher> {
         let publisher = py.detach(|| self.inner.publisher()).py(py)?;
-        Ok(BrokerPublisher { inner: OnceLock::from(patient(publisher)) })
+        Ok(BrokerPublisher { inner: OnceLock::from(Arc::from(publisher)) })
     }
 
     /// A new end that receives.
@@ -138,17 +140,13 @@ fn texts(given: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     frozen
 )]
 pub(crate) struct BrokerPublisher {
-    inner: OnceLock<Arc<PatientPublisher>>,
+    inner: OnceLock<Arc<dyn brokers::Publisher>>,
 }
 
 impl BrokerPublisher {
-    pub(super) fn inner(&self) -> PyResult<&Arc<PatientPublisher>> {
+    pub(super) fn inner(&self) -> PyResult<&Arc<dyn brokers::Publisher>> {
         self.inner.get().ok_or_else(not_open)
     }
-}
-
-fn patient(publisher: Box<dyn brokers::Publisher>) -> Arc<PatientPublisher> {
-    Arc::new(PatientPublisher::new(Arc::from(publisher)))
 }
 
 fn not_open() -> PyErr {
@@ -173,7 +171,7 @@ impl BrokerPublisher {
     ) -> PyResult<()> {
         let broker = open(py, url, options)?;
         let publisher = py.detach(|| broker.publisher()).py(py)?;
-        let _ = self.inner.set(patient(publisher));
+        let _ = self.inner.set(Arc::from(publisher));
         Ok(())
     }
 
@@ -185,7 +183,8 @@ impl BrokerPublisher {
         message: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
         let (inner, view) = (self.inner()?, View::of(message)?);
-        py.detach(|| inner.publish(topic, view.bytes(), None)).py(py)
+        let check = || patience::check_signals("publish a message");
+        py.detach(|| publish_patiently(&**inner, topic, view.bytes(), None, check)).py(py)
     }
 
     /// Waits until the broker has everything that was published.
@@ -216,9 +215,8 @@ pub(super) fn flush(
     publisher: &dyn brokers::Publisher,
     timeout: Option<f64>,
 ) -> PyResult<()> {
-    const UNREACHABLE: Duration = Duration::from_mins(1);
     let started = Instant::now();
-    let limit = timeout.map(seconds).transpose()?.unwrap_or(UNREACHABLE);
+    let limit = timeout.map(seconds).transpose()?.unwrap_or(PATIENCE);
     let failure = Mutex::new(None);
     let flushed = wait_interruptibly(py, Some(limit.as_secs_f64()), |until| {
         match publisher.flush(Some(until)) {

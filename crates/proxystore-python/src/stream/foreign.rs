@@ -5,26 +5,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proxystore::brokers::{DEFAULT_GROUP, Delivery, Guarantee, Publisher, Subscriber, Tag};
+use proxystore::{Error, ErrorKind};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::patience::PatientPublisher;
 use super::{BrokerPublisher, BrokerSubscriber};
 use crate::buffer::View;
 use crate::error::from_python;
 
-/// The library's own publisher.
-pub(super) fn native(publisher: &Bound<'_, PyAny>) -> PyResult<Option<Arc<PatientPublisher>>> {
+/// The library's own publisher, or one that calls `send_message` and `close`.
+pub(super) fn publisher(publisher: &Bound<'_, PyAny>) -> PyResult<Arc<dyn Publisher>> {
     match publisher.cast::<BrokerPublisher>() {
-        Ok(native) => Ok(Some(Arc::clone(native.get().inner()?))),
-        Err(_) => Ok(None),
+        Ok(native) => Ok(Arc::clone(native.get().inner()?)),
+        Err(_) => Ok(Arc::new(Foreign(publisher.clone().unbind()))),
     }
-}
-
-/// A publisher that calls `send_message` and `close`.
-pub(super) fn publisher(publisher: &Bound<'_, PyAny>) -> Arc<dyn Publisher> {
-    Arc::new(Foreign(publisher.clone().unbind()))
 }
 
 /// The library's own subscriber, or one that calls `next_message` and `close`.
@@ -52,6 +47,8 @@ impl Foreign {
 }
 
 impl Publisher for Foreign {
+    /// Knows no deadline, so that what it raises late is no reason to publish again: the error's kind
+    /// says so.
     fn publish(
         &self,
         topic: &str,
@@ -63,7 +60,10 @@ impl Publisher for Foreign {
             self.0.call_method1(py, intern!(py, "send_message"), (topic, message))
         })
         .map(drop)
-        .map_err(|raised| from_python("publish a message", raised))
+        .map_err(|raised| {
+            Error::new(ErrorKind::Failed, "publish a message", raised.to_string())
+                .with_source(raised)
+        })
     }
 
     fn flush(&self, _deadline: Option<Instant>) -> proxystore::Result<()> {

@@ -1,10 +1,8 @@
 //! The sending end of a stream, without what only arranges calls.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use proxystore::Reference;
-use proxystore::brokers::Publisher;
 use proxystore::patterns::stream::{
     Body, Bound as RoomBound, Event, Outbox, OutboxOptions, WhenFull,
 };
@@ -13,8 +11,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::patience::{self, PatientPublisher};
-use super::{brokers, foreign, metadata};
+use super::{brokers, foreign, metadata, patience};
 use crate::connector::seconds;
 use crate::error::IntoPython;
 use crate::pickle::Encoded;
@@ -24,7 +21,6 @@ use crate::store::{StoreBase, streaming};
 #[pyclass(name = "StreamOutbox", module = "proxystore_rs._core", frozen)]
 pub(crate) struct StreamOutbox {
     inner: Outbox,
-    native: Option<Arc<PatientPublisher>>,
 }
 
 /// An object that is sent: itself, whether consumers free it, and what is said of it.
@@ -60,13 +56,8 @@ impl StreamOutbox {
         options.bound = max_bytes.map(|bytes| RoomBound { bytes, when_full });
         options.timeout = timeout.map(seconds).transpose()?;
         options.interrupt = Some(|| patience::check_signals("send an object"));
-        let native = foreign::native(publisher)?;
-        let outwards: Arc<dyn Publisher> = match &native {
-            Some(native) => Arc::<PatientPublisher>::clone(native),
-            None => foreign::publisher(publisher),
-        };
-        let inner = Outbox::new(outwards, options).py(publisher.py())?;
-        Ok(Self { inner, native })
+        let inner = Outbox::new(foreign::publisher(publisher)?, options).py(publisher.py())?;
+        Ok(Self { inner })
     }
 
     /// Stores objects, and publishes their events together; with `end`, that of the topic too.
@@ -128,9 +119,6 @@ impl StreamOutbox {
 
     /// Ends waiting in other threads, for room and for the broker.
     fn stop_waiting(&self) {
-        if let Some(native) = &self.native {
-            native.stop_waiting();
-        }
         self.inner.stop_waiting();
     }
 

@@ -33,6 +33,7 @@ pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod open;
+mod patience;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod shm;
@@ -45,6 +46,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use open::open;
+pub use patience::{PATIENCE, publish_patiently};
 
 /// The group of subscribers that name none.
 pub const DEFAULT_GROUP: &str = "proxystore";

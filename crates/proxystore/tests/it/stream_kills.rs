@@ -52,7 +52,8 @@ pub(crate) fn run(server: &mut dyn Server) {
     fs::create_dir(folder.path().join("seen")).unwrap();
     let argument = format!("{} {}", server.url(), folder.path().display());
     let errors = OpenOptions::new().create(true).append(true).open(folder.path().join("errors"));
-    let (errors, starts) = (errors.unwrap(), Cell::new(0));
+    let (log, starts) = (errors.unwrap(), Cell::new(0));
+    let errors = || fs::read_to_string(folder.path().join("errors")).unwrap();
     let start = |role: usize| {
         starts.set(starts.get() + 1);
         let name = if role == 0 { "produce" } else { "consume" };
@@ -61,12 +62,13 @@ pub(crate) fn run(server: &mut dyn Server) {
             &format!("{argument} {}", starts.get()),
         );
         // Whoever is killed cannot have its output read from a pipe.
-        command.stdout(Stdio::null()).stderr(errors.try_clone().unwrap()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(log.try_clone().unwrap()).spawn().unwrap()
     };
     let mut roles: Vec<Option<Child>> = (0..=CONSUMERS).map(|role| Some(start(role))).collect();
     let (end, mut kills, mut random) = (Instant::now() + PATIENCE, [0; 3], 1_u32);
     let mut before = 0;
     loop {
+        assert_eq!(errors(), "", "what the processes have to say");
         assert!(Instant::now() < end, "{} events came", seen(folder.path()).len());
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         thread::sleep(Duration::from_millis(u64::from(80 + (random >> 24))));
@@ -93,8 +95,6 @@ pub(crate) fn run(server: &mut dyn Server) {
         }
     }
     assert_eq!(seen(folder.path()), (0..EVENTS).collect());
-    let errors = || fs::read_to_string(folder.path().join("errors")).unwrap();
-    assert_eq!(errors(), "", "what the processes had to say");
     assert!(kills.iter().all(|kills| *kills > 0), "{kills:?} of producer, consumers, broker");
     // The consumers go on: with what was sent twice, and what the killed ones had.
     let end = Instant::now() + PATIENCE;

@@ -41,13 +41,11 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{
-    Broker, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Traits, check_topic,
+    Broker, Guarantee, PATIENCE, Publisher, Sharing, SubscribeOptions, Subscriber, Traits, check_topic,
 };
 use crate::connectors::without_credentials;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long brokers are tried that cannot be reached, by calls without a deadline.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// The session timeout, at least and at most.
 const SESSION: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(45));
 /// Threads look this often whether their end was closed.

@@ -19,10 +19,9 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout_at};
 
 use super::Place;
+use crate::brokers::PATIENCE;
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a server is tried that cannot be reached, by calls without a deadline.
-pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two tries, at first and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
 const CONNECTS_WITHIN: Duration = Duration::from_secs(5);

@@ -12,10 +12,10 @@ use tokio::time::sleep;
 
 use super::api::{join_group, sweep};
 use super::elsewhere;
-use super::link::{Closed, Link, PATIENCE, Session, lost, passes, until};
+use super::link::{Closed, Link, Session, lost, passes, until};
 use super::names::{Topic, plain};
 use super::pull::{Inbox, Pull};
-use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag};
+use crate::brokers::{Delivery, Guarantee, PATIENCE, SubscribeOptions, Subscriber, Tag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 

@@ -13,16 +13,13 @@ use rustls::{ClientConfig, RootCertStore};
 use super::fault::{is_passing, report};
 use super::link::Link;
 use super::socket::Waker;
-use crate::brokers::closed;
+use crate::brokers::{PATIENCE, closed};
 use crate::connectors::ConnectorConfig;
 use crate::connectors::redis::link::Access;
 use crate::connectors::redis::settings::Settings;
 use crate::error::{Error, ErrorKind, Result};
 
 const OPEN: &str = "open a broker";
-
-/// Without a deadline, a server is tried to be reached for so long.
-const GIVE_UP: Duration = Duration::from_mins(1);
 
 /// Whoever lets a server be silent for longer means for ever, to which no clock can be set.
 const LONGEST_SILENCE: Duration = Duration::from_hours(24);
@@ -149,7 +146,7 @@ impl<'a> Attempt<'a> {
         if self.failures == 0 {
             self.since = now;
         }
-        let limit = self.deadline.unwrap_or(self.since + GIVE_UP);
+        let limit = self.deadline.unwrap_or(self.since + PATIENCE);
         if limit <= now || !is_passing(&error, &self.server.settings.place) {
             return Err(report(self.operation, error, &self.server.settings.place));
         }

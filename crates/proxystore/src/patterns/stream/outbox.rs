@@ -7,18 +7,12 @@ use std::time::{Duration, Instant};
 use super::event::{Body, Event, Message};
 use super::metrics::{Count, StreamMetrics};
 use super::window::{Bound, Entry, Window};
-use crate::brokers::Publisher;
+use crate::brokers::{Publisher, closed, publish_patiently};
 use crate::connectors::PutOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Framed;
 use crate::reference::{Reference, Share};
 use crate::store::Store;
-
-/// So long at most it is not noticed that waiting for the broker was ended.
-const SLICE: Duration = Duration::from_millis(250);
-
-/// So long a broker that cannot be reached is tried, where there is no deadline.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How a producer sends; start from `OutboxOptions::default()`.
 #[derive(Debug, Clone)]
@@ -37,8 +31,8 @@ pub struct OutboxOptions {
     pub bound: Option<Bound>,
     /// How long sending may wait for room and for the broker; for ever if `None`.
     pub timeout: Option<Duration>,
-    /// Asked now and then while sending waits for room; an error ends the wait. Bridges look after
-    /// the signals of their language there.
+    /// Asked now and then while sending waits for room or for the broker; an error ends the wait.
+    /// Bridges look after the signals of their language there.
     pub interrupt: Option<fn() -> Result<()>>,
 }
 
@@ -229,33 +223,13 @@ impl Outbox {
 
     /// Publishes a message; the wait for a broker that is full or away can be ended from outside.
     fn publish_bytes(&self, topic: &str, message: &[u8], deadline: Option<Instant>) -> Result<()> {
-        let (ended, started) = (self.ended.load(Ordering::Acquire), Instant::now());
-        loop {
-            let now = Instant::now();
-            let slice = now + SLICE;
-            let is_last = deadline.is_some_and(|deadline| deadline <= slice);
-            let until = if is_last { deadline } else { Some(slice) };
-            let error = match self.publisher.publish(topic, message, until) {
-                Err(error) if !is_last => error,
-                outcome => return outcome,
-            };
-            // What fails before its time is up fails for another reason, and would again.
-            let patient = Instant::now() >= slice
-                && match error.kind() {
-                    ErrorKind::Timeout => true,
-                    ErrorKind::Io => deadline.is_some() || started.elapsed() < PATIENCE,
-                    _ => false,
-                };
-            if !patient {
-                return Err(error);
-            }
+        let ended = self.ended.load(Ordering::Acquire);
+        publish_patiently(&*self.publisher, topic, message, deadline, || {
             if self.ended.load(Ordering::Acquire) != ended {
-                return Err(crate::brokers::closed("publish a message").with_source(error));
+                return Err(closed("publish a message"));
             }
-            if let Some(interrupt) = self.options.interrupt {
-                interrupt()?;
-            }
-        }
+            self.options.interrupt.map_or(Ok(()), |interrupt| interrupt())
+        })
     }
 
     /// Evicts the objects of events that were not published.
