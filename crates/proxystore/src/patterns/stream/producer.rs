@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::flusher::Flusher;
 use super::metrics::StreamMetrics;
 use super::outbox::{Outbox, OutboxOptions};
 use super::window::Bound;
-use crate::brokers::Publisher;
+use crate::brokers::{Publisher, closed};
 use crate::codec::Encode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Framed;
@@ -193,7 +194,8 @@ impl<T: Encode + Send + 'static> StreamProducerBuilder<T> {
     pub fn build(self) -> Result<StreamProducer<T>> {
         let outbox = Outbox::new(self.publisher, self.outbox)?;
         let (settings, flusher) = (self.settings, Arc::default());
-        let inner = Inner { outbox, settings, topics: Mutex::default(), flusher };
+        let (topics, is_closed) = (Mutex::default(), AtomicBool::new(false));
+        let inner = Inner { outbox, settings, topics, is_closed, flusher };
         Ok(StreamProducer { inner: Arc::new(inner) })
     }
 }
@@ -210,6 +212,8 @@ struct Inner<T: Encode + Send + 'static> {
     outbox: Outbox,
     settings: Settings<T>,
     topics: Mutex<HashMap<String, Arc<Topic<T>>>>,
+    /// Set before what is gathered is sent for a last time: nothing is gathered after that.
+    is_closed: AtomicBool,
     flusher: Arc<Flusher>,
 }
 
@@ -252,7 +256,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     /// Sends an object to a topic.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] for a topic that was closed, else what the store or the broker fails
+    /// [`ErrorKind::Closed`] when the producer or the topic was closed, else what the store or the broker fails
     /// with. An object that was to be sent by itself is not sent then; where batches are gathered, it
     /// waits with its batch, which the next send or flush tries again.
     pub fn send(&self, topic: &str, object: T) -> Result<()> {
@@ -269,6 +273,9 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         let settings = &inner.settings;
         let found = inner.topic(topic);
         let mut pending = lock(&found);
+        if inner.is_closed.load(Ordering::Acquire) {
+            return Err(closed("send an object").with("topic", topic));
+        }
         if pending.closed {
             return Err(Error::new(ErrorKind::Closed, "send an object", "its topic was closed")
                 .with("topic", topic)
@@ -356,11 +363,12 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     }
 
     /// Sends what is gathered for all topics, and closes the publisher. Waiting for room in other
-    /// threads ends.
+    /// threads ends, and nothing more can be sent.
     ///
     /// # Errors
     /// As [`flush_topic`](Self::flush_topic); the publisher is closed all the same.
     pub fn close(&self) -> Result<()> {
+        self.inner.is_closed.store(true, Ordering::Release);
         self.inner.outbox.stop_waiting();
         let flushed = self.inner.flush_all(FAREWELL);
         self.inner.flusher.stop();

@@ -4,6 +4,7 @@
 
 mod batches;
 mod bounds;
+mod closing;
 
 use std::collections::BTreeMap;
 use std::thread;
