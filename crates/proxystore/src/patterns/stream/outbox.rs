@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{Body, Event, Message};
 use super::metrics::{Count, StreamMetrics};
-use super::window::{Bound, Entry, Window};
+use super::window::{Bound, Entry, WhenFull, Window};
 use crate::brokers::{Publisher, closed, publish_patiently};
 use crate::connectors::PutOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -196,7 +196,8 @@ impl Outbox {
         mut events: Vec<Event>,
         deadline: Option<Instant>,
     ) -> Result<()> {
-        let droppable = self.window.is_some();
+        let droppable =
+            self.options.bound.is_some_and(|bound| bound.when_full == WhenFull::DropOldest);
         for event in &mut events {
             event.droppable = droppable && matches!(event.body, Body::Object(_));
         }

@@ -96,6 +96,19 @@ fn a_full_stream_drops_the_oldest_by_choice() {
 }
 
 #[test]
+fn only_what_was_dropped_for_want_of_room_is_passed_over() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let producer = producer(&broker, &place.store).bound(bound(WhenFull::Wait)).build().unwrap();
+    producer.send("t", vec![0; LARGE]).unwrap();
+    for file in std::fs::read_dir(place.folder.path()).unwrap() {
+        let _ = std::fs::remove_file(file.unwrap().path()); // as its time to live would
+    }
+    let item = next(&consumer);
+    assert_eq!(item.proxy.resolve().unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
 fn what_is_dropped_from_a_batch_in_hand_is_passed_over() {
     let (place, broker) = (place(), broker());
     let consumer = consumer(&broker, "a");
@@ -147,7 +160,7 @@ fn closing_ends_a_wait_for_a_full_broker() {
         let waiting = scope.spawn(|| producer.send("t", vec![2]));
         thread::sleep(Duration::from_millis(50));
         producer.close().unwrap();
-        waiting.join().unwrap().unwrap_err();
+        assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
     });
 }
 
