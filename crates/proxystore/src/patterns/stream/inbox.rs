@@ -188,6 +188,9 @@ impl Inbox {
                 return Err(crate::brokers::closed("receive an event"));
             }
             if let Some(arrival) = state.arrivals.pop_front() {
+                    if let Some(claim) = arrival.receipt.claim() {
+                        claim.dropped(); // whoever dealt with it may have died while it freed it
+                    }
                 drop(state);
                 if arrival.doubtful && is_done(&arrival) {
                     self.metrics.add(Count::Skipped, 1);

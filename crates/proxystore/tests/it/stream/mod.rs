@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use proxystore::brokers::memory::MemoryBroker;
 use proxystore::brokers::{Broker, SubscribeOptions};
+use proxystore::connectors::PutOptions;
 use proxystore::patterns::stream::{
     Batch, Bound, Item, Metadata, Next, SendOptions, StreamConsumer, StreamProducer,
     StreamProducerBuilder, WhenFull,
 };
-use proxystore::{ErrorKind, Proxy, Result, Store};
+use proxystore::payload::Parts;
+use proxystore::{ErrorKind, Key, Proxy, Result, Store};
 
 const LARGE: usize = 10_000;
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
@@ -267,6 +269,32 @@ fn a_share_given_back_twice_counts_once() {
 
 fn other_share(reference: &proxystore::Reference) -> proxystore::Reference {
     let mut other = reference.clone();
+#[test]
+fn the_last_holder_that_died_while_it_freed_an_object_leaves_nothing() {
+    let groups = ["a", "b"];
+    for dies_after_evicting in [false, true] {
+        let (place, broker) = (place(), broker());
+        let [first, other] = groups.map(|group| consumer(&broker, group));
+        let producer = producer(&broker, &place.store).consumers(&groups).build().unwrap();
+        producer.send("t", vec![1; LARGE]).unwrap();
+        next(&other).acknowledge().unwrap();
+        assert_eq!(place.files(), 2, "the object and a mark");
+        let key = next(&first).proxy.reference().unwrap().key;
+        // It left its mark, and came perhaps as far as evicting the object.
+        let mark = Some(Key::latest(format!("{}.done0", key.id())));
+        let options = PutOptions { key: mark, ..PutOptions::default() };
+        place.store.connector().put(&Parts::from(&b"given back"[..]), &options).unwrap();
+        if dies_after_evicting {
+            place.store.evict(&key).unwrap();
+        }
+        drop(first);
+        let again = consumer(&broker, "a");
+        assert!(again.next::<Bytes>(Some(Duration::from_millis(50))).unwrap().is_none());
+        assert_eq!(again.metrics().get("skipped"), 1.0);
+        assert_eq!(place.files(), 0);
+    }
+}
+
     other.share =
         other.share.map(|share| proxystore::reference::Share { number: 1 - share.number, ..share });
     other
