@@ -62,6 +62,7 @@ struct Open {
     message: Arc<OpenMessage>,
     claim: Option<Arc<Claim>>,
     acknowledged: AtomicBool,
+    process: u64,
 }
 
 /// A message some of whose events were not acknowledged.
@@ -78,9 +79,11 @@ impl Receipt {
     /// said of all events of a batch, it is not delivered again. Saying it again is fine.
     ///
     /// # Errors
-    /// What the channel or the broker fails with; it may be called again.
+    /// [`ErrorKind::Unsupported`] in a forked child, as the event is its parent's; else what the channel
+    /// or the broker fails with. It may be called again.
     pub fn acknowledge(&self) -> Result<()> {
         let open = &self.0;
+        check_process(open.process, "acknowledge an event")?;
         if let Some(claim) = &open.claim {
             claim.acknowledged()?;
         }
@@ -142,6 +145,7 @@ impl Inbox {
     /// # Errors
     /// What the channel or the broker fails with.
     pub fn pass_over(&self, body: &Body, receipt: &Receipt) -> Result<()> {
+        check_process(self.process, "pass over an event")?;
         self.metrics.add(Count::Filtered, 1);
         match (body, receipt.claim()) {
             (_, Some(claim)) => claim.dropped(),
@@ -163,14 +167,7 @@ impl Inbox {
     /// [`ErrorKind::Corrupt`] for a message that is no stream's, which does not come again; else what
     /// the broker or the channel fails with.
     pub fn next(&self, deadline: Option<Instant>) -> Result<Option<Arrival>> {
-        if self.process != fork::generation() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "receive an event",
-                "its process forked",
-            )
-            .with_hint("make a consumer of its own in each process"));
-        }
+        check_process(self.process, "receive an event")?;
         loop {
             let mut state = self.lock();
             while state.arrivals.is_empty() && state.is_receiving {
@@ -188,12 +185,12 @@ impl Inbox {
                 return Err(crate::brokers::closed("receive an event"));
             }
             if let Some(arrival) = state.arrivals.pop_front() {
-                    if let Some(claim) = arrival.receipt.claim() {
-                        claim.dropped(); // whoever dealt with it may have died while it freed it
-                    }
                 drop(state);
                 if arrival.doubtful && is_done(&arrival) {
                     self.metrics.add(Count::Skipped, 1);
+                    if let Some(claim) = arrival.receipt.claim() {
+                        claim.dropped(); // whoever dealt with it may have died while it freed it
+                    }
                     arrival.receipt.acknowledge()?;
                     continue;
                 }
@@ -271,7 +268,8 @@ impl Inbox {
             _ => None,
         };
         let message = Arc::clone(message);
-        Receipt(Arc::new(Open { message, claim, acknowledged: AtomicBool::new(false) }))
+        let (acknowledged, process) = (AtomicBool::new(false), self.process);
+        Receipt(Arc::new(Open { message, claim, acknowledged, process }))
     }
 
     /// Gives back what was not acknowledged, where the broker takes it, and ends waiting in other
@@ -300,6 +298,15 @@ impl Inbox {
         }
         self.subscriber.close()
     }
+}
+
+/// Refuses what only the process that subscribed may do.
+fn check_process(process: u64, operation: &'static str) -> Result<()> {
+    if process == fork::generation() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Unsupported, operation, "its process forked")
+        .with_hint("make a consumer of its own in each process"))
 }
 
 /// Whether the object was dropped for want of room, or was dealt with before its event could be
