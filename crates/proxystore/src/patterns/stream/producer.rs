@@ -488,13 +488,18 @@ fn sign(store: Option<&Store>, events: &mut [Event]) -> Result<()> {
     })
 }
 
-impl<T: Encode + Send + 'static> Drop for Inner<T> {
+// Not of `Inner`, which the thread that sends by age may hold too.
+impl<T: Encode + Send + 'static> Drop for StreamProducer<T> {
     /// Errors are lost here; `close` reports them.
     fn drop(&mut self) {
-        self.outbox.stop_waiting();
-        let _ = self.flush_all(FAREWELL / 10);
-        self.flusher.stop();
-        let _ = self.outbox.close();
+        let inner = &self.inner;
+        if inner.is_closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        inner.outbox.stop_waiting();
+        let _ = inner.flush_all(FAREWELL / 10);
+        inner.flusher.stop();
+        let _ = inner.outbox.close();
     }
 }
 

@@ -32,3 +32,23 @@ fn what_was_taken_while_a_producer_closed_is_sent() {
     }
     assert!(consumer.next::<Bytes>(Some(Duration::ZERO)).unwrap().is_none());
 }
+
+#[test]
+fn a_dropped_producer_sends_what_is_being_sent_behind_its_back() {
+    let (place, broker) = (place(), MemoryBroker::bounded(1));
+    let consumer = consumer(&broker, "a");
+    let batch = Batch { count: 10, age: Some(Duration::from_millis(10)), bytes: None };
+    let producer = producer(&broker, &place.store).batch(batch).build().unwrap();
+    producer.send("t", vec![0]).unwrap();
+    producer.flush().unwrap(); // the broker is full now
+    producer.send("t", vec![1]).unwrap();
+    thread::sleep(Duration::from_millis(50)); // it is old enough, and waits
+    thread::scope(|scope| {
+        let dropping = scope.spawn(|| drop(producer));
+        thread::sleep(Duration::from_millis(50));
+        assert!(!dropping.is_finished(), "it has something to send");
+        next(&consumer).acknowledge().unwrap();
+        dropping.join().unwrap();
+    });
+    assert_eq!(next(&consumer).proxy[0], 1);
+}
