@@ -141,8 +141,8 @@ impl<T: Encode + Send + 'static> StreamProducerBuilder<T> {
         self
     }
 
-    /// Makes one object of every batch. When that, or sending it, fails, it is made again of the same
-    /// objects, and those that came since.
+    /// Makes one object of every batch. When that, or sending it, fails, it is made again of those that
+    /// still wait, and those that came since.
     #[must_use]
     pub fn aggregate(
         mut self,
@@ -257,8 +257,8 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     ///
     /// # Errors
     /// [`ErrorKind::Closed`] when the producer or the topic was closed, else what the store or the broker fails
-    /// with. An object that was to be sent by itself is not sent then; where batches are gathered, it
-    /// waits with its batch, which the next send or flush tries again.
+    /// with, be it for a batch before that was due by age. The object is not sent then, nor later: send
+    /// it again. What was gathered before it still waits for the next send or flush.
     pub fn send(&self, topic: &str, object: T) -> Result<()> {
         self.send_with(topic, object, SendOptions::default())
     }
@@ -289,27 +289,29 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
             return Ok(());
         }
         let Batch { count, bytes, age } = settings.batch;
-        if bytes.is_some() {
-            pending.bytes += object.encode()?.frame()?.len();
-        }
-        pending.objects.push((object, metadata));
-        pending.evict.push(evict);
-        if pending.objects.len() >= count || bytes.is_some_and(|bytes| pending.bytes >= bytes) {
-            let sent = inner.flush(topic, &mut pending, false, inner.outbox.deadline());
-            if sent.is_err() && count <= 1 {
-                pending.clear();
-            }
-            return sent;
-        }
-        if let (None, Some(age)) = (pending.since, age) {
+        let size = if bytes.is_some() { object.encode()?.frame()?.len() } else { 0 };
+        let is_full = pending.objects.len() + 1 >= count
+            || bytes.is_some_and(|bytes| pending.bytes + size >= bytes);
+        if let (false, None, Some(age)) = (is_full, pending.since, age) {
             let now = Instant::now();
-            pending.since = Some(now);
-            drop(pending);
             if let Some(due) = now.checked_add(age) {
                 self.flush_at(due)?;
             }
+            pending.since = Some(now);
         }
-        Ok(())
+        pending.objects.push((object, metadata));
+        pending.evict.push(evict);
+        pending.bytes += size;
+        if !is_full {
+            return Ok(());
+        }
+        let sent = inner.flush(topic, &mut pending, false, inner.outbox.deadline());
+        if sent.is_err() {
+            pending.objects.pop();
+            pending.evict.pop();
+            pending.bytes -= size;
+        }
+        sent
     }
 
     /// Sends what is gathered for a topic.

@@ -1,5 +1,8 @@
 //! Batches, filters, topics and their ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 
 #[test]
@@ -102,11 +105,12 @@ fn a_batch_becomes_one_object() {
 #[test]
 fn a_batch_of_which_nothing_can_be_made_is_not_lost() {
     let (place, broker) = (place(), broker());
+    let attempts = AtomicUsize::new(0);
     let consumer = consumer(&broker, "a");
     let producer = producer(&broker, &place.store)
         .batch(Batch { count: 2, ..Batch::default() })
-        .aggregate(|objects| match objects.len() {
-            2 => Err(proxystore::Error::new(ErrorKind::Encode, "add", "not yet")),
+        .aggregate(move |objects| match attempts.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(proxystore::Error::new(ErrorKind::Encode, "add", "not yet")),
             _ => Ok((
                 objects.iter().flat_map(|(object, _)| object.clone()).collect(),
                 Metadata::default(),
@@ -116,9 +120,38 @@ fn a_batch_of_which_nothing_can_be_made_is_not_lost() {
         .unwrap();
     producer.send("t", vec![1]).unwrap();
     assert_eq!(producer.send("t", vec![2]).unwrap_err().kind(), ErrorKind::Encode);
+    producer.send("t", vec![2]).unwrap(); // it was not taken before
+    producer.close_topic("t").unwrap();
+    assert_eq!(all(&consumer), [[1, 2]]);
+}
+
+#[test]
+fn what_fails_behind_the_callers_back_is_told_to_who_sends_next() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let theirs = Arc::clone(&attempts);
+    let producer = producer(&broker, &place.store)
+        .batch(Batch { count: 10, age: Some(Duration::from_millis(10)), bytes: None })
+        .aggregate(move |objects| match theirs.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(proxystore::Error::new(ErrorKind::Encode, "add", "not yet")),
+            _ => Ok((
+                objects.iter().flat_map(|(object, _)| object.clone()).collect(),
+                objects[0].1.clone(),
+            )),
+        })
+        .build()
+        .unwrap();
+    producer.send("t", vec![1]).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while attempts.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < end, "it is old enough");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(producer.send("t", vec![2]).unwrap_err().kind(), ErrorKind::Encode);
     producer.send("t", vec![3]).unwrap();
     producer.close_topic("t").unwrap();
-    assert_eq!(all(&consumer), [[1, 2, 3]]);
+    assert_eq!(all(&consumer).concat(), [1, 3], "what was not taken is not sent");
 }
 
 #[test]
