@@ -1,7 +1,7 @@
 //! The part of a producer that knows no types: objects go into stores, events to the broker.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::event::{Body, Event, Message};
@@ -60,6 +60,7 @@ pub struct Outbox {
     window: Option<Window>,
     /// How often waiting was ended.
     ended: AtomicU64,
+    is_closed: AtomicBool,
     metrics: StreamMetrics,
 }
 
@@ -81,8 +82,9 @@ impl Outbox {
             .with_hint("name each group of consumers once, and at most 1024 of them"));
         }
         let window = options.bound.map(Window::new);
-        let (ended, metrics) = (AtomicU64::new(0), StreamMetrics::default());
-        Ok(Self { publisher, options, window, ended, metrics })
+        let (ended, is_closed) = (AtomicU64::new(0), AtomicBool::new(false));
+        let metrics = StreamMetrics::default();
+        Ok(Self { publisher, options, window, ended, is_closed, metrics })
     }
 
     /// What was counted so far.
@@ -104,8 +106,9 @@ impl Outbox {
     /// says of each whether consumers free it.
     ///
     /// # Errors
-    /// [`ErrorKind::Full`] or [`ErrorKind::Timeout`] where there is no room within the bound, else
-    /// what the channel fails with; nothing is left behind.
+    /// [`ErrorKind::Full`] or [`ErrorKind::Timeout`] where there is no room within the bound,
+    /// [`ErrorKind::Closed`] after [`close`](Self::close), else what the channel fails with; nothing is
+    /// left behind.
     pub fn refer(
         &self,
         store: &Store,
@@ -113,6 +116,7 @@ impl Outbox {
         evict: &[bool],
         deadline: Option<Instant>,
     ) -> Result<Vec<Reference>> {
+        self.check_open("send an object")?;
         if !self.options.consumers.is_empty() && !store.connector().capabilities().deferred_keys {
             let cause =
                 "its channel cannot tell which of several consumers are done with an object";
@@ -136,7 +140,7 @@ impl Outbox {
         let bytes_of = |at: usize| if evict[at] { payloads[at].len() as u64 } else { 0 };
         let bytes: u64 = large.iter().map(|at| bytes_of(*at)).sum();
         if let Some(window) = &self.window {
-            window.admit(bytes, deadline, self.options.interrupt, &self.metrics)?;
+            window.admit(bytes, deadline, self.interrupt("send an object"), &self.metrics)?;
         }
         match self.store(store, payloads, &large, deadline) {
             Ok(stored) => {
@@ -224,13 +228,25 @@ impl Outbox {
 
     /// Publishes a message; the wait for a broker that is full or away can be ended from outside.
     fn publish_bytes(&self, topic: &str, message: &[u8], deadline: Option<Instant>) -> Result<()> {
+        self.check_open("publish a message")?;
+        let interrupt = self.interrupt("publish a message");
+        publish_patiently(&*self.publisher, topic, message, deadline, interrupt)
+    }
+
+    fn check_open(&self, operation: &'static str) -> Result<()> {
+        if self.is_closed.load(Ordering::Acquire) { Err(closed(operation)) } else { Ok(()) }
+    }
+
+    /// What is asked while a wait that begins now goes on.
+    fn interrupt(&self, operation: &'static str) -> impl Fn() -> Result<()> {
         let ended = self.ended.load(Ordering::Acquire);
-        publish_patiently(&*self.publisher, topic, message, deadline, || {
+        move || {
+            self.check_open(operation)?;
             if self.ended.load(Ordering::Acquire) != ended {
-                return Err(closed("publish a message"));
+                return Err(closed(operation));
             }
             self.options.interrupt.map_or(Ok(()), |interrupt| interrupt())
-        })
+        }
     }
 
     /// Evicts the objects of events that were not published.
@@ -254,20 +270,17 @@ impl Outbox {
         self.metrics.add(Count::Filtered, 1);
     }
 
-    /// Ends waiting in other threads, and closes the publisher.
+    /// Closes the publisher. Waiting in other threads ends, and what begins later is refused.
     ///
     /// # Errors
     /// What the broker fails with.
     pub fn close(&self) -> Result<()> {
-        self.stop_waiting();
+        self.is_closed.store(true, Ordering::Release);
         self.publisher.close()
     }
 
     /// Ends waiting for room, and for the broker, that has begun in other threads.
     pub fn stop_waiting(&self) {
         self.ended.fetch_add(1, Ordering::AcqRel);
-        if let Some(window) = &self.window {
-            window.end_waiting();
-        }
     }
 }

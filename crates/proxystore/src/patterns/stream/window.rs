@@ -1,7 +1,6 @@
 //! Back-pressure: how many bytes of objects may wait for their consumers.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,8 +47,6 @@ pub(super) struct Window {
     ledger: Mutex<Ledger>,
     /// Held while the channel is asked; who else waits for room learns from that.
     looking: Mutex<()>,
-    /// How often waiting was ended.
-    ended: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -78,12 +75,7 @@ impl Entry {
 
 impl Window {
     pub(super) fn new(bound: Bound) -> Self {
-        Self {
-            bound,
-            ledger: Mutex::default(),
-            looking: Mutex::default(),
-            ended: AtomicU64::new(0),
-        }
+        Self { bound, ledger: Mutex::default(), looking: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
@@ -95,10 +87,9 @@ impl Window {
         &self,
         bytes: u64,
         deadline: Option<Instant>,
-        interrupt: Option<fn() -> Result<()>>,
+        interrupt: impl Fn() -> Result<()>,
         metrics: &StreamMetrics,
     ) -> Result<()> {
-        let ended = self.ended.load(Ordering::Acquire);
         let (mut started, mut pause, mut looked) = (None, FIRST_LOOK, 0);
         let admitted = loop {
             let mut ledger = self.lock();
@@ -117,11 +108,8 @@ impl Window {
                 }
                 Ok(false) => looked += LOOKS,
             }
-            if let Err(interrupted) = interrupt.map_or(Ok(()), |interrupt| interrupt()) {
+            if let Err(interrupted) = interrupt() {
                 break Err(interrupted);
-            }
-            if self.ended.load(Ordering::Acquire) != ended {
-                break Err(crate::brokers::closed("send an object"));
             }
             let now = Instant::now();
             started.get_or_insert(now);
@@ -210,11 +198,6 @@ impl Window {
             ledger.bytes = ledger.bytes.saturating_sub(bytes);
             metrics.set(Count::InFlight, ledger.bytes);
         }
-    }
-
-    /// Ends all waiting for room that has begun.
-    pub(super) fn end_waiting(&self) {
-        self.ended.fetch_add(1, Ordering::AcqRel);
     }
 
     fn full(&self, kind: ErrorKind, bytes: u64) -> Error {

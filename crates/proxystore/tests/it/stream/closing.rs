@@ -1,5 +1,10 @@
 //! What becomes of what is sent while a producer ends.
 
+use std::sync::Arc;
+
+use proxystore::codec::Encode;
+use proxystore::patterns::stream::{Body, Event, Outbox, OutboxOptions};
+
 use super::*;
 
 #[test]
@@ -51,4 +56,32 @@ fn a_dropped_producer_sends_what_is_being_sent_behind_its_back() {
         dropping.join().unwrap();
     });
     assert_eq!(next(&consumer).proxy[0], 1);
+}
+
+#[test]
+fn a_closed_outbox_makes_nobody_wait() {
+    let (place, broker) = (place(), broker());
+    let mut options = OutboxOptions::default();
+    options.bound = Some(Bound { bytes: LARGE as u64, when_full: WhenFull::Wait });
+    options.timeout = PATIENCE;
+    let outbox = Outbox::new(Arc::from(broker.publisher().unwrap()), options).unwrap();
+    let object = vec![0_u8; LARGE];
+    let refer = || {
+        let framed = [object.encode()?.frame()?];
+        outbox.refer(&place.store, &framed, &[true], outbox.deadline())
+    };
+    refer().unwrap(); // it is full now
+    thread::scope(|scope| {
+        let waiting = scope.spawn(refer);
+        while !waiting.is_finished() {
+            thread::sleep(Duration::from_millis(10));
+            outbox.stop_waiting(); // perhaps it has not begun before
+        }
+        assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    });
+    outbox.publish("t", None, vec![Event::new(Body::End)], outbox.deadline()).unwrap();
+    outbox.close().unwrap();
+    assert_eq!(refer().unwrap_err().kind(), ErrorKind::Closed);
+    let late = outbox.publish("t", None, vec![Event::new(Body::End)], outbox.deadline());
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Closed);
 }
