@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::metrics::{Count, StreamMetrics};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::PerProcess;
 use crate::key::Key;
 use crate::store::Store;
 
 /// A bound for the objects that a producer stored and nobody has freed yet.
 ///
 /// Whether an object is freed is asked of its channel, so the bound holds over any broker, and counts
-/// what crashed consumers left too. It is that of one producer. Objects larger than the bound travel
+/// what crashed consumers left too. It is that of one producer, in one process. Objects larger than the bound travel
 /// alone; objects sent with `evict` off are not counted, as nobody frees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
@@ -44,6 +45,12 @@ const LOOKS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Window {
     bound: Bound,
+    /// A forked child starts with nothing: what its parent sent is its parent's to look after.
+    own: PerProcess<Own>,
+}
+
+#[derive(Debug, Default)]
+struct Own {
     ledger: Mutex<Ledger>,
     /// Held while the channel is asked; who else waits for room learns from that.
     looking: Mutex<()>,
@@ -75,11 +82,11 @@ impl Entry {
 
 impl Window {
     pub(super) fn new(bound: Bound) -> Self {
-        Self { bound, ledger: Mutex::default(), looking: Mutex::default() }
+        Self { bound, own: PerProcess::new(Own::default) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.own.get().ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes room for so many bytes, which count from now on.
@@ -143,7 +150,7 @@ impl Window {
     /// Looks at some objects, and takes off the ledger what is gone, or drops what is oldest; whether
     /// anything changed.
     fn look(&self, bytes: u64, metrics: &StreamMetrics) -> Result<bool> {
-        let _alone = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.own.get().looking.lock().unwrap_or_else(PoisonError::into_inner);
         let drops = self.bound.when_full == WhenFull::DropOldest;
         let mut changed = false;
         for _ in 0..LOOKS {

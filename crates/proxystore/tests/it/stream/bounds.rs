@@ -180,3 +180,20 @@ fn objects_larger_than_the_bound_travel_alone() {
     producer.send("t", vec![0; 10 * LARGE]).unwrap();
     assert_eq!(producer.send("t", vec![0; 1]).unwrap_err().kind(), ErrorKind::Full);
 }
+
+#[test]
+fn a_forked_child_does_not_wait_for_its_parents_objects() {
+    let (place, broker) = (place(), broker());
+    let producer = producer(&broker, &place.store).bound(bound(WhenFull::Refuse)).build().unwrap();
+    for _ in 0..2 {
+        producer.send("t", vec![0; LARGE]).unwrap();
+    }
+    let status = crate::memory::in_forked_child(|| {
+        for _ in 0..2 {
+            producer.send("t", vec![1; LARGE]).unwrap();
+        }
+        assert_eq!(producer.send("t", vec![1; LARGE]).unwrap_err().kind(), ErrorKind::Full);
+    });
+    assert_eq!(status, 0);
+    assert_eq!(producer.send("t", vec![0; LARGE]).unwrap_err().kind(), ErrorKind::Full);
+}
