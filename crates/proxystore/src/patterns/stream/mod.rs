@@ -15,6 +15,7 @@ mod inbox;
 mod metrics;
 mod outbox;
 mod producer;
+mod topic;
 mod window;
 
 #[cfg(feature = "async")]

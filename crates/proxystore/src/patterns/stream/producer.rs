@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use super::event::{Body, Event, Metadata};
 use super::flusher::Flusher;
 use super::metrics::StreamMetrics;
 use super::outbox::{Outbox, OutboxOptions};
+use super::topic::{Pending, Topic};
 use super::window::Bound;
 use crate::brokers::{Publisher, closed};
 use crate::codec::Encode;
@@ -20,9 +21,6 @@ use crate::store::Store;
 
 /// So long closing may wait for room and for the broker, where sending may wait for ever.
 const FAREWELL: Duration = Duration::from_mins(1);
-
-/// So often a producer that closes ends the waits of those who still send.
-const NUDGE: Duration = Duration::from_millis(20);
 
 /// Whether an object, or its event, is dropped.
 type Filter = Box<dyn Fn(&Metadata) -> bool + Send + Sync>;
@@ -180,7 +178,7 @@ impl<T: Encode + Send + 'static> StreamProducerBuilder<T> {
         self
     }
 
-    /// How long sending may wait for room and for the broker; for ever unless told.
+    /// How long sending may wait for its turn, for room and for the broker; for ever unless told.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.outbox.timeout = Some(timeout);
@@ -217,28 +215,6 @@ struct Inner<T: Encode + Send + 'static> {
     flusher: Arc<Flusher>,
 }
 
-type Topic<T> = Mutex<Pending<T>>;
-
-/// What is gathered for the next batch of a topic. Its lock is held while a batch is sent, so that
-/// batches keep their order.
-struct Pending<T> {
-    objects: Vec<(T, Metadata)>,
-    /// Which of them consumers free.
-    evict: Vec<bool>,
-    bytes: usize,
-    since: Option<Instant>,
-    closed: bool,
-    /// Why a batch could not be sent behind the caller's back.
-    failure: Option<Error>,
-}
-
-impl<T> Default for Pending<T> {
-    fn default() -> Self {
-        let (objects, evict, bytes, since, closed, failure) = Default::default();
-        Self { objects, evict, bytes, since, closed, failure }
-    }
-}
-
 impl<T: Encode + Send + 'static> StreamProducer<T> {
     /// Starts a producer that publishes by `publisher`.
     pub fn builder(publisher: Box<dyn Publisher>) -> StreamProducerBuilder<T> {
@@ -270,9 +246,9 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     pub fn send_with(&self, topic: &str, object: T, options: SendOptions) -> Result<()> {
         let SendOptions { metadata, evict } = options;
         let inner = &self.inner;
-        let settings = &inner.settings;
+        let (settings, deadline) = (&inner.settings, inner.outbox.deadline());
         let found = inner.topic(topic);
-        let mut pending = lock(&found);
+        let mut pending = found.hold(deadline, || {})?;
         if inner.is_closed.load(Ordering::Acquire) {
             return Err(closed("send an object").with("topic", topic));
         }
@@ -292,12 +268,12 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         let size = if bytes.is_some() { object.encode()?.frame()?.len() } else { 0 };
         let is_full = pending.objects.len() + 1 >= count
             || bytes.is_some_and(|bytes| pending.bytes + size >= bytes);
-        if let (false, None, Some(age)) = (is_full, pending.since, age) {
-            let now = Instant::now();
-            if let Some(due) = now.checked_add(age) {
-                self.flush_at(due)?;
+        if let (false, None, Some(age)) = (is_full, pending.due, age) {
+            let due = Instant::now().checked_add(age);
+            if let Some(due) = due {
+                self.watch(topic, &mut pending, due)?;
             }
-            pending.since = Some(now);
+            pending.due = due;
         }
         pending.objects.push((object, metadata));
         pending.evict.push(evict);
@@ -305,7 +281,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         if !is_full {
             return Ok(());
         }
-        let sent = inner.flush(topic, &mut pending, false, inner.outbox.deadline());
+        let sent = inner.flush(topic, &mut pending, false, deadline);
         if sent.is_err() {
             pending.objects.pop();
             pending.evict.pop();
@@ -319,9 +295,9 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     /// # Errors
     /// As [`send`](Self::send); what could not be sent is still waiting.
     pub fn flush_topic(&self, topic: &str) -> Result<()> {
-        let found = self.inner.topic(topic);
-        let mut pending = lock(&found);
-        self.inner.flush(topic, &mut pending, false, self.inner.outbox.deadline())
+        let (found, deadline) = (self.inner.topic(topic), self.inner.outbox.deadline());
+        let mut pending = found.hold(deadline, || {})?;
+        self.inner.flush(topic, &mut pending, false, deadline)
     }
 
     /// Sends what is gathered for all topics, and waits until the broker has it.
@@ -350,10 +326,10 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     /// # Errors
     /// As [`flush_topic`](Self::flush_topic).
     pub fn close_topic_for(&self, topic: &str, consumers: usize) -> Result<()> {
-        let found = self.inner.topic(topic);
-        let mut pending = lock(&found);
+        let (found, deadline) = (self.inner.topic(topic), self.inner.outbox.deadline());
+        let mut pending = found.hold(deadline, || {})?;
         if !pending.closed {
-            self.inner.flush(topic, &mut pending, true, self.inner.outbox.deadline())?;
+            self.inner.flush(topic, &mut pending, true, deadline)?;
             pending.closed = true;
         }
         for _ in 1..consumers {
@@ -382,10 +358,20 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         self.inner.outbox.metrics()
     }
 
-    /// Sees to it that what is gathered is sent at this time.
-    fn flush_at(&self, when: Instant) -> Result<()> {
-        let weak = Arc::downgrade(&self.inner);
-        self.inner.flusher.wake_at(when, move |flusher| flush_aged(&weak, flusher))
+    /// Sees to it that what is gathered for a topic is sent at this time. Each topic has a thread for
+    /// that while there is something: one that is full stops no other.
+    fn watch(&self, topic: &str, pending: &mut Pending<T>, due: Instant) -> Result<()> {
+        if pending.is_watched {
+            return Ok(());
+        }
+        let (producer, flusher) = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.flusher));
+        let topic = topic.to_owned();
+        thread::Builder::new()
+            .name("proxystore-flush".to_owned())
+            .spawn(move || flush_aged(&producer, &flusher, &topic, due))
+            .map_err(|source| Error::io("send batches by age", source))?;
+        pending.is_watched = true;
+        Ok(())
     }
 }
 
@@ -408,14 +394,7 @@ impl<T: Encode + Send + 'static> Inner<T> {
         let flush = |topic: &String| {
             let found = self.topic(topic);
             // Who still sends is not to wait for anything.
-            let mut pending = loop {
-                match found.try_lock() {
-                    Ok(pending) => break pending,
-                    Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                    Err(TryLockError::WouldBlock) => self.outbox.stop_waiting(),
-                }
-                thread::sleep(NUDGE);
-            };
+            let mut pending = found.hold(deadline, || self.outbox.stop_waiting())?;
             self.flush(topic, &mut pending, false, deadline)
         };
         let outcomes: Vec<_> = self.names().iter().map(flush).collect();
@@ -472,15 +451,6 @@ impl<T: Encode + Send + 'static> Inner<T> {
     }
 }
 
-impl<T> Pending<T> {
-    /// Forgets what was sent, and that it could not be sent before.
-    fn clear(&mut self) {
-        self.objects.clear();
-        self.evict.clear();
-        (self.bytes, self.since, self.failure) = (0, None, None);
-    }
-}
-
 /// Signs the references of events, if their store does.
 fn sign(store: Option<&Store>, events: &mut [Event]) -> Result<()> {
     let Some(store) = store else { return Ok(()) };
@@ -505,35 +475,38 @@ impl<T: Encode + Send + 'static> Drop for StreamProducer<T> {
     }
 }
 
-fn lock<T>(topic: &Topic<T>) -> MutexGuard<'_, Pending<T>> {
-    topic.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<T: Encode + Send + 'static> fmt::Debug for StreamProducer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamProducer").field("outbox", &self.inner.outbox).finish_non_exhaustive()
     }
 }
 
-/// Sends batches when they are old enough, as long as there is a producer.
-fn flush_aged<T: Encode + Send + 'static>(producer: &Weak<Inner<T>>, flusher: &Flusher) {
-    while flusher.sleep() {
+/// Sends the batches of a topic when they are old enough, as long as some come.
+fn flush_aged<T: Encode + Send + 'static>(
+    producer: &Weak<Inner<T>>,
+    flusher: &Flusher,
+    name: &str,
+    mut look: Instant,
+) {
+    while flusher.sleep_until(look) {
         let Some(inner) = producer.upgrade() else { return };
+        let topic = inner.topic(name);
+        let Ok(mut pending) = topic.hold(None, || {}) else { return };
         let age = inner.settings.batch.age.unwrap_or_default();
-        for name in inner.names() {
-            let topic = inner.topic(&name);
-            let mut pending = lock(&topic);
-            let Some(since) = pending.since else { continue };
-            let due = since + age;
-            if due > Instant::now() {
-                flusher.note(due);
-            } else if let Err(error) =
-                inner.flush(&name, &mut pending, false, inner.outbox.deadline())
-            {
-                // Whoever sends next hears of it; what is gathered is sent with that.
-                pending.failure = Some(error);
-                pending.since = None;
+        look = match pending.due {
+            Some(due) if due > Instant::now() => due,
+            Some(due) => {
+                let deadline = inner.outbox.deadline();
+                if let Err(error) = inner.flush(name, &mut pending, false, deadline) {
+                    // Whoever sends next hears of it; what is gathered is sent with that.
+                    (pending.failure, pending.due) = (Some(error), None);
+                }
+                due + age // the next batch is no older by then
             }
-        }
+            None => {
+                pending.is_watched = false;
+                return;
+            }
+        };
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of what is sent while a producer ends.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 
 use proxystore::codec::Encode;
 use proxystore::patterns::stream::{Body, Event, Outbox, OutboxOptions};
@@ -84,4 +84,60 @@ fn a_closed_outbox_makes_nobody_wait() {
     assert_eq!(refer().unwrap_err().kind(), ErrorKind::Closed);
     let late = outbox.publish("t", None, vec![Event::new(Body::End)], outbox.deadline());
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// What takes long to make of a batch whose first byte is 0: until the sender is gone.
+fn slow(until: mpsc::Receiver<()>) -> impl Fn(&[(Bytes, Metadata)]) -> Result<(Bytes, Metadata)> {
+    let until = Mutex::new(until);
+    move |objects| {
+        if objects[0].0[0] == 0 {
+            let _ = until.lock().unwrap().recv_timeout(PATIENCE.unwrap());
+        }
+        Ok((objects.iter().flat_map(|(object, _)| object.clone()).collect(), objects[0].1.clone()))
+    }
+}
+
+#[test]
+fn nobody_waits_for_longer_than_told_for_whoever_sends() {
+    let (place, broker) = (place(), broker());
+    let (done, until) = mpsc::channel();
+    let producer = producer(&broker, &place.store)
+        .aggregate(slow(until))
+        .timeout(Duration::from_millis(50))
+        .build()
+        .unwrap();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| producer.send("t", vec![0]));
+        let end = Instant::now() + PATIENCE.unwrap() / 2;
+        while producer.send("t", vec![1]).is_ok() {
+            assert!(Instant::now() < end, "it is not at it");
+        }
+        for late in [producer.send("t", vec![1]), producer.flush(), producer.close()] {
+            assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
+        }
+        drop(done);
+        assert_eq!(sending.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    });
+}
+
+#[test]
+fn a_topic_that_is_held_up_stops_no_other() {
+    let (place, broker) = (place(), broker());
+    let subscriber = broker.subscriber(&["t", "u"], &group("a")).unwrap();
+    let consumer = StreamConsumer::new(subscriber);
+    let (done, until) = mpsc::channel();
+    let producer = producer(&broker, &place.store)
+        .aggregate(slow(until))
+        .batch(Batch { count: 10, age: Some(Duration::from_millis(10)), bytes: None })
+        .build()
+        .unwrap();
+    producer.send("t", vec![0]).unwrap();
+    thread::sleep(Duration::from_millis(50)); // it is old enough
+    for number in 1..3 {
+        producer.send("u", vec![number]).unwrap();
+        let item = next(&consumer);
+        assert_eq!((&*item.topic, item.proxy[0]), ("u", number));
+    }
+    drop(done);
+    assert_eq!(&*next(&consumer).topic, "t");
 }
