@@ -1,6 +1,7 @@
 //! A broker in the memory of this process, for threads and tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -182,7 +183,9 @@ struct End {
     topics: Vec<String>,
     group: String,
     redeliver_after: Duration,
-    closed: std::sync::atomic::AtomicBool,
+    /// With which topic to begin, so that each has its turn.
+    turn: AtomicUsize,
+    closed: AtomicBool,
 }
 
 impl End {
@@ -192,7 +195,8 @@ impl End {
             topics,
             group: options.group.clone(),
             redeliver_after: redelivery(options),
-            closed: std::sync::atomic::AtomicBool::new(false),
+            turn: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -203,13 +207,13 @@ impl End {
 
     /// Checked under the lock, or a waiter could miss it.
     fn check_open(&self, operation: &'static str) -> Result<()> {
-        let is_closed = self.closed.load(std::sync::atomic::Ordering::Relaxed);
+        let is_closed = self.closed.load(Ordering::Relaxed);
         if is_closed { Err(closed(operation)) } else { Ok(()) }
     }
 
     fn close(&self) {
         let mut state = self.shared.lock();
-        self.closed.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.closed.store(true, Ordering::Relaxed);
         let id = self.id();
         for topic in &self.topics {
             let topic = state.topics.get_mut(topic);
@@ -304,12 +308,13 @@ impl Publisher for End {
 
 impl Subscriber for End {
     fn receive(&self, deadline: Option<Instant>) -> Result<Option<Delivery>> {
+        let start = self.turn.fetch_add(1, Ordering::Relaxed) % self.topics.len().max(1);
         let mut guard = self.shared.lock();
         loop {
             self.check_open("receive a message")?;
             let (now, mut wake) = (Instant::now(), deadline);
             let state = &mut *guard;
-            for topic in &self.topics {
+            for topic in self.topics[start..].iter().chain(&self.topics[..start]) {
                 let topic = state.topics.get_mut(topic);
                 let Some(group) = topic.and_then(|topic| topic.groups.get_mut(&self.group)) else {
                     continue;

@@ -37,6 +37,19 @@ fn a_full_topic_makes_its_publishers_wait() {
 }
 
 #[test]
+fn a_busy_topic_hides_no_other() {
+    let broker = MemoryBroker::bounded(0);
+    let publisher = broker.publisher().unwrap();
+    let subscriber = broker.subscriber(&["busy", "quiet"], &SubscribeOptions::default()).unwrap();
+    publisher.publish("quiet", b"quiet", None).unwrap();
+    let mut messages = std::iter::repeat_with(|| {
+        publisher.publish("busy", b"busy", None).unwrap();
+        subscriber.receive(None).unwrap().unwrap().message
+    });
+    assert!(messages.by_ref().take(10).any(|message| message == b"quiet"));
+}
+
+#[test]
 fn urls_name_brokers() {
     let (one, same) = (open("memory://urls").unwrap(), open("memory://urls").unwrap());
     let subscriber = one.subscriber(&["t"], &SubscribeOptions::default()).unwrap();
