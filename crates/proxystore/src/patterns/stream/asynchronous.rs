@@ -4,6 +4,7 @@
 //! for, and wakes the task that asked.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -13,7 +14,7 @@ use futures_core::Stream;
 
 use super::consumer::{Item, StreamConsumer};
 use crate::codec::Decode;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The items of a stream until its end, for asynchronous code; each is acknowledged when the next one
 /// is asked for.
@@ -98,7 +99,9 @@ impl StreamConsumer {
         let serve = move || {
             let mut items = receiver.iter();
             while theirs.until_asked() {
-                let next = items.next();
+                // A task would wait for ever for a thread that panicked.
+                let next = catch_unwind(AssertUnwindSafe(|| items.next()))
+                    .unwrap_or_else(|_| Some(Err(panicked())));
                 let is_last = next.is_none();
                 let mut state = theirs.lock();
                 if !matches!(*state, State::Over)
@@ -118,6 +121,11 @@ impl StreamConsumer {
             .map_err(|source| Error::io("receive events for asynchronous code", source))?;
         Ok(ItemStream { consumer, shared })
     }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Failed, "receive an event", "the consumer's filter panicked")
+        .with_hint("see what the panic said, and let drop_if answer for any metadata")
 }
 
 impl<T> Stream for ItemStream<T> {

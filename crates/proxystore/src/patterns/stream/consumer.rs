@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -230,8 +231,8 @@ impl<T: Decode + Send + Sync + 'static> Iterator for Items<'_, T> {
     type Item = Result<Item<T>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
+        if mem::replace(&mut self.failed, true) {
+            return None; // it failed, or panicked
         }
         let step = self.step();
         self.failed = step.is_err();

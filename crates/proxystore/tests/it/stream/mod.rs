@@ -2,6 +2,8 @@
 
 #![expect(clippy::float_cmp, reason = "counts are whole numbers")]
 
+#[cfg(feature = "async")]
+mod asynchronous;
 mod batches;
 mod bounds;
 mod closing;
@@ -429,42 +431,4 @@ fn threads_share_producers_and_consumers() {
     seen.sort_unstable();
     assert_eq!(seen, (0..4 * EACH).collect::<Vec<_>>());
     assert_eq!(place.files(), 0);
-}
-
-#[cfg(feature = "async")]
-#[test]
-fn asynchronous_code_is_woken_and_ends_its_thread() {
-    use std::pin::pin;
-    use std::sync::Arc;
-    use std::task::{Context, Poll, Wake, Waker};
-
-    use futures_core::Stream;
-
-    struct Unpark(thread::Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let (place, broker) = (place(), broker());
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut items = pin!(consumer(&broker, "a").into_stream::<Bytes>().unwrap());
-    assert!(items.as_mut().poll_next(&mut context).is_pending());
-    let producer = producer(&broker, &place.store).build().unwrap();
-    producer.send("t", vec![7; LARGE]).unwrap();
-    producer.close_topic("t").unwrap();
-    let mut next = || loop {
-        match items.as_mut().poll_next(&mut context) {
-            Poll::Ready(item) => return item,
-            Poll::Pending => thread::park_timeout(Duration::from_secs(20)),
-        }
-    };
-    let item = next().unwrap().unwrap();
-    assert_eq!((item.proxy[0], place.files()), (7, 1));
-    assert!(next().is_none());
-    assert!(next().is_none());
-    assert_eq!(place.files(), 0, "asking for the next acknowledged it");
 }
