@@ -173,11 +173,22 @@ impl fmt::Debug for Metadata {
 }
 
 impl Message {
+    /// How many events a message may have: small ones take much more memory than they do on the wire.
+    pub const MOST: usize = 1 << 16;
+
     /// The serialized form.
     ///
     /// # Errors
-    /// [`ErrorKind::Encode`] when a store's configuration cannot be represented.
+    /// [`ErrorKind::Encode`] when a store's configuration cannot be represented;
+    /// [`ErrorKind::Config`] for more than [`MOST`](Self::MOST) events.
     pub fn encode(&self) -> Result<Vec<u8>> {
+        if self.events.len() > Self::MOST {
+            let cause = "it has more events than a message may have";
+            return Err(Error::new(ErrorKind::Config, "write the message of a stream", cause)
+                .with("events", self.events.len())
+                .with("most", Self::MOST)
+                .with_hint("let batches be smaller"));
+        }
         let mut out = Vec::with_capacity(64 + 256 * self.events.len());
         out.extend_from_slice(&MAGIC);
         field(&mut out, TOPIC, self.topic.as_bytes());
@@ -210,6 +221,9 @@ impl Message {
                     return Err(FORMAT.corrupt("it has more consumers than there may be"));
                 }
                 CONSUMERS => consumers.push(FORMAT.text(value)?),
+                EVENT if events.len() >= Self::MOST => {
+                    return Err(FORMAT.corrupt("it has more events than there may be"));
+                }
                 EVENT => events.push(Event::decode(value)?),
                 critical if critical & CRITICAL != 0 => {
                     return Err(FORMAT.newer("field", critical));
@@ -338,6 +352,18 @@ mod tests {
         assert_eq!(Message::decode(&bytes).unwrap(), sample());
         bytes.extend_from_slice(b"\xfe\x00");
         assert_eq!(Message::decode(&bytes).unwrap_err().kind(), ErrorKind::Incompatible);
+    }
+
+    #[test]
+    fn a_message_has_so_many_events_and_no_more() {
+        let mut message = sample();
+        message.events = vec![Event::new(Body::End); Message::MOST];
+        let mut bytes = message.encode().unwrap();
+        assert_eq!(Message::decode(&bytes).unwrap().events.len(), Message::MOST);
+        bytes.extend_from_slice(b"\x83\x02\x83\x00");
+        assert_eq!(Message::decode(&bytes).unwrap_err().kind(), ErrorKind::Corrupt);
+        message.events.push(Event::new(Body::End));
+        assert_eq!(message.encode().unwrap_err().kind(), ErrorKind::Config);
     }
 
     proptest! {

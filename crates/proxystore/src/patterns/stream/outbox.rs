@@ -189,11 +189,32 @@ impl Outbox {
     }
 
     /// Publishes events of one topic together, whose objects are in `store`, if in any. When that
-    /// fails, the objects are taken back.
+    /// fails, the objects are taken back. More than [`Message::MOST`] events become several messages,
+    /// of which those before one that fails were published.
     ///
     /// # Errors
     /// What the broker fails with.
     pub fn publish(
+        &self,
+        topic: &str,
+        store: Option<&Store>,
+        mut events: Vec<Event>,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        loop {
+            let rest = events.split_off(events.len().min(Message::MOST));
+            let published = self.publish_message(topic, store, events, deadline);
+            if published.is_err() {
+                self.take_back(store, &rest);
+            }
+            if published.is_err() || rest.is_empty() {
+                return published;
+            }
+            events = rest;
+        }
+    }
+
+    fn publish_message(
         &self,
         topic: &str,
         store: Option<&Store>,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::event::{Body, Event, Metadata};
+use super::event::{Body, Event, Message, Metadata};
 use super::flusher::Flusher;
 use super::metrics::StreamMetrics;
 use super::outbox::{Outbox, OutboxOptions};
@@ -63,7 +63,7 @@ pub struct StreamProducer<T: Encode + Send + 'static> {
 /// one of these is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// So many objects.
+    /// So many objects; 65535 are sent in any case.
     pub count: usize,
     /// Objects of so many bytes together, as stored.
     pub bytes: Option<usize>,
@@ -266,6 +266,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         }
         let Batch { count, bytes, age } = settings.batch;
         let size = if bytes.is_some() { object.encode()?.frame()?.len() } else { 0 };
+        let count = count.min(Message::MOST - 1); // the end of the topic may have to go with them
         let is_full = pending.objects.len() + 1 >= count
             || bytes.is_some_and(|bytes| pending.bytes + size >= bytes);
         if let (false, None, Some(age)) = (is_full, pending.due, age) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use proxystore::patterns::stream::{Body, Event, Message, Outbox, OutboxOptions};
+
 use super::*;
 
 #[test]
@@ -31,6 +33,18 @@ fn batches_are_sent_by_count_by_bytes_and_by_age() {
     producer.close().unwrap(); // loses nothing
     assert_eq!(next(&consumer).proxy[0], 7);
     assert_eq!(messages(), 5.0);
+}
+
+#[test]
+fn more_events_than_a_message_may_have_become_several() {
+    let broker = broker();
+    let consumer = consumer(&broker, "a").ends(Message::MOST + 1);
+    let publisher = Arc::from(broker.publisher().unwrap());
+    let outbox = Outbox::new(publisher, OutboxOptions::default()).unwrap();
+    outbox.publish("t", None, vec![Event::new(Body::End); Message::MOST + 1], None).unwrap();
+    assert_eq!(all(&consumer).len(), 0);
+    assert_eq!(consumer.metrics().get("messages"), 2.0);
+    assert_eq!(consumer.metrics().get("received"), 65537.0);
 }
 
 #[test]
