@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use open::open;
-pub use patience::{PATIENCE, publish_patiently};
+pub use patience::{PATIENCE, patiently};
 
 /// The group of subscribers that name none.
 pub const DEFAULT_GROUP: &str = "proxystore";

@@ -19,7 +19,7 @@
 //! - `flush` returns when the system has all that was published before, `close` after a few seconds at most.
 //! - In a forked child, a subscriber connects anew. A publisher cannot bind the port its parent has: its calls are errors,
 //!   until the parent has closed its own. When a publisher is killed, its port stays taken as long as children live that it
-//!   forked.
+//!   forked; when a subscriber is, publishers wait for it, as for one that fell behind, as long as such children live.
 //! - A publisher takes 1024 connections of up to 1000 topics each. Whoever comes then is disconnected, and tries again.
 //! - Whoever reaches the port can read what is published. There is no encryption: seal the objects, or use networks that
 //!   are trusted.
@@ -248,21 +248,19 @@ impl PublishingEnd {
     }
 
     fn release(&self) {
-        let Some(bound) = lock(&self.bound).take() else {
+        let mut place = lock(&self.bound);
+        let Some(bound) = place.take() else {
             self.is_closed.store(true, Ordering::SeqCst);
             return;
         };
-        let state = bound.lock(); // under which it is looked at, or a waiter could miss it
-        let was_closed = self.is_closed.swap(true, Ordering::SeqCst);
-        drop(state);
+        let mut state = bound.lock(); // under which it is looked at, or a waiter could miss it
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(place);
         bound.room.notify_all();
-        if !was_closed {
-            let end = Instant::now() + LINGER;
-            let mut state = bound.lock();
-            let under_way = state.under_way();
-            while !state.is_written(&under_way) && Instant::now() < end {
-                state = bound.wait(state, Some(end));
-            }
+        let end = Instant::now() + LINGER;
+        let under_way = state.under_way();
+        while !state.is_written(&under_way) && Instant::now() < end {
+            state = bound.wait(state, Some(end));
         }
     }
 }
