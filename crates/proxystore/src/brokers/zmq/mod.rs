@@ -25,6 +25,7 @@
 //!   are trusted.
 
 mod publisher;
+mod signal;
 mod subscriber;
 mod wire;
 
@@ -33,7 +34,7 @@ pub(crate) use wire::fuzz;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -256,11 +257,11 @@ impl PublishingEnd {
         let mut state = bound.lock(); // under which it is looked at, or a waiter could miss it
         self.is_closed.store(true, Ordering::SeqCst);
         drop(place);
-        bound.room.notify_all();
+        bound.room.notify();
         let end = Instant::now() + LINGER;
         let under_way = state.under_way();
         while !state.is_written(&under_way) && Instant::now() < end {
-            state = bound.wait(state, Some(end));
+            state = bound.room.wait(state, Some(end));
         }
     }
 }
@@ -285,7 +286,7 @@ impl Publisher for PublishingEnd {
             if is_past(deadline) {
                 return Err(full(topic, "a subscriber has as many messages as are kept for it"));
             }
-            state = bound.wait(state, deadline);
+            state = bound.room.wait(state, deadline);
         }
     }
 
@@ -301,7 +302,7 @@ impl Publisher for PublishingEnd {
                 return Err(Error::new(ErrorKind::Timeout, FLUSH, cause)
                     .with_hint("wait longer, or end subscribers that have stopped"));
             }
-            state = bound.wait(state, deadline);
+            state = bound.room.wait(state, deadline);
             self.check_open(FLUSH)?;
         }
         Ok(())
@@ -387,19 +388,6 @@ impl Drop for ReceivingEnd {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-/// Waits until somebody notifies, and no longer than until then.
-fn wait_until<'a, T>(
-    changed: &Condvar,
-    state: MutexGuard<'a, T>,
-    until: Option<Instant>,
-) -> MutexGuard<'a, T> {
-    let Some(until) = until else {
-        return changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-    };
-    let left = until.saturating_duration_since(Instant::now());
-    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// Small messages go at once, a silent greeting ends, and so do connections to hosts that are gone.
