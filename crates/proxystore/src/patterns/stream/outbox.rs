@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::event::{Body, Event, Message};
 use super::metrics::{Count, StreamMetrics};
 use super::window::{Bound, Entry, WhenFull, Window};
-use crate::brokers::{Publisher, closed, publish_patiently};
+use crate::brokers::{Publisher, closed, patiently};
 use crate::connectors::PutOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Framed;
@@ -251,7 +251,7 @@ impl Outbox {
     fn publish_bytes(&self, topic: &str, message: &[u8], deadline: Option<Instant>) -> Result<()> {
         self.check_open("publish a message")?;
         let interrupt = self.interrupt("publish a message");
-        publish_patiently(&*self.publisher, topic, message, deadline, interrupt)
+        patiently(deadline, interrupt, |until| self.publisher.publish(topic, message, until))
     }
 
     fn check_open(&self, operation: &'static str) -> Result<()> {
