@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, Self, TypeVar
 from proxystore_rs._core import BrokerSubscriber, StreamArrival, StreamInbox
 from proxystore_rs.exceptions import (
     ChannelTimeoutError,
+    CorruptObjectError,
     ProxyResolveMissingKeyError,
     SerializationError,
 )
@@ -61,8 +62,9 @@ class StreamConsumer(Generic[T]):
     another, or `anext` is called before the items before are dealt with, use `acknowledge="manual"`.
 
     Whoever asks for an item gets the errors of its filter, and of reading it. An item whose data are
-    damaged (`SerializationError`) is acknowledged then; any other comes again, on brokers that deliver
-    at least once, when `redeliver_after` is over or the consumer was closed.
+    damaged (`CorruptObjectError`, or metadata that are a `SerializationError`) is acknowledged then; any
+    other, such as one of a class that is missing here, comes again, on brokers that deliver at least
+    once, when `redeliver_after` is over or the consumer was closed.
 
     Args:
         subscriber: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
@@ -301,13 +303,18 @@ class StreamConsumer(Generic[T]):
                 return None
             if arrival.is_end:
                 return End(arrival)
+            # What was damaged would fail as often as it comes; a class that is missing may be elsewhere.
             try:
                 metadata = arrival.metadata()
-                if self._filter(metadata):
-                    self._inbox.pass_over(arrival)
-                    continue
+            except SerializationError:
+                arrival.acknowledge()
+                raise
+            if self._filter(metadata):
+                self._inbox.pass_over(arrival)
+                continue
+            try:
                 item: StreamItem[T] = StreamItem(arrival, metadata)
-            except SerializationError:  # it would fail as often as it comes
+            except CorruptObjectError:
                 arrival.acknowledge()
                 raise
             if arrival.store_name is not None:

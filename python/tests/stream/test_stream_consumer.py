@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import sys
 import time
+import types
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -339,23 +341,41 @@ def test_an_error_does_not_make_ends_forgotten(broker: Broker) -> None:
     assert list(consumer.iter_objects()) == [2]
 
 
-def test_an_item_whose_filter_fails_comes_again(broker: Broker) -> None:
+@pytest.mark.parametrize("error", [ArithmeticError, SerializationError])
+def test_an_item_whose_filter_fails_comes_again(broker: Broker, error: type[Exception]) -> None:
     send(broker, None, 1)
 
     def fail(_: dict[str, Any]) -> bool:
-        raise ArithmeticError
+        raise error
 
-    with consumer_of(broker, filter_=fail) as failing, pytest.raises(ArithmeticError):
+    with consumer_of(broker, filter_=fail) as failing, pytest.raises(error):
         failing.next()
     assert consumer_of(broker).next() == 1
 
 
-def test_a_damaged_item_is_reported_once(broker: Broker) -> None:
+def test_an_item_whose_class_is_missing_comes_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = types.ModuleType("application")
+    exec("class Shot:\n    number = 7", application.__dict__)
+    with monkeypatch.context() as installed:
+        installed.setitem(sys.modules, "application", application)
+        send(broker, None, application.Shot())
+    with consumer_of(broker) as without, pytest.raises(SerializationError, match="application"):
+        without.next()
+    monkeypatch.setitem(sys.modules, "application", application)
+    assert consumer_of(broker).next().number == 7
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"), [(b"\xa8MARKMARK", b"\xc1MARKMARK"), (b"OBJECT", b"OBJE\xffT")]
+)
+def test_a_damaged_item_is_reported_once(broker: Broker, whole: bytes, damaged: bytes) -> None:
     subscriber = broker.subscriber("t")
     with StreamProducer[Any](broker.publisher()) as producer:
-        producer.send("t", 1, metadata={"n": "MARKMARK"})
+        producer.send("t", "OBJECT", metadata={"n": "MARKMARK"})
     message = subscriber.next_message()
-    damaged = message.replace(b"\xa8MARKMARK", b"\xc1MARKMARK")
+    damaged = message.replace(whole, damaged)
     assert damaged != message
     broker.publisher().send_message("t", damaged)
     subscriber.close()
