@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from proxystore_rs._core import StreamOutbox, _stored_size
-from proxystore_rs.exceptions import ChannelTimeoutError
+from proxystore_rs.exceptions import ChannelError, ChannelTimeoutError, StoreError
 from proxystore_rs.store._alarm import Alarm, call_at, cancel
 from proxystore_rs.store.base import Store
 from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
@@ -212,8 +212,12 @@ class StreamProducer(Generic[T]):
                 evicts it, or its time to live passes.
             metadata: What consumers learn of it before they fetch it.
 
+        What raises is not sent, but where the objects gathered before are to blame: of a batch, those
+        that cannot be sent are left out, such as those that cannot be pickled, and the others are sent.
+
         Raises:
             TopicClosedError: The topic was closed.
+            SerializationError: Some object of the batch cannot be encoded.
             ChannelFullError: There is no room, with `when_full="raise"`.
             ChannelTimeoutError: There was none in time.
         """
@@ -231,8 +235,9 @@ class StreamProducer(Generic[T]):
                 return
             size = 0
             if self._batch_bytes is not None:
-                size = _stored_size(self._store(topic), obj)
-            found.gathered.append(_Sent(obj, evict, metadata))
+                size = _stored_size(self._store(topic), obj, metadata)
+            sent = _Sent(obj, evict, metadata)
+            found.gathered.append(sent)
             found.bytes += size
             if len(found.gathered) >= self._batch_size or (
                 self._batch_bytes is not None and found.bytes >= self._batch_bytes
@@ -240,7 +245,7 @@ class StreamProducer(Generic[T]):
                 try:
                     self._flush(topic, found)
                 except BaseException:
-                    if found.gathered:  # it was not sent; the others of its batch still wait
+                    if found.gathered and found.gathered[-1] is sent:  # the others still wait
                         found.gathered.pop()
                         found.bytes -= size
                     raise
@@ -249,7 +254,7 @@ class StreamProducer(Generic[T]):
                 found.alarm = call_at(when, lambda: self._start_flushing(topic, found))
 
     def flush_topic(self, topic: str) -> None:
-        """Send what is gathered for a topic; if that fails, it is gathered still."""
+        """Send what is gathered for a topic; what the broker or the store fails with is gathered still."""
         self._flush_topic(topic, self._timeout)
 
     def flush(self) -> None:
@@ -327,15 +332,46 @@ class StreamProducer(Generic[T]):
     def _flush(
         self, topic: str, found: _Topic, *, end: bool = False, timeout: float | None = None
     ) -> None:
-        """Send what is gathered; the caller holds the lock."""
+        """Send what is gathered, and raise why some of it is left out; the caller holds the lock."""
+        try:
+            self._publish(topic, found, end, timeout)
+        except (ChannelError, StoreError):  # no object's fault
+            raise
+        except Exception:
+            number = len(found.gathered)
+            failure = self._leave_out(topic, found)
+            if failure is None:
+                raise
+            self._publish(topic, found, end, timeout)
+            if number > 1:
+                failure.add_note(
+                    f"of the {number} objects gathered for the topic {topic!r} those are left out "
+                    "that cannot be sent; the others were sent"
+                )
+            raise failure from failure.__cause__
+
+    def _publish(self, topic: str, found: _Topic, end: bool, timeout: float | None) -> None:
         if not found.gathered and not end:
             return
-        batch = list(found.gathered)
-        if self._aggregator is not None and batch:
-            batch = [self._aggregated(self._aggregator, batch)]
+        batch = self._aggregated(found.gathered)
         self._outbox.send(topic, self._store(topic), batch, end, timeout)
         found.clear()
         found.failure = None  # what failed before was among it
+        found.closed |= end
+
+    def _leave_out(self, topic: str, found: _Topic) -> Exception | None:
+        """Drop what could not even be sent alone, and return the first reason."""
+        good: list[_Sent] = []
+        failure = None
+        for one in found.gathered:
+            try:
+                for sent in self._aggregated([one]):
+                    _stored_size(self._store(topic), sent.obj, sent.metadata)
+                good.append(one)
+            except Exception as error:
+                failure = failure or error
+        found.gathered = good
+        return failure
 
     def _flush_topic(self, topic: str, timeout: float | None, *, is_final: bool = False) -> None:
         found = self._topic(topic)
@@ -358,16 +394,17 @@ class StreamProducer(Generic[T]):
                         with suppress(Exception):  # the first error is the one to report
                             self._flush(topic, found, end=True, timeout=timeout)
                     raise
-                found.closed = True
             for _ in range(1, ends):
                 self._outbox.send(topic, None, [], True)
 
-    def _aggregated(self, aggregator: Callable[[list[T]], T], batch: list[_Sent]) -> _Sent:
+    def _aggregated(self, batch: list[_Sent]) -> list[_Sent]:
+        if self._aggregator is None or not batch:
+            return batch
         metadata: dict[str, Any] = {}
         for one in batch:
             metadata |= one.metadata or {}
-        obj = aggregator([one.obj for one in batch])
-        return _Sent(obj, any(one.evict for one in batch), metadata)
+        obj = self._aggregator([one.obj for one in batch])
+        return [_Sent(obj, any(one.evict for one in batch), metadata)]
 
     def _start_flushing(self, topic: str, found: _Topic) -> None:
         # It may wait for room, and other alarms of the process shall not wait with it.

@@ -13,6 +13,7 @@ from proxystore_rs.exceptions import (
     ChannelFullError,
     ChannelTimeoutError,
     ProxyStoreError,
+    SerializationError,
     StoreClosedError,
     UntrustedError,
 )
@@ -183,7 +184,47 @@ def test_an_object_that_cannot_be_encoded_is_left_out(broker: Broker) -> None:
     with pytest.raises(ProxyStoreError):
         producer.send("t", threading.Lock())
     producer.send("t", 2)
+    producer.flush()
     assert received(broker) == [1, 2, "open"]
+
+
+def test_what_cannot_be_sent_keeps_no_other_from_it(broker: Broker) -> None:
+    def fail_for_text(batch: list[Any]) -> Any:
+        return [one + 0 for one in batch]
+
+    for bad, said, aggregator, error in (
+        (threading.Lock(), {}, None, SerializationError),
+        (0, {"lock": threading.Lock()}, None, TypeError),
+        ("text", {}, fail_for_text, TypeError),
+    ):
+        producer: StreamProducer[Any] = StreamProducer(
+            broker.publisher(), batch_size=3, aggregator=aggregator
+        )
+        producer.send("t", bad, metadata=said)
+        producer.send("t", 1)
+        with pytest.raises(error) as raised:
+            producer.send("t", 2)
+        assert "of the 3 objects gathered for the topic 't'" in raised.value.__notes__[0]
+        producer.send("t", 3)
+        producer.send("t", bad, metadata=said)
+        with pytest.raises(error):
+            producer.close_topics("t")
+        producer.close(topics=["t"])
+        found = received(broker)
+        assert found == ([1, 2, 3] if aggregator is None else [[1, 2], [3]])
+        assert received(broker) == ["open"]  # one end
+
+
+def test_what_waits_for_a_broker_is_sent_later(broker: Broker) -> None:
+    publisher = Failing(broker)
+    producer: StreamProducer[int] = StreamProducer(publisher, batch_size=2)
+    publisher.failing.add("t")
+    producer.send("t", 1)
+    with pytest.raises(OSError, match="not t"):
+        producer.send("t", 2)
+    publisher.failing.clear()
+    producer.send("t", 3)
+    assert received(broker) == [1, 3, "open"]
 
 
 def test_a_full_stream_raises_waits_or_drops(broker: Broker, store: Store[Any]) -> None:
