@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from proxystore_rs._core import StreamOutbox, _stored_size
-from proxystore_rs.exceptions import ChannelError, ChannelTimeoutError, StoreError
+from proxystore_rs.exceptions import ChannelError, ChannelTimeoutError, StoreClosedError, StoreError
 from proxystore_rs.store._alarm import Alarm, call_at, cancel
 from proxystore_rs.store.base import Store
 from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
@@ -175,6 +175,7 @@ class StreamProducer(Generic[T]):
         self._filter: Filter = NullFilter() if filter_ is None else filter_
         self._stores = dict(stores or {})
         self._topics: dict[str, _Topic] = {}
+        self._closed = False  # set before what is gathered is sent for the last time
         start_over_after_fork(self)
 
     def _after_fork(self) -> None:
@@ -217,6 +218,7 @@ class StreamProducer(Generic[T]):
 
         Raises:
             TopicClosedError: The topic was closed.
+            StoreClosedError: The producer was closed.
             SerializationError: Some object of the batch cannot be encoded.
             ChannelFullError: There is no room, with `when_full="raise"`.
             ChannelTimeoutError: There was none in time.
@@ -229,6 +231,7 @@ class StreamProducer(Generic[T]):
                     f"failed to send an object: the topic {topic!r} was closed; send before "
                     "close_topics, or to another topic"
                 )
+            self._require_open()
             _raise_late(found)
             if self._filter(metadata):
                 self._outbox.count_filtered()
@@ -270,6 +273,9 @@ class StreamProducer(Generic[T]):
             topics: The topics.
             ends: How many ends to send, one for each consumer of those that share the events of a
                 topic.
+
+        Raises:
+            StoreClosedError: The producer was closed before.
         """
         all_of_them = _All()
         for topic in topics:
@@ -287,22 +293,30 @@ class StreamProducer(Generic[T]):
     ) -> None:
         """Send what is gathered, and close the publisher. Waiting for room in other threads ends.
 
-        All is tried, and the first error raised at the end: what could not be sent then is lost.
+        All is tried, and the first error raised at the end: what could not be sent then is lost. After
+        the publisher was closed, only stores are.
 
         Args:
             topics: Topics to close before.
             publisher: Close the publisher.
             stores: Close the stores too.
+
+        Raises:
+            StoreClosedError: It was closed before, and not all of the topics.
         """
+        was_open = not self._closed
+        publisher = publisher and was_open
         if publisher:
+            self._closed = True
             self._outbox.stop_waiting()
         all_of_them = _All()
         try:
             for topic in topics:
                 all_of_them.call(self._close_topic, topic, is_final=publisher)
-            for topic in list(self._topics):
-                all_of_them.call(self._flush_topic, topic, self._farewell, is_final=publisher)
-            all_of_them.call(self._outbox.flush, self._farewell)
+            if was_open:
+                for topic in list(self._topics):
+                    all_of_them.call(self._flush_topic, topic, self._farewell, is_final=publisher)
+                all_of_them.call(self._outbox.flush, self._farewell)
         finally:
             if publisher:
                 all_of_them.call(self._outbox.close)
@@ -321,6 +335,13 @@ class StreamProducer(Generic[T]):
     def metrics_text(self, name: str) -> str:
         """Return the counters in the text format of Prometheus, for the stream of a name."""
         return self._outbox.metrics_text(name)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(
+                "failed to publish a message: the producer was closed; close it when nothing is sent "
+                "any more"
+            )
 
     def _topic(self, topic: str) -> _Topic:
         found = self._topics.get(topic)
@@ -385,6 +406,8 @@ class StreamProducer(Generic[T]):
         timeout = self._farewell if is_final else self._timeout
         with found.held(timeout, self._outbox.stop_waiting if is_final else None):
             if not found.closed:
+                if not is_final:
+                    self._require_open()
                 try:
                     self._flush(topic, found, end=True, timeout=timeout)
                 except Exception:

@@ -178,6 +178,41 @@ def test_closing_closes_what_is_told(broker: Broker, make_store: Callable[..., A
         store.put(1)
 
 
+def test_closing_again_does_nothing_but_for_topics(broker: Broker) -> None:
+    with StreamProducer[int](broker.publisher(), batch_size=5) as producer:
+        producer.send("t", 1)
+        producer.close(topics=["t"])
+    producer.close(topics=["t"])
+    with pytest.raises(StoreClosedError):
+        producer.close(topics=["other"])  # whose consumers would wait for ever
+    with pytest.raises(StoreClosedError):
+        producer.close_topics("other")
+    with pytest.raises(StoreClosedError):
+        producer.send("other", 1)
+    assert received(broker) == [1]
+
+
+def test_nothing_is_gathered_behind_closing(broker: Broker) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(Failing):
+        def send_message(self, topic: str, message: bytes) -> None:
+            entered.set()
+            leave.wait(30)
+            super().send_message(topic, message)
+
+    producer: StreamProducer[int] = StreamProducer(Slow(broker), batch_size=2)
+    producer.send("t", 1)
+    thread = threading.Thread(target=producer.close)
+    thread.start()
+    entered.wait()
+    with pytest.raises(StoreClosedError):
+        producer.send("other", 2)
+    leave.set()
+    thread.join()
+    assert received(broker) == [1, "open"]
+
+
 def test_an_object_that_cannot_be_encoded_is_left_out(broker: Broker) -> None:
     producer: StreamProducer[Any] = StreamProducer(broker.publisher(), batch_size=2)
     producer.send("t", 1)
