@@ -372,13 +372,14 @@ class StreamProducer(Generic[T]):
             raise failure from failure.__cause__
 
     def _publish(self, topic: str, found: _Topic, end: bool, timeout: float | None) -> None:
-        if not found.gathered and not end:
-            return
-        batch = self._aggregated(found.gathered)
-        self._outbox.send(topic, self._store(topic), batch, end, timeout)
-        found.clear()
-        found.failure = None  # what failed before was among it
-        found.closed |= end
+        if found.gathered:
+            batch = self._aggregated(found.gathered)
+            self._outbox.send(topic, self._store(topic), batch, False, timeout)
+            found.clear()
+            found.failure = None  # what failed before was among it
+        if end:  # by itself: with objects that come again, it would, and be counted again
+            self._outbox.send(topic, None, [], True, timeout)
+            found.closed = True
 
     def _leave_out(self, topic: str, found: _Topic) -> Exception | None:
         """Drop what could not even be sent alone, and return the first reason."""
@@ -421,7 +422,7 @@ class StreamProducer(Generic[T]):
                 self._outbox.send(topic, None, [], True)
 
     def _aggregated(self, batch: list[_Sent]) -> list[_Sent]:
-        if self._aggregator is None or not batch:
+        if self._aggregator is None:
             return batch
         metadata: dict[str, Any] = {}
         for one in batch:

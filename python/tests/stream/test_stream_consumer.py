@@ -221,6 +221,20 @@ def test_an_iteration_may_have_several_ends(broker: Broker) -> None:
     assert consumer.next() == 3
 
 
+def test_an_end_is_counted_once_however_often_its_batch_comes(broker: Broker) -> None:
+    send(broker, None, 1, batch_size=2)
+    subscriber = broker.subscriber("t", redeliver_after=0.1)
+    consumer = StreamConsumer[Any](subscriber, acknowledge="manual", ends=2, timeout=60)
+    found = set()
+    for item in consumer.iter_items():
+        if item.attempts > 1 and item.value == 1:
+            item.acknowledge()
+            if found == {1}:  # the other producer is late
+                send(broker, None, 2)
+        found.add(item.value)
+    assert found == {1, 2}
+
+
 def test_an_owner_frees_instead_of_the_stream(
     broker: Broker, folder_store: Store[Any], count: Count
 ) -> None:

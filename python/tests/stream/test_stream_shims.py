@@ -164,7 +164,7 @@ def test_clients_of_kafka(folder_store: Store[Any]) -> None:
     client = Client()
     exchange(KafkaPublisher(client), KafkaSubscriber(client), folder_store, "t")
     assert client.closed
-    assert client.flushed == 3  # one a message, and closing
+    assert client.flushed == 4  # one a message, and closing
 
 
 def test_errors_of_kafka_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
