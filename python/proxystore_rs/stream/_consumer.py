@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -21,6 +22,7 @@ from proxystore_rs.proxy import ProxyOr
 from proxystore_rs.store.registry import get_store
 from proxystore_rs.stream._ends import subscriber_of_messages
 from proxystore_rs.stream._item import Handed, StreamItem
+from proxystore_rs.stream._threads import Threads
 from proxystore_rs.stream.filters import NullFilter
 from proxystore_rs.stream.protocols import Filter, Subscriber
 
@@ -105,6 +107,7 @@ class StreamConsumer(Generic[T]):
         self._lock = threading.Lock()
         self._handed = Handed()
         self._asynchronous = _AsyncIterator(self)  # of `anext(consumer)`
+        self._threads = Threads()
         self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()
 
@@ -151,6 +154,7 @@ class StreamConsumer(Generic[T]):
             stores: Close the stores that objects came from, too.
             subscriber: Close the subscriber.
         """
+        self._threads.end()
         if subscriber:
             self._returned.clear()
             self._inbox.close()
@@ -270,11 +274,10 @@ class StreamConsumer(Generic[T]):
             self._handed.put(step)
         return step
 
-    def _keep(self, work: asyncio.Future[StreamItem[T] | End | None]) -> None:
-        if not work.cancelled() and work.exception() is None:
-            step = work.result()
-            if step is not None:
-                self._returned.append(step)
+    def _keep(self, work: Future[StreamItem[T] | End | None]) -> None:
+        """Keep for whoever asks next what a thread received."""
+        if work.exception() is None and (step := work.result()) is not None:
+            self._returned.append(step)
 
     def _receive(
         self, before: Iterable[StreamArrival], timeout: float | None, is_slice: bool = False
@@ -350,14 +353,16 @@ class _AsyncIterator(Generic[T]):
         while True:
             left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
             is_slice = until is None or time.monotonic() + left < until
-            receive = asyncio.to_thread(consumer._receive, before, max(left, 0), is_slice)
-            work = asyncio.ensure_future(receive)
-            before = []
+            work = consumer._threads.submit(consumer._receive, before, max(left, 0), is_slice)
             try:
-                step = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                work.add_done_callback(consumer._keep)  # for whoever asks next
+                step = await asyncio.wrap_future(work)
+            except (asyncio.CancelledError, GeneratorExit):
+                if work.cancel():  # before it began
+                    self._handed += before
+                else:  # the thread itself sees to it: the loop may end before
+                    work.add_done_callback(consumer._keep)
                 raise
+            before = []
             if step is not None:
                 return step
             if until is not None and time.monotonic() >= until:
