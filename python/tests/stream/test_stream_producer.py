@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxystore_rs.connectors.local import LocalConnector, LocalKey
 from proxystore_rs.exceptions import (
     ChannelFullError,
     ChannelTimeoutError,
@@ -287,7 +288,15 @@ def test_a_full_stream_raises_waits_or_drops(broker: Broker, store: Store[Any]) 
     assert [found[0] for found in received(broker)] == [1, 2, "o"]
 
 
-def test_closing_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None:
+def test_closing_ends_a_wait_for_room(broker: Broker) -> None:
+    looked = threading.Event()
+
+    class Watched(LocalConnector):
+        def exists(self, key: LocalKey) -> bool:
+            looked.set()
+            return super().exists(key)
+
+    store = Store[Any]("watched", Watched())
     producer: StreamProducer[bytes] = StreamProducer(
         broker.publisher(), default_store=store, max_bytes=1
     )
@@ -302,11 +311,12 @@ def test_closing_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None
 
     thread = threading.Thread(target=send)
     thread.start()
-    while producer.metrics()["in_flight_bytes"] == 0:
-        pass
+    assert looked.wait(60)  # whether there is room: it waits
     producer.close()
     thread.join(60)
     assert len(raised) == 1
+    assert "send an object" in str(raised[0])
+    store.close()
 
 
 class Failing:
