@@ -154,10 +154,10 @@ class StreamConsumer(Generic[T]):
             stores: Close the stores that objects came from, too.
             subscriber: Close the subscriber.
         """
-        self._threads.end()
         if subscriber:
             self._returned.clear()
             self._inbox.close()
+        self._threads.end()
         if stores:
             for name in self._stores:
                 store = get_store(name)

@@ -105,7 +105,8 @@ class StreamProducer(Generic[T]):
 
     Args:
         publisher: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
-        aggregator: Makes one object of those of a batch; their metadata are merged.
+        aggregator: Makes one object of those of a batch; their metadata are merged. When it fails, it
+            is called for each object alone, to find those to leave out.
         batch_size: How many objects are gathered before they are stored and published together.
         default_store: The store of the topics that are not among `stores`; without one, their
             objects travel inside their events.
@@ -406,20 +407,22 @@ class StreamProducer(Generic[T]):
         found = self._topic(topic)
         timeout = self._farewell if is_final else self._timeout
         with found.held(timeout, self._outbox.stop_waiting if is_final else None):
-            if not found.closed:
-                if not is_final:
-                    self._require_open()
-                try:
+            try:
+                if not found.closed:
+                    if not is_final:
+                        self._require_open()
                     self._flush(topic, found, end=True, timeout=timeout)
-                except Exception:
-                    if is_final and found.gathered:  # consumers need not wait for ever
-                        found.clear()
-                        found.closed = True
-                        with suppress(Exception):  # the first error is the one to report
-                            self._flush(topic, found, end=True, timeout=timeout)
-                    raise
-            for _ in range(1, ends):
-                self._outbox.send(topic, None, [], True)
+            except Exception:
+                if is_final and found.gathered:  # consumers need not wait for ever
+                    found.clear()
+                    found.closed = True
+                    with suppress(Exception):  # the first error is the one to report
+                        self._flush(topic, found, end=True, timeout=timeout)
+                raise
+            finally:
+                if found.closed:
+                    for _ in range(1, ends):
+                        self._outbox.send(topic, None, [], True)
 
     def _aggregated(self, batch: list[_Sent]) -> list[_Sent]:
         if self._aggregator is None:
