@@ -37,7 +37,7 @@ from proxystore_rs.exceptions import ChannelError
 from proxystore_rs.stream._consumer import End
 from proxystore_rs.stream._item import StreamItem
 from proxystore_rs.stream._progress import Line
-from proxystore_rs.stream._tasks import Sender
+from proxystore_rs.stream._tasks import Sender, cancel
 
 if TYPE_CHECKING:
     from proxystore_rs.stream import StreamConsumer, StreamProducer
@@ -106,8 +106,9 @@ class Dispatcher(Generic[R]):
         metadata: Call the function with the item's metadata as its second argument.
         on_result: Called here with the item and the result, before the item is acknowledged.
         on_error: What becomes of an item whose function fails. `"raise"` lets the other tasks that
-            run end, and raises the error; `"skip"` logs it; a function is called with the item and
-            the error, see `DeadLetters`. The last two acknowledge the item.
+            run end, and raises the error; tasks that wait are cancelled in a pool of
+            `concurrent.futures`, and end too elsewhere. `"skip"` logs it; a function is called with
+            the item and the error, see `DeadLetters`. The last two acknowledge the item.
         retries: How often a task that fails is sent again before `on_error`. It is not where its
             first use freed the object.
         timeout: Seconds without an item after which a `TimeoutError` is raised; by default those of
@@ -333,7 +334,7 @@ class Dispatcher(Generic[R]):
             self._is_stopping = True
             self._changed.notify_all()
             flights = list(self._flights)
-        _cancel(flights)
+        self._sender.call_back(flight.future for flight in flights)
 
     # The caller's thread.
 
@@ -362,7 +363,7 @@ class Dispatcher(Generic[R]):
                     return flight, future
 
     def _overdue(self, flight: _Flight) -> None:
-        _cancel([flight])
+        cancel([flight.future])
         self._failed(
             flight,
             TimeoutError(
@@ -406,7 +407,7 @@ class Dispatcher(Generic[R]):
             self._feeder.join()
         with self._changed:
             flights = list(self._flights)
-        _cancel(flights)
+        cancel(flight.future for flight in flights)
         for flight in flights:
             self._over(flight, "given_up")
         if self._line is not None:
@@ -422,15 +423,6 @@ def _outcome(future: Any) -> tuple[BaseException | None, Any]:
         return error, None if error is not None else Sender.receive(future)
     except Exception as failure:  # the result is there and cannot be read
         return failure, None
-
-
-def _cancel(flights: list[_Flight]) -> None:
-    for flight in flights:
-        if (future := flight.future) is not None:
-            try:
-                future.cancel()
-            except NotImplementedError:  # the engine cannot
-                return
 
 
 class DeadLetters:

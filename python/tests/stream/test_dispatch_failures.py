@@ -7,10 +7,10 @@ import logging
 import multiprocessing
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dispatch_tasks as tasks
 import numpy as np
@@ -251,6 +251,34 @@ def test_a_callback_that_fails_ends_it(stream: Stream, threads: ThreadPoolExecut
             with pytest.raises(LookupError, match="of the callback"):
                 dispatcher.run()
             assert dispatcher.counts == Counts(items=1, given_up=1)
+
+
+class Closed(ThreadPoolExecutor):
+    """Cancels nothing, as a client of Dask that was closed."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Any = super().submit(function, *args, **kwargs)
+        future.cancel = self.refuse
+        return cast("Future[Any]", future)
+
+    def refuse(self) -> bool:
+        raise RuntimeError("it is closed")
+
+
+def test_tasks_that_cannot_be_cancelled_replace_no_error(stream: Stream, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    stream.send(*range(3), end=False)
+
+    def refuse(_item: Any, _result: Any) -> None:
+        raise LookupError("of the callback")
+
+    with Closed(3) as pool, stream.consumer() as consumer:
+        function = PARTIAL(tasks.wait_unless, 1, str(gate))
+        dispatcher = Dispatcher(consumer, pool, function, max_in_flight=3, on_result=refuse)
+        with pytest.raises(LookupError, match="of the callback"):
+            dispatcher.run()
+        gate.touch()
+        assert dispatcher.counts.in_flight == 0
 
 
 def test_a_broker_that_comes_back_is_used_again(
