@@ -443,4 +443,4 @@ class DeadLetters:
         """Send the item; it is with the broker when this returns."""
         about = {"topic": item.topic, "error": repr(error), "attempts": item.attempts}
         self.producer.send(self.topic, item.value, metadata={**item.metadata, **about})
-        self.producer.flush_topic(self.topic)
+        self.producer.flush()

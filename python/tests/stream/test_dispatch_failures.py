@@ -19,6 +19,7 @@ from dispatch_pools import make_pool, wait_until
 from numbered_stream import NumberedStream as Stream
 from redis_server import RedisServer, need_redis
 
+from proxystore_rs.exceptions import StoreConfigError
 from proxystore_rs.store import Store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
 from proxystore_rs.stream.brokers import open_broker
@@ -97,6 +98,25 @@ def test_failing_items_may_be_sent_to_another_topic(stream: Stream, pool: Execut
             item.acknowledge()
             del item
     assert found == {1: 1.0, 3: 3.0}
+    assert stream.objects() == 0
+
+
+def test_what_a_broker_refuses_late_was_not_sent_to_another_topic(
+    stream: Stream, threads: ThreadPoolExecutor, stream_server: RedisServer, topic: str
+) -> None:
+    stream.send(1)
+    assert stream_server.ask(f"SET {topic} no-list") == "+OK"
+    broker = open_broker(f"list+redis://127.0.0.1:{stream_server.port}/0")
+    producer: StreamProducer[Any] = StreamProducer(broker.publisher(), default_store=stream.store)
+    with stream.consumer() as consumer:
+        letters = DeadLetters(producer, topic)
+        dispatcher = Dispatcher(consumer, threads, tasks.fail, on_error=letters)
+        with pytest.raises(StoreConfigError, match="something else"):
+            dispatcher.run()
+    assert dispatcher.counts == Counts(items=1, given_up=1)
+    producer.close()
+    with stream.consumer() as consumer:
+        assert list(Dispatcher(consumer, threads, tasks.first)) == [1]
     assert stream.objects() == 0
 
 
