@@ -8,7 +8,6 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from proxystore_rs.exceptions import ProxyStoreFactoryError
-from proxystore_rs.proxy import get_factory
 from proxystore_rs.store.executor._base import StoreExecutor, _engine
 from proxystore_rs.store.executor._carrier import Carrier, is_proxy, receive
 from proxystore_rs.store.executor._rules import ProxyNever
@@ -78,15 +77,6 @@ class Sender:
     def receive(future: Any) -> Any:
         """Return the result of a task that did not fail."""
         return receive(future.result())
-
-    @staticmethod
-    def can_send_again(item: StreamItem[Any]) -> bool:
-        """Whether the object is there after its proxy was used."""
-        lent = item.lend()
-        if not is_proxy(lent):
-            return True
-        factory: Any = get_factory(lent)
-        return factory._is_inline or not factory.evict
 
 
 def cancel(futures: Iterable[Any]) -> None:

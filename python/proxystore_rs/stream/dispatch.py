@@ -63,7 +63,7 @@ class Counts:
     skipped: int = 0
     """Whose function failed, and that were acknowledged all the same."""
     given_up: int = 0
-    """Not acknowledged: their broker delivers them again, if it delivers at least once."""
+    """Not acknowledged: they come again."""
     retries: int = 0
     """Tasks that were sent again because they failed."""
 
@@ -90,7 +90,8 @@ class Dispatcher(Generic[R]):
     then. Where the broker delivers at least once, nothing is lost if a worker or the dispatcher
     dies: its items are delivered again, to this or another dispatcher of the group, once the
     consumer is closed or `redeliver_after` is over. That should be longer than a task takes with
-    its waiting. Where the broker delivers at most once, workers free objects by using them.
+    its waiting. Where the broker delivers at most once, items that are given up go back to the
+    consumer: another dispatcher on it takes them first, and closing it frees their objects.
 
     Args:
         consumer: Where items come from; made with `acknowledge="manual"`.
@@ -109,8 +110,7 @@ class Dispatcher(Generic[R]):
             run end, and raises the error; tasks that wait are cancelled in a pool of
             `concurrent.futures`, and end too elsewhere. `"skip"` logs it; a function is called with
             the item and the error, see `DeadLetters`. The last two acknowledge the item.
-        retries: How often a task that fails is sent again before `on_error`. It is not where its
-            first use freed the object.
+        retries: How often a task that fails is sent again before `on_error`.
         timeout: Seconds without an item after which a `TimeoutError` is raised; by default those of
             the consumer.
         task_timeout: Seconds after which a task counts as failed, its waiting included. It cannot
@@ -118,7 +118,7 @@ class Dispatcher(Generic[R]):
         progress: Show a line with counts and rates on a terminal.
 
     Of several ends of topics, the last one is acknowledged when all is done, and the others when they
-    come: another dispatcher that goes on after a failure waits for those that are left.
+    come: another dispatcher that goes on after a failure needs those that are left.
 
     A dispatcher runs once, by `run` or as an iterator. A pool that breaks because a worker was
     killed, and a task that somebody else cancelled, are always raised: the item is not to blame.
@@ -172,6 +172,7 @@ class Dispatcher(Generic[R]):
         self._feeder: threading.Thread | None = None
         self._has_begun = False
         self._end: End | None = None  # the last one
+        self._given_up: list[StreamItem[Any]] = []  # what no broker delivers again
 
     def __repr__(self) -> str:
         return f"Dispatcher({self.consumer!r}, {self._sender!r}, {self.counts})"
@@ -231,13 +232,15 @@ class Dispatcher(Generic[R]):
                 yield result
                 self._over(flight, "done")
                 del arrival, flight, future, result  # not kept while the next one takes its time
+            # Not before, and not after an error: whoever does the other items needs an end.
+            if self._error is None and self._end is not None:
+                self._end.acknowledge()
+                self.consumer._is_last(self._end)
+                self._end = None
         finally:
             self._leave()
         if self._error is not None:
             raise self._error
-        if self._end is not None:  # not before: whoever does the items of a failed run needs an end
-            self.consumer._is_last(self._end)
-            self._end.acknowledge()
 
     # The thread that takes items.
 
@@ -281,6 +284,7 @@ class Dispatcher(Generic[R]):
                 continue
             lost = math.inf
             if isinstance(step, StreamItem):
+                step._hold()
                 return step
             if step is not None:
                 if self.consumer._is_last(step):
@@ -300,6 +304,7 @@ class Dispatcher(Generic[R]):
     def _send(self, flight: _Flight) -> None:
         """Send the task of an item, which is in flight from then on."""
         flight.tries += 1
+        flight.item.tries = flight.tries
         if self.task_timeout is not None:
             flight.due = time.monotonic() + self.task_timeout
         with self._changed:
@@ -319,6 +324,8 @@ class Dispatcher(Generic[R]):
         flight.future = None
         if count != "given_up":
             flight.item.acknowledge()
+        elif not self.consumer._inbox.delivers_again:
+            self._given_up.append(flight.item)
         with self._changed:
             del self._flights[flight]
             setattr(self._counts, count, getattr(self._counts, count) + 1)
@@ -378,7 +385,7 @@ class Dispatcher(Generic[R]):
         if self._error is not None or is_nobodys or not isinstance(error, Exception):
             self._over(flight, "given_up")
             self._give_up(error)
-        elif flight.tries <= self.retries and self._sender.can_send_again(flight.item):
+        elif flight.tries <= self.retries:
             with self._changed:
                 self._counts.retries += 1
             try:
@@ -398,7 +405,7 @@ class Dispatcher(Generic[R]):
             self._over(flight, "skipped")
 
     def _leave(self) -> None:
-        """Let no thread and no waiting task stay behind."""
+        """Let no thread and no waiting task stay behind, and nothing be lost."""
         atexit.unregister(self._leave)
         with self._changed:
             self._is_stopping = True
@@ -410,6 +417,12 @@ class Dispatcher(Generic[R]):
         cancel(flight.future for flight in flights)
         for flight in flights:
             self._over(flight, "given_up")
+        if not self.consumer._inbox.delivers_again:
+            self.consumer._returned.extend(self._given_up)
+            self._given_up.clear()
+            if self._end is not None:
+                self.consumer._returned.append(self._end)
+                self._end = None
         if self._line is not None:
             self._line.end(self.counts)
 
@@ -429,7 +442,8 @@ class DeadLetters:
     """An `on_error` that sends the items whose functions fail to another topic.
 
     The object stays where it is: what is sent is its proxy, whose user frees it. The metadata are
-    the item's, with `topic`, `error` and `attempts` added.
+    the item's, with `topic`, `error`, `attempts` (how often the item was delivered) and `tries` (how
+    many tasks were made of it this time) added.
 
     Args:
         producer: Sends to the topic. It stays open.
@@ -441,6 +455,7 @@ class DeadLetters:
 
     def __call__(self, item: StreamItem[Any], error: BaseException) -> None:
         """Send the item; it is with the broker when this returns."""
-        about = {"topic": item.topic, "error": repr(error), "attempts": item.attempts}
-        self.producer.send(self.topic, item.value, metadata={**item.metadata, **about})
+        about = {"topic": item.topic, "error": repr(error)}
+        counts = {"attempts": item.attempts, "tries": item.tries}
+        self.producer.send(self.topic, item.value, metadata={**item.metadata, **about, **counts})
         self.producer.flush()

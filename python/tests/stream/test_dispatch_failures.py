@@ -137,16 +137,64 @@ def test_failing_tasks_are_tried_again_with_the_object_as_it_was(
     assert dispatcher.counts == Counts(items=1, given_up=1, retries=1)
 
 
-def test_where_events_come_once_workers_free_and_nothing_is_tried_again(
-    make_store: Callable[..., Store[Any]], pool: Executor
-) -> None:
-    stream = Stream(make_store("file", metrics=True), "shm")
-    with stream.consumer() as consumer:
-        stream.send(*range(4))
+@pytest.fixture
+def once(make_store: Callable[..., Store[Any]]) -> Stream:
+    """A stream whose events come once."""
+    return Stream(make_store("file", metrics=True), "shm")
+
+
+def test_where_events_come_once_objects_stay_for_more_tries(once: Stream, pool: Executor) -> None:
+    with once.consumer() as consumer:
+        once.send(*range(4))
         dispatcher = Dispatcher(consumer, pool, tasks.fail_odd, retries=3, on_error="skip")
         assert sorted(dispatcher) == [0, 2]
-    assert dispatcher.counts == Counts(items=4, done=2, skipped=2)
-    assert stream.objects() == 0
+    assert dispatcher.counts == Counts(items=4, done=2, skipped=2, retries=6)
+    assert once.objects() == 0
+
+
+def test_where_events_come_once_objects_stay_for_dead_letters(
+    once: Stream, pool: Executor, topic: str
+) -> None:
+    with once.consumer() as consumer, once.consumer(topic) as failed:
+        once.send(1, 2)
+        with once.producer() as producer:
+            letters = DeadLetters(producer, topic)
+            Dispatcher(consumer, pool, tasks.fail_odd, retries=2, on_error=letters).run()
+            producer.close_topics(topic)
+        (letter,) = failed.iter_items()
+        assert letter.metadata["attempts"] == 1 and letter.metadata["tries"] == 3
+        assert letter.value[0] == 1
+        letter.acknowledge()
+    assert once.objects() == 0
+
+
+def test_where_events_come_once_the_consumer_has_what_was_given_up(
+    once: Stream, threads: ThreadPoolExecutor
+) -> None:
+    with once.consumer(timeout=60) as consumer:
+        once.send(1)
+        with pytest.raises(ArithmeticError):
+            Dispatcher(consumer, threads, tasks.fail).run()
+        assert list(Dispatcher(consumer, threads, tasks.first)) == [1]  # and the end
+        assert once.objects() == 0
+        once.send(2)
+        with pytest.raises(ArithmeticError):
+            Dispatcher(consumer, threads, tasks.fail).run()
+        assert once.objects() == 1
+    assert once.objects() == 0
+
+
+def test_where_events_come_once_items_outlive_their_workers(once: Stream, tmp_path: Path) -> None:
+    function = PARTIAL(tasks.die_once, str(tmp_path / "mark"))
+    found: list[float] = []
+    with once.consumer(timeout=60) as consumer:
+        once.send(*range(8))
+        with make_pool("spawn") as pool, pytest.raises(BrokenProcessPool):
+            found.extend(Dispatcher(consumer, pool, function, max_in_flight=3))
+        with make_pool("spawn") as pool:
+            found.extend(Dispatcher(consumer, pool, function))
+    assert sorted(found) == list(range(8))
+    assert once.objects() == 0
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

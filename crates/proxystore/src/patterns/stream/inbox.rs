@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::claim::Claim;
@@ -60,7 +60,7 @@ pub struct Receipt(Arc<Open>);
 #[derive(Debug)]
 struct Open {
     message: Arc<OpenMessage>,
-    claim: Option<Arc<Claim>>,
+    claim: OnceLock<Arc<Claim>>,
     acknowledged: AtomicBool,
 }
 
@@ -81,7 +81,7 @@ impl Receipt {
     /// What the channel or the broker fails with; it may be called again.
     pub fn acknowledge(&self) -> Result<()> {
         let open = &self.0;
-        if let Some(claim) = &open.claim {
+        if let Some(claim) = open.claim.get() {
             claim.acknowledged()?;
         }
         if open.acknowledged.swap(true, Ordering::AcqRel) {
@@ -100,7 +100,21 @@ impl Receipt {
 
     /// Who frees the object, if that is a matter of acknowledging.
     pub fn claim(&self) -> Option<&Arc<Claim>> {
-        self.0.claim.as_ref()
+        self.0.claim.get()
+    }
+}
+
+impl Arrival {
+    /// Leaves freeing the object to acknowledging, as it is anyhow where the broker delivers until
+    /// then. It is a matter of proxies made from now on; whether anything changed.
+    pub fn hold(&self) -> bool {
+        let claim = &self.receipt.0.claim;
+        match &self.body {
+            Body::Object(reference) if reference.evict && reference.inline.is_none() => {
+                claim.set(Arc::new(Claim::new((**reference).clone()))).is_ok()
+            }
+            _ => false,
+        }
     }
 }
 
@@ -248,27 +262,18 @@ impl Inbox {
                 // Not among those for whom it is kept: it is theirs to free.
                 reference.evict &= of == 0 || share.is_some();
             }
-            let receipt = self.receipt_of(&event, &message);
+            let (message, claim) = (Arc::clone(&message), OnceLock::new());
+            let acknowledged = AtomicBool::new(false);
+            let receipt = Receipt(Arc::new(Open { message, claim, acknowledged }));
             let doubtful = event.droppable || attempts > 1;
             let (topic, Event { body, metadata, .. }) = (Arc::clone(&topic), event);
-            arrivals.push(Arrival { topic, body, metadata, receipt, attempts, doubtful });
+            let arrival = Arrival { topic, body, metadata, receipt, attempts, doubtful };
+            if self.subscriber.guarantee() == Guarantee::AtLeastOnce {
+                arrival.hold();
+            }
+            arrivals.push(arrival);
         }
         Ok(Some(arrivals))
-    }
-
-    fn receipt_of(&self, event: &Event, message: &Arc<OpenMessage>) -> Receipt {
-        let claim = match &event.body {
-            Body::Object(reference)
-                if reference.evict
-                    && reference.inline.is_none()
-                    && self.subscriber.guarantee() == Guarantee::AtLeastOnce =>
-            {
-                Some(Arc::new(Claim::new((**reference).clone())))
-            }
-            _ => None,
-        };
-        let message = Arc::clone(message);
-        Receipt(Arc::new(Open { message, claim, acknowledged: AtomicBool::new(false) }))
     }
 
     /// Gives back what was not acknowledged, where the broker takes it, and ends waiting in other
