@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -61,7 +61,8 @@ class Counts:
     done: int = 0
     """Whose function returned."""
     skipped: int = 0
-    """Whose function failed, and that were acknowledged all the same."""
+    """Whose function failed, and that were acknowledged all the same; so are those whose objects are
+    gone since another consumer was done with them."""
     given_up: int = 0
     """Not acknowledged: they come again."""
     retries: int = 0
@@ -81,6 +82,8 @@ class _Flight:
     tries: int = 0
     future: Any = None
     due: float = math.inf
+    repeats: list[StreamItem[Any]] = field(default_factory=list)
+    """The item again, where its broker was tired of waiting."""
 
 
 class Dispatcher(Generic[R]):
@@ -90,7 +93,8 @@ class Dispatcher(Generic[R]):
     then. Where the broker delivers at least once, nothing is lost if a worker or the dispatcher
     dies: its items are delivered again, to this or another dispatcher of the group, once the
     consumer is closed or `redeliver_after` is over. That should be longer than a task takes with
-    its waiting. Where the broker delivers at most once, items that are given up go back to the
+    its waiting: what comes again here while its task lasts is known by its object in the store, and
+    is no other task; elsewhere, and with objects inside events, it is done twice. Where the broker delivers at most once, items that are given up go back to the
     consumer: another dispatcher on it takes them first, and closing it frees their objects.
 
     Args:
@@ -255,9 +259,10 @@ class Dispatcher(Generic[R]):
                 self._changed.wait_for(self._may_go_on)
             item = self._next_item()
             if item is not None:
-                with self._changed:
-                    self._counts.items += 1
-                self._send(_Flight(item))
+                if not self._joins(item):
+                    with self._changed:
+                        self._counts.items += 1
+                    self._send(_Flight(item))
                 return True
         except Exception as error:
             self._give_up(error)
@@ -299,6 +304,16 @@ class Dispatcher(Generic[R]):
                 )
         return None
 
+    def _joins(self, item: StreamItem[Any]) -> bool:
+        """Leave an item that was delivered again to the task of it that is under way."""
+        if item.attempts > 1:
+            with self._changed:
+                for flight in self._flights:
+                    if item._arrival.repeats(flight.item._arrival):
+                        flight.repeats.append(item)
+                        return True
+        return False
+
     # Both threads.
 
     def _send(self, flight: _Flight) -> None:
@@ -330,7 +345,10 @@ class Dispatcher(Generic[R]):
             del self._flights[flight]
             setattr(self._counts, count, getattr(self._counts, count) + 1)
             self._changed.notify_all()
-        del flight.item  # engines keep what their futures call, and so the flight
+        if count != "given_up":
+            for item in flight.repeats:
+                item.acknowledge()
+        del flight.item, flight.repeats  # engines keep what their futures call, and so the flight
 
     def _give_up(self, error: BaseException) -> None:
         """Stop because of an error, which is raised when what runs is over."""
@@ -385,6 +403,8 @@ class Dispatcher(Generic[R]):
         if self._error is not None or is_nobodys or not isinstance(error, Exception):
             self._over(flight, "given_up")
             self._give_up(error)
+        elif flight.item._arrival.is_done():
+            self._over(flight, "skipped")
         elif flight.tries <= self.retries:
             with self._changed:
                 self._counts.retries += 1

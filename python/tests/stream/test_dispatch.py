@@ -217,19 +217,77 @@ def test_stop_ends_waiting_for_items(stream: Stream, threads: ThreadPoolExecutor
 def test_an_end_that_was_counted_does_not_come_again(
     stream: Stream, threads: ThreadPoolExecutor
 ) -> None:
-    again = 0.05
+    again = 0.2
     stream.send(1)
     subscriber = stream.broker.subscriber("frames", redeliver_after=again)
     with StreamConsumer[Any](subscriber, acknowledge="manual", ends=2) as consumer:
 
         def send_more() -> None:
-            time.sleep(10 * again)
+            time.sleep(3 * again)
             stream.send(2)
 
         later = threading.Thread(target=send_more)
         later.start()
         assert sorted(Dispatcher(consumer, threads, tasks.first)) == [1, 2]
         later.join()
+
+
+def test_an_item_that_comes_again_while_its_task_lasts_is_one(
+    stream: Stream, threads: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    begun: list[float] = []
+    stream.send(0, 1, end=False)
+
+    def wait(array: Any) -> float:
+        begun.append(float(array[0]))
+        return tasks.wait_for(str(gate), array)
+
+    subscriber = stream.broker.subscriber("frames", redeliver_after=0.2)
+    with StreamConsumer[Any](subscriber, acknowledge="manual") as consumer:
+        dispatcher = Dispatcher(consumer, threads, wait, max_in_flight=4)
+
+        def end() -> None:
+            wait_until(lambda: consumer.metrics()["repeated"] >= 2)
+            stream.send()
+            gate.touch()
+
+        ender = threading.Thread(target=end)
+        ender.start()
+        assert sorted(dispatcher) == [0, 1]
+        ender.join()
+    assert sorted(begun) == [0, 1]
+    assert dispatcher.counts.done == 2
+    assert stream.objects() == 0
+
+
+def test_an_item_that_somebody_else_did_meanwhile_is_passed_over(
+    stream: Stream, threads: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    stream.send(1, end=False)
+    slow = stream.broker.subscriber("frames", redeliver_after=0.2)
+    with (
+        StreamConsumer[Any](slow, acknowledge="manual") as other,
+        stream.consumer() as consumer,
+    ):
+        item = other.next_item()
+        dispatcher = Dispatcher(
+            consumer, threads, PARTIAL(tasks.use_late, str(gate)), prefetch=False
+        )
+
+        def acknowledge() -> None:
+            wait_until(lambda: dispatcher.counts.items == 1)
+            item.lend()
+            item.acknowledge()
+            gate.touch()
+            stream.send()
+
+        acknowledging = threading.Thread(target=acknowledge)
+        acknowledging.start()
+        assert list(dispatcher) == []
+        acknowledging.join()
+    assert dispatcher.counts == Counts(items=1, skipped=1)
 
 
 def test_leaving_the_loop_gives_the_rest_back(stream: Stream, threads: ThreadPoolExecutor) -> None:

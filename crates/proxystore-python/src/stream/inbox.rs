@@ -156,6 +156,16 @@ impl StreamArrival {
         self.arrival.hold()
     }
 
+    /// Whether this is another delivery of the same event, if that is known.
+    fn repeats(&self, other: &Bound<'_, Self>) -> bool {
+        self.arrival.repeats(&other.get().arrival)
+    }
+
+    /// Whether its object is gone because the event was dealt with, or its object dropped.
+    fn is_done(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.arrival.is_done())
+    }
+
     /// Says that the event was dealt with.
     fn acknowledge(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.arrival.receipt.acknowledge()).py(py)

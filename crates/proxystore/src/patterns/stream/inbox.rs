@@ -116,6 +116,35 @@ impl Arrival {
             _ => false,
         }
     }
+
+    /// Whether this is another delivery of the same event. Of objects that nobody frees, and of those
+    /// inside events, that is not known.
+    pub fn repeats(&self, other: &Self) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Object(one), Body::Object(two)) if self.attempts > 1 => {
+                let is_same = one == two && self.topic == other.topic;
+                is_same && self.metadata == other.metadata && one.evict && one.inline.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether its object is gone for a good reason: it was dropped for want of room, or was dealt
+    /// with before its event could be acknowledged. If that cannot be found out, whoever uses the
+    /// object will be told.
+    pub fn is_done(&self) -> bool {
+        let Body::Object(reference) = &self.body else { return false };
+        let Reference { key, share, evict, inline, .. } = &**reference;
+        if !self.doubtful || inline.is_some() || !evict {
+            return false;
+        }
+        let store = StoreFactory::from_reference((**reference).clone()).store();
+        let looked = store.and_then(|store| match share {
+            Some(share) if self.attempts > 1 => store.is_given_back(key, *share),
+            _ => Ok(!store.connector().exists(key)?),
+        });
+        looked.unwrap_or(false)
+    }
 }
 
 impl OpenMessage {
@@ -203,7 +232,7 @@ impl Inbox {
             }
             if let Some(arrival) = state.arrivals.pop_front() {
                 drop(state);
-                if arrival.doubtful && is_done(&arrival) {
+                if arrival.is_done() {
                     self.metrics.add(Count::Skipped, 1);
                     arrival.receipt.acknowledge()?;
                     continue;
@@ -302,20 +331,4 @@ impl Inbox {
         }
         self.subscriber.close()
     }
-}
-
-/// Whether the object was dropped for want of room, or was dealt with before its event could be
-/// acknowledged. If that cannot be found out, whoever uses the object will be told.
-fn is_done(arrival: &Arrival) -> bool {
-    let Body::Object(reference) = &arrival.body else { return false };
-    let Reference { key, share, evict, inline, .. } = &**reference;
-    if inline.is_some() || !evict {
-        return false;
-    }
-    let looked =
-        StoreFactory::from_reference((**reference).clone()).store().and_then(|store| match share {
-            Some(share) if arrival.attempts > 1 => store.is_given_back(key, *share),
-            _ => Ok(!store.connector().exists(key)?),
-        });
-    looked.unwrap_or(false)
 }
