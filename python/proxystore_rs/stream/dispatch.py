@@ -98,7 +98,9 @@ class Dispatcher(Generic[R]):
     consumer: another dispatcher on it takes them first, and closing it frees their objects.
 
     Args:
-        consumer: Where items come from; made with `acknowledge="manual"`.
+        consumer: Where items come from; made with `acknowledge="manual"`. A subscriber of your own
+            should have `next_message_within(seconds)`: without, stopping, errors, and the end of the
+            program wait for its next message.
         executor: Runs the tasks: a pool of `concurrent.futures`, a `StoreExecutor`, a Dask
             `Client`, a `ParslPoolExecutor`, a `RayExecutor`, or anything with a `submit` that
             returns futures with `add_done_callback`. It stays open.
