@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
@@ -155,6 +156,10 @@ class StreamConsumer(Generic[T]):
             subscriber: Close the subscriber.
         """
         if subscriber:
+            if not self._inbox.delivers_again:
+                for step in self._returned:
+                    with suppress(Exception):  # of the channel: its object may stay
+                        step.acknowledge()
             self._returned.clear()
             self._inbox.close()
         self._threads.end()
