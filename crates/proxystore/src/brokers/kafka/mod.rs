@@ -41,7 +41,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{
-    Broker, Guarantee, PATIENCE, Publisher, Sharing, SubscribeOptions, Subscriber, Traits, check_topic,
+    Broker, Guarantee, PATIENCE, Publisher, Sharing, SubscribeOptions, Subscriber, Traits,
+    check_topic,
 };
 use crate::connectors::without_credentials;
 use crate::error::{Error, ErrorKind, Result};

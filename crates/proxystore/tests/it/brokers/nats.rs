@@ -1,10 +1,10 @@
 //! Brokers over nats-server; each test has a server of its own.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -83,18 +83,19 @@ impl Drop for Server {
 
 /// The process, once it answers; `None` if it ends instead.
 fn run(folder: &tempfile::TempDir, port: u16, arguments: &[&str]) -> Option<Child> {
+    let name = folder.path().to_str().unwrap();
     let mut command = Command::new("nats-server");
-    command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(folder.path());
+    command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-n", name, "-sd", name]);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut process = command.spawn().unwrap();
     let end = Instant::now() + PATIENCE;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     while Instant::now() < end && process.try_wait().unwrap().is_none() {
-        // It greets who connects, once it is ready.
-        let mut greeting = [0; 4];
-        if let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE)
-            && stream.read_exact(&mut greeting).is_ok()
-            && greeting == *b"INFO"
+        // It greets who connects, once it is ready; the port may have become another server's.
+        let mut greeting = String::new();
+        if let Ok(stream) = TcpStream::connect_timeout(&address, PATIENCE)
+            && BufReader::new(stream).read_line(&mut greeting).is_ok()
+            && greeting.contains(name)
         {
             return Some(process);
         }
@@ -240,6 +241,31 @@ fn the_server_forgets_what_all_groups_acknowledged() {
         assert!(Some(Instant::now()) < end, "messages stay at the server");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn many_use_a_new_topic_at_once() {
+    const ENDS: usize = 8;
+    const TOPICS: usize = 100;
+    needs_nats!();
+    let server = Server::start();
+    let all_are_here = Barrier::new(ENDS);
+    let publish = || {
+        let publisher = server.broker().publisher().unwrap();
+        // Nobody fails before the others are done, or they would wait for ever.
+        let tries = (0..TOPICS).map(|number| {
+            all_are_here.wait();
+            publisher.publish(&format!("t{number}"), b"", soon())
+        });
+        let tries: Vec<_> = tries.collect();
+        tries.into_iter().for_each(Result::unwrap);
+        publisher.flush(soon()).unwrap();
+    };
+    thread::scope(|scope| {
+        for _ in 0..ENDS {
+            scope.spawn(publish);
+        }
+    });
 }
 
 #[test]
