@@ -89,6 +89,8 @@ impl Link {
         }
         let _timers = self.runtime.as_ref().map(Runtime::enter);
         let waker = Arc::new(Parked(thread::current())).into();
+        // The other runtime may say that its task has done enough for now, and would wake nobody here.
+        let work = tokio::task::unconstrained(work);
         let (mut work, mut context) = (pin!(work), Context::from_waker(&waker));
         loop {
             if let Poll::Ready(done) = work.as_mut().poll(&mut context) {

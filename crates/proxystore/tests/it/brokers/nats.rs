@@ -244,6 +244,27 @@ fn the_server_forgets_what_all_groups_acknowledged() {
 }
 
 #[test]
+fn a_task_of_another_runtime_publishes_for_as_long_as_it_likes() {
+    needs_nats!();
+    let server = Server::start();
+    let publisher = server.broker().publisher().unwrap();
+    let (has_ended, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let task = async move {
+            for _ in 0..500 {
+                publisher.publish("t", b"", soon()).unwrap();
+            }
+            publisher.flush(soon()).unwrap();
+        };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let handle = runtime.spawn(task);
+        has_ended.send(runtime.block_on(handle).is_ok()).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(PATIENCE * 2), Ok(true));
+}
+
+#[test]
 fn many_use_a_new_topic_at_once() {
     const ENDS: usize = 8;
     const TOPICS: usize = 100;
