@@ -130,9 +130,10 @@ impl Link {
         let servers = place.servers.iter().map(|server| server.parse::<ServerAddr>());
         let servers = servers.collect::<Result<Vec<_>, _>>();
         let servers = servers.map_err(|error| place.error(ErrorKind::Config, error.to_string()))?;
-        let (login, was_used) = (place.login.clone(), AtomicBool::new(false));
+        let (login, is_made) = (place.login.clone(), Arc::new(AtomicBool::new(false)));
+        let was_made = Arc::clone(&is_made);
         let options = ConnectOptions::with_auth_callback(move |_| {
-            let auth = if was_used.swap(true, Ordering::Relaxed) {
+            let auth = if was_made.load(Ordering::Relaxed) {
                 Err(AuthError::new("a connection is used once"))
             } else {
                 Ok(login.auth())
@@ -152,6 +153,7 @@ impl Link {
             ConnectErrorKind::ServerParse => place.error(ErrorKind::Config, error.to_string()),
             _ => place.unreachable(&error.to_string()),
         })?;
+        is_made.store(true, Ordering::Relaxed);
         let info = client.server_info();
         if !info.jetstream {
             return Err(place

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
@@ -61,6 +61,14 @@ impl Server {
 
     fn broker(&self) -> NatsBroker {
         NatsBroker::open(&self.url()).unwrap()
+    }
+
+    /// What the server says to who connects.
+    fn greeting(&self) -> String {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut greeting = String::new();
+        BufReader::new(socket).read_line(&mut greeting).unwrap();
+        greeting
     }
 
     /// What the server says of a stream, asked without a client.
@@ -326,6 +334,25 @@ fn passwords_open_and_are_not_shown() {
     }
     let error = NatsBroker::open("nats://grace:hush%4@host").unwrap_err();
     assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+}
+
+#[test]
+fn a_server_that_greets_and_hangs_up_leaves_it_to_the_others() {
+    needs_nats!();
+    let server = Server::start();
+    let greeting = server.greeting();
+    let rude = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = rude.local_addr().unwrap();
+    thread::spawn(move || {
+        for caller in rude.incoming() {
+            let _ = caller.unwrap().write_all(greeting.as_bytes());
+        }
+    });
+    // Clients begin with any of the servers.
+    for _ in 0..20 {
+        let broker = NatsBroker::open(&format!("{},{address}", server.url())).unwrap();
+        broker.publisher().unwrap().publish("t", b"", soon()).unwrap();
+    }
 }
 
 #[test]
