@@ -2,7 +2,7 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
@@ -334,6 +334,42 @@ fn passwords_open_and_are_not_shown() {
     }
     let error = NatsBroker::open("nats://grace:hush%4@host").unwrap_err();
     assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+}
+
+#[test]
+fn a_connection_that_takes_longer_than_the_call_is_made_for_the_next() {
+    needs_nats!();
+    let server = Server::start();
+    let far = far_away(server.port);
+    let publisher = NatsBroker::open(&format!("nats://{far}")).unwrap().publisher().unwrap();
+    let (end, brief) = (soon(), Duration::from_millis(50));
+    while let Err(error) = publisher.publish("t", b"", Some(Instant::now() + brief)) {
+        assert!(error.kind().is_retryable() && Some(Instant::now()) < end, "{error}");
+    }
+}
+
+/// Where a server can be reached that takes its time to greet.
+fn far_away(port: u16) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for caller in listener.incoming().map(Result::unwrap) {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(500));
+                let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let ways = [(&caller, &server), (&server, &caller)];
+                thread::scope(|scope| {
+                    for (mut from, mut to) in ways {
+                        scope.spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(Shutdown::Both);
+                        });
+                    }
+                });
+            });
+        }
+    });
+    address
 }
 
 #[test]
