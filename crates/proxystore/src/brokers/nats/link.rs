@@ -199,6 +199,16 @@ impl Session {
     fn is_alive(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
+
+    /// Does work that the server takes part in, until the deadline.
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Option<Instant>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let silent = || Err(lost(&self.servers, "the server does not answer"));
+        until(deadline, work).await.unwrap_or_else(silent)
+    }
 }
 
 impl super::Login {

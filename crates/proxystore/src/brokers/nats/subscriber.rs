@@ -219,11 +219,7 @@ impl End {
             let Some(joined) = self.basket.joined_when_idle(index) else { continue };
             if joined != session.id {
                 let wait = self.basket.redeliver_after;
-                let Some(done) = until(reach, join_group(&session, topic, &self.group, wait)).await
-                else {
-                    return Err(lost(&session.servers, "the server does not answer"));
-                };
-                done?;
+                session.within(reach, join_group(&session, topic, &self.group, wait)).await?;
             }
             let looks = (self.prefetch > 1 || !waits).then_some(self.prefetch);
             if self.basket.begin(index, session.id, looks.is_some()) {

@@ -12,6 +12,7 @@ use proxystore::ErrorKind;
 use proxystore::brokers::Broker;
 use proxystore::brokers::nats::NatsBroker;
 use proxystore::testkit::brokers::BrokerFixture;
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::steps::{PATIENCE, next, options, soon};
 use crate::memory::in_forked_child;
@@ -23,7 +24,7 @@ struct Server {
     process: Child,
     folder: tempfile::TempDir,
     port: u16,
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
 }
 
 impl Server {
@@ -31,13 +32,14 @@ impl Server {
         Self::with(&["-js"])
     }
 
-    fn with(arguments: &[&'static str]) -> Self {
+    fn with(arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|text| (*text).to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
         // Another process may take a free port before the server does.
         for _ in 0..10 {
             let port = free_port();
-            if let Some(process) = run(&folder, port, arguments) {
-                return Self { process, folder, port, arguments: arguments.to_vec() };
+            if let Some(process) = run(&folder, port, &arguments) {
+                return Self { process, folder, port, arguments };
             }
         }
         panic!("no server starts");
@@ -71,15 +73,24 @@ impl Server {
         greeting
     }
 
-    /// What the server says of a stream, asked without a client.
-    fn about(&self, stream: &str) -> String {
+    /// What the API of JetStream answers, asked without a client.
+    fn ask(&self, subject: &str) -> String {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let request = format!(
-            "CONNECT {{}}\r\nSUB here 1\r\nPUB $JS.API.STREAM.INFO.{stream} here 0\r\n\r\n"
-        );
+        let request = format!("CONNECT {{}}\r\nSUB here 1\r\nPUB $JS.API.{subject} here 0\r\n\r\n");
         socket.write_all(request.as_bytes()).unwrap();
         let mut lines = BufReader::new(socket).lines().map(Result::unwrap);
-        lines.find(|line| line.contains("stream_info_response")).unwrap()
+        lines.find(|line| line.contains("_response")).unwrap()
+    }
+
+    /// Has it do nothing, without ending it.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let process = Some(Pid::from_child(&self.process));
+        rustix::process::waitpid(process, WaitOptions::UNTRACED).unwrap(); // all its threads have stopped
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 }
 
@@ -90,7 +101,7 @@ impl Drop for Server {
 }
 
 /// The process, once it answers; `None` if it ends instead.
-fn run(folder: &tempfile::TempDir, port: u16, arguments: &[&str]) -> Option<Child> {
+fn run(folder: &tempfile::TempDir, port: u16, arguments: &[String]) -> Option<Child> {
     let name = folder.path().to_str().unwrap();
     let mut command = Command::new("nats-server");
     command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-n", name, "-sd", name]);
@@ -245,7 +256,7 @@ fn the_server_forgets_what_all_groups_acknowledged() {
     assert_eq!([next(&*groups[0]), next(&*groups[0])], [b"early".to_vec(), b"late".to_vec()]);
     assert_eq!(next(&*groups[1]), b"late");
     let end = soon();
-    while !server.about("t").contains(r#""messages":0,"#) {
+    while !server.ask("STREAM.INFO.t").contains(r#""messages":0,"#) {
         assert!(Some(Instant::now()) < end, "messages stay at the server");
         thread::sleep(Duration::from_millis(10));
     }
@@ -298,6 +309,24 @@ fn many_use_a_new_topic_at_once() {
 }
 
 #[test]
+fn a_new_topic_waits_for_a_silent_server_no_longer_than_it_may() {
+    needs_nats!();
+    let server = Server::start();
+    let publisher = server.broker().publisher().unwrap();
+    publisher.publish("old", b"", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+    server.freeze();
+    let start = Instant::now();
+    let error = publisher.publish("new", b"", Some(start + Duration::from_millis(50)));
+    // The server itself is given up after five seconds.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Io);
+    server.signal(Signal::CONT);
+    publisher.publish("new", b"", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+}
+
+#[test]
 fn a_message_too_large_is_refused_and_says_what_to_do() {
     needs_nats!();
     let server = Server::start();
@@ -337,14 +366,15 @@ fn passwords_open_and_are_not_shown() {
 }
 
 #[test]
-fn a_connection_that_takes_longer_than_the_call_is_made_for_the_next() {
+fn what_takes_longer_than_the_call_is_done_for_the_next() {
     needs_nats!();
     let server = Server::start();
     let far = far_away(server.port);
     let publisher = NatsBroker::open(&format!("nats://{far}")).unwrap().publisher().unwrap();
-    let (end, brief) = (soon(), Duration::from_millis(50));
-    while let Err(error) = publisher.publish("t", b"", Some(Instant::now() + brief)) {
+    let end = soon();
+    while let Err(error) = publisher.publish("t", b"", Some(Instant::now())) {
         assert!(error.kind().is_retryable() && Some(Instant::now()) < end, "{error}");
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -440,8 +470,7 @@ impl crate::stream_kills::Server for Server {
 
     /// It is told to stop, and started again.
     fn kill(&mut self) {
-        let process = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.process.wait().unwrap();
         let process = run(&self.folder, self.port, &self.arguments);
         self.process = process.expect("the server comes back");
