@@ -224,14 +224,10 @@ impl Window {
         let answers = answers.map_err(|error| lost(&session.servers, error))?;
         let (topics, opening) = (HashSet::new(), HashMap::new());
         self.open = Some(Open { session, inbox, answers, topics, opening });
-        self.send_again();
-        Ok(())
-    }
-
-    fn send_again(&mut self) {
         for sent in self.sent.iter_mut().filter(|sent| sent.stage == Stage::OnItsWay) {
             sent.stage = Stage::Waits;
         }
+        Ok(())
     }
 
     async fn send(
@@ -278,12 +274,11 @@ impl Window {
             return Ok(()); // confirmed before
         };
         if answer.status == Some(StatusCode::NO_RESPONDERS) {
-            // The stream is gone, or not back yet.
-            if let Some(open) = &mut self.open {
-                open.topics.clear();
-            }
-            self.send_again();
-            return Err(lost("", "nobody takes messages of the topic"));
+            // The stream is gone, or not back yet. All is sent again, with answers to another inbox:
+            // what came after this message has one like it on its way.
+            let servers = self.open.take().map(|open| open.session.servers.clone());
+            let cause = "nobody takes messages of the topic";
+            return Err(lost(&servers.unwrap_or_default(), cause));
         }
         sent.stage = Stage::Confirmed;
         let name = sent.topic.name.clone();

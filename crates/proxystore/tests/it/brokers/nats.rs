@@ -309,6 +309,32 @@ fn many_use_a_new_topic_at_once() {
 }
 
 #[test]
+fn a_stream_that_was_deleted_is_made_again_and_sent_to_once() {
+    const COUNT: u8 = 250;
+    needs_nats!();
+    let monitor = free_port();
+    let server = Server::with(&["-js", "-m", &monitor.to_string()]);
+    let publisher = server.broker().publisher().unwrap();
+    publisher.publish("t", b"before", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+    assert!(server.ask("STREAM.DELETE.t").contains(r#""success":true"#));
+    for number in 0..COUNT {
+        publisher.publish("t", &[number], soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    let about = server.ask("STREAM.INFO.t");
+    assert!(about.contains(&format!(r#""messages":{COUNT},"#)), "{about}");
+    let mut socket = TcpStream::connect(("127.0.0.1", monitor)).unwrap();
+    socket.write_all(b"GET /varz HTTP/1.0\r\n\r\n").unwrap();
+    let lines = BufReader::new(socket).lines().map(Result::unwrap);
+    let came = lines.filter_map(|line| {
+        line.trim().strip_prefix(r#""in_msgs": "#)?.strip_suffix(',')?.parse::<u32>().ok()
+    });
+    let came: Vec<_> = came.collect();
+    assert!(came.len() == 1 && came[0] < 10 * u32::from(COUNT), "{came:?} messages were sent");
+}
+
+#[test]
 fn a_new_topic_waits_for_a_silent_server_no_longer_than_it_may() {
     needs_nats!();
     let server = Server::start();
