@@ -42,7 +42,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{
     Broker, Guarantee, PATIENCE, Publisher, Sharing, SubscribeOptions, Subscriber, Traits,
-    check_topic,
+    check_subscription,
 };
 use crate::connectors::without_credentials;
 use crate::error::{Error, ErrorKind, Result};
@@ -120,9 +120,7 @@ impl Broker for KafkaBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
-        for topic in topics {
-            check_topic(topic)?;
-        }
+        let options = check_subscription(topics, options)?;
         let session =
             self.session.unwrap_or_else(|| options.redeliver_after.clamp(SESSION.0, SESSION.1));
         Ok(Box::new(subscriber::KafkaSubscriber::new(&self.servers, session, topics, options)?))
@@ -164,10 +162,4 @@ fn unreachable(operation: &'static str, servers: &str, cause: &str) -> Error {
     Error::new(ErrorKind::Io, operation, format!("no broker can be reached: {cause}"))
         .with("servers", servers)
         .with_hint("check that they run, and that host and port are right")
-}
-
-/// The error of an end that another process made.
-fn elsewhere(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, operation, "it was made before this process was forked")
-        .with_hint("make another one of the broker in this process")
 }

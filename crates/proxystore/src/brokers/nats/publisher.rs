@@ -12,10 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::api::{Answer, Nothing, open_topic, parse};
-use super::elsewhere;
 use super::link::{Closed, Link, Session, lost, passes, until};
 use super::names::Topic;
-use crate::brokers::{PATIENCE, Publisher, check_topic, full};
+use crate::brokers::{PATIENCE, Publisher, check_topic, elsewhere, full};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 use crate::key::unique_id;

@@ -11,12 +11,11 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::api::{join_group, sweep};
-use super::elsewhere;
 use super::link::{Closed, Link, Session, lost, passes, until};
 use super::names::{Topic, plain};
 use super::pull::{Inbox, Pull};
-use crate::brokers::{Delivery, Guarantee, PATIENCE, SubscribeOptions, Subscriber, Tag};
-use crate::error::{Error, ErrorKind, Result};
+use crate::brokers::{Delivery, Guarantee, PATIENCE, SubscribeOptions, Subscriber, Tag, elsewhere};
+use crate::error::{Error, Result};
 use crate::fork::Inherited;
 
 /// How long a look may take whose time is up before it began.
@@ -103,15 +102,7 @@ struct Held {
 }
 
 impl NatsSubscriber {
-    pub(super) fn new(
-        link: Arc<Link>,
-        topics: &[&str],
-        options: &SubscribeOptions,
-    ) -> Result<Self> {
-        if options.group.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "subscribe", "the group has no name")
-                .with_hint("name it, or leave the default"));
-        }
+    pub(super) fn new(link: Arc<Link>, topics: &[&str], options: SubscribeOptions) -> Result<Self> {
         let feeds = topics.iter().map(|_| Feed::default()).collect();
         let basket = Basket {
             state: Mutex::new(State { feeds, ..State::default() }),
@@ -123,11 +114,11 @@ impl NatsSubscriber {
             closed: Closed::new(),
             group: plain(&options.group),
             topics: topics.iter().map(|topic| Topic::new(topic)).collect(),
-            prefetch: options.prefetch.max(1),
+            prefetch: options.prefetch,
             basket: Arc::new(basket),
         };
         end.link.run("subscribe", &end.closed, end.join_all())?;
-        Ok(Self { end: Inherited::new(end), group: options.group.clone() })
+        Ok(Self { end: Inherited::new(end), group: options.group })
     }
 }
 

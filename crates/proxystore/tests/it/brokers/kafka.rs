@@ -15,7 +15,7 @@ use rdkafka::bindings::{
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
 
-use super::steps::{next, options, soon};
+use super::steps::{check_subscriptions, next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
@@ -99,14 +99,8 @@ fn what_a_dropped_subscriber_held_goes_to_the_others() {
 }
 
 #[test]
-fn what_is_never_to_be_delivered_again_is_delivered() {
-    let cluster = Cluster::start();
-    let broker = cluster.broker();
-    let mut never = options();
-    never.redeliver_after = Duration::MAX;
-    let subscriber = broker.subscriber(&["t"], &never).unwrap();
-    broker.publisher().unwrap().publish("t", b"once", soon()).unwrap();
-    assert_eq!(subscriber.receive(soon()).unwrap().expect("it comes").message, b"once");
+fn subscriptions_are_checked() {
+    check_subscriptions(&Cluster::start().broker());
 }
 
 #[test]
