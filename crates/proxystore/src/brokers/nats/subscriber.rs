@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long what was acknowledged stays, at least and usually.
 const SWEEPS_AFTER: Duration = Duration::from_millis(500);
 
+/// So many deliveries may be open without a look at their age.
+const MANY: usize = 1024;
+
 /// A subscriber over NATS.
 #[derive(Debug)]
 pub(super) struct NatsSubscriber {
@@ -56,6 +59,8 @@ struct State {
     /// Delivered and not acknowledged, by tag.
     open: HashMap<Vec<u8>, Open>,
     deliveries: u64,
+    /// With how many open ones it is time to look for those that are of no use.
+    tidy_at: usize,
     /// One of each topic.
     feeds: Vec<Feed>,
     failure: Option<Error>,
@@ -298,9 +303,8 @@ impl Basket {
             let Some(reply) = message.reply.filter(|_| at.elapsed() < self.redeliver_after) else {
                 continue;
             };
-            state.deliveries += 1;
-            let (tag, number) = (reply.as_bytes().to_vec(), state.deliveries);
-            state.open.insert(tag.clone(), Open { number, at, server });
+            let tag = reply.as_bytes().to_vec();
+            state.note(tag.clone(), at, server, self.redeliver_after);
             let attempts = attempts(&reply);
             return Some(Delivery { message: message.payload.into(), tag: Tag(tag), attempts });
         }
@@ -415,6 +419,19 @@ impl Basket {
     }
 }
 
+impl State {
+    /// Notes a delivery; forgets, now and then, those that were made again since, by another tag.
+    fn note(&mut self, tag: Vec<u8>, at: Instant, server: Arc<str>, redeliver_after: Duration) {
+        if self.open.len() >= self.tidy_at {
+            // What is acknowledged late may still spare somebody its delivery.
+            self.open.retain(|_, open| open.at.elapsed() / 2 < redeliver_after);
+            self.tidy_at = MANY.max(self.open.len() * 2);
+        }
+        self.deliveries += 1;
+        self.open.insert(tag, Open { number: self.deliveries, at, server });
+    }
+}
+
 /// Says that a message is for another subscriber; what gets lost comes again in time.
 async fn give_back(client: &Client, reply: String) {
     let _ = client.publish(reply, Bytes::from_static(b"-NAK")).await;
@@ -430,11 +447,28 @@ fn attempts(reply: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::attempts;
+    use super::*;
 
     #[test]
     fn deliveries_are_counted_by_servers_of_any_age() {
         assert_eq!(attempts("$JS.ACK.topic.group.3.10.9.1700000000.4"), 3);
         assert_eq!(attempts("$JS.ACK._.hash.topic.group.3.10.9.1700000000.4.token"), 3);
+    }
+
+    #[test]
+    fn deliveries_that_nobody_acknowledges_are_forgotten_when_they_were_made_again() {
+        let server: Arc<str> = "server".into();
+        for (redeliver_after, most) in [(Duration::ZERO, MANY), (Duration::MAX, 10 * MANY)] {
+            let mut state = State::default();
+            for number in 0..10 * MANY {
+                let tag = number.to_le_bytes().to_vec();
+                state.note(tag, Instant::now(), Arc::clone(&server), redeliver_after);
+            }
+            let count = state.open.len();
+            assert!(
+                count <= most && count > most - MANY,
+                "{count} of {most} for {redeliver_after:?}"
+            );
+        }
     }
 }
