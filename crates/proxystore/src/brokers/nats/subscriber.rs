@@ -199,8 +199,9 @@ impl End {
                 }
             } else {
                 has_looked = true;
+                let began = Instant::now();
                 if let Err(error) = self.pull(reach, !is_over).await {
-                    self.basket.fail(error);
+                    self.basket.fail(error, began);
                     continue;
                 }
             }
@@ -333,7 +334,7 @@ impl Basket {
         }
         for topic in topics {
             match sweep(session, topic).await {
-                Err(error) if !passes(&error) => self.fail(error),
+                Err(error) if !passes(&error) => self.fail(error, Instant::now()),
                 _ => {} // what stays is swept with what is acknowledged next
             }
         }
@@ -356,10 +357,10 @@ impl Basket {
         held.filter_map(|(reply, _, server)| Some((reply?, server))).collect()
     }
 
-    fn fail(&self, error: Error) {
+    fn fail(&self, error: Error, since: Instant) {
         let mut state = self.lock();
         state.failure = Some(error);
-        state.since.get_or_insert_with(Instant::now);
+        state.since.get_or_insert(since);
     }
 
     fn take_failure(&self) -> Option<(Error, Instant)> {
