@@ -18,8 +18,9 @@
 //! - What is acknowledged out of order is told in the text that Kafka keeps with a group's offset.
 //!   Other programs of the same group go by the offset alone, and get some of that again. After a
 //!   kill, the last few hundredths of a second of it are lost, and with them the count of attempts.
-//! - Names of letters, digits, `.`, `_` and `-` stay as they are; other topics begin with `x--`. Of
-//!   two topics that differ in `.` and `_` alone, Kafka refuses the second.
+//! - Names of letters, digits, `.`, `_` and `-` stay as they are, unless they begin with `__`, as
+//!   those of Kafka's own do; other topics begin with `x--`. Of two topics that differ in `.` and
+//!   `_` alone, Kafka refuses the second.
 //! - `flush` waits until nothing is under way, also of what other threads publish meanwhile: give it a deadline
 //!   where they never stop.
 //! - Connections are neither encrypted nor authenticated.
