@@ -62,6 +62,10 @@ impl ConsumerContext for Group {
             return;
         };
         for element in found.elements() {
+            if element.error().is_err() {
+                state.is_stale = true; // to be asked again, and not to begin at the beginning
+                continue;
+            }
             let progress = match element.offset() {
                 Offset::Offset(offset) => Progress::decode(offset, element.metadata()),
                 _ => Progress::default(),
