@@ -41,6 +41,9 @@ pub(super) struct Shared {
     redeliver_after: Duration,
     state: Mutex<State>,
     changed: Condvar,
+    /// Held from when progress is taken until it is on its way to Kafka, or older could overtake newer.
+    /// Locked before `state`.
+    pub(super) keeping: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -95,6 +98,7 @@ impl KafkaSubscriber {
             redeliver_after: options.redeliver_after,
             state: Mutex::default(),
             changed: Condvar::new(),
+            keeping: Mutex::default(),
         });
         let feeder = Feeder::new(&shared, &options.group, session)?;
         let consumer = feeder.consumer();
