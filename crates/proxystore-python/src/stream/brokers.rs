@@ -1,13 +1,11 @@
 //! Brokers of the library as Python classes.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use proxystore::ConnectorConfig;
 use proxystore::brokers::zmq::ZmqBroker;
-use proxystore::brokers::{
-    self, Guarantee, PATIENCE, Sharing, SubscribeOptions, publish_patiently, redis,
-};
-use proxystore::{ConnectorConfig, ErrorKind};
+use proxystore::brokers::{self, Guarantee, PATIENCE, Sharing, SubscribeOptions, patiently, redis};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,8 +13,8 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use super::patience::{self, Lost};
 use crate::buffer::View;
-use crate::connector::{seconds, wait_interruptibly};
-use crate::error::{IntoPython, raise, to_python};
+use crate::connector::seconds;
+use crate::error::{IntoPython, raise};
 use crate::value;
 
 /// A broker of the library.
@@ -184,7 +182,8 @@ impl BrokerPublisher {
     ) -> PyResult<()> {
         let (inner, view) = (self.inner()?, View::of(message)?);
         let check = || patience::check_signals("publish a message");
-        py.detach(|| publish_patiently(&**inner, topic, view.bytes(), None, check)).py(py)
+        let publish = |until| inner.publish(topic, view.bytes(), until);
+        py.detach(|| patiently(None, check, publish)).py(py)
     }
 
     /// Waits until the broker has everything that was published.
@@ -209,28 +208,16 @@ impl BrokerPublisher {
     }
 }
 
-/// Flushes in steps, so that Ctrl-C is noticed.
+/// Flushes, and notices Ctrl-C; for a minute, unless told.
 pub(super) fn flush(
     py: Python<'_>,
     publisher: &dyn brokers::Publisher,
     timeout: Option<f64>,
 ) -> PyResult<()> {
-    let started = Instant::now();
     let limit = timeout.map(seconds).transpose()?.unwrap_or(PATIENCE);
-    let failure = Mutex::new(None);
-    let flushed = wait_interruptibly(py, Some(limit.as_secs_f64()), |until| {
-        match publisher.flush(Some(until)) {
-            Err(error) if error.kind() == ErrorKind::Timeout && started.elapsed() < limit => {
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                Ok(false)
-            }
-            outcome => outcome.map(|()| true),
-        }
-    })?;
-    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) if !flushed => Err(to_python(py, error)),
-        _ => Ok(()),
-    }
+    let deadline = Instant::now().checked_add(limit);
+    let check = || patience::check_signals("flush a publisher");
+    py.detach(|| patiently(deadline, check, |until| publisher.flush(until))).py(py)
 }
 
 /// The end of a broker that receives.

@@ -2,7 +2,7 @@
 //!
 //! A broker knows topics and messages, never user types: what a message says is the stream's affair
 //! ([`patterns::stream`](crate::patterns::stream)). Every broker keeps this contract;
-//! `testkit::brokers` has one test per line.
+//! `testkit::brokers` tests it line by line.
 //!
 //! 1. What is published arrives, byte for byte, at any size from 0 bytes up to what the broker takes;
 //!    a larger message is refused by `publish` with an error of kind `Config`.
@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 
 pub use open::open;
-pub use patience::{PATIENCE, publish_patiently};
+pub use patience::{PATIENCE, patiently};
 
 /// The group of subscribers that name none.
 pub const DEFAULT_GROUP: &str = "proxystore";

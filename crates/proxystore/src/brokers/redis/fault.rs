@@ -8,7 +8,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Whether the same may succeed on another connection, or in a while.
 pub(super) fn is_passing(error: &RedisError, place: &Place) -> bool {
-    let is_gone = matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"));
+    let is_gone = matches!(error.code(), Some("NOGROUP" | "UNBLOCKED"))
+        || error.to_string().contains("max number of clients");
     let remedy = remedy(error, place);
     is_gone || error.is_timeout() || matches!(remedy, Remedy::Reconnect | Remedy::Wait)
 }
@@ -42,6 +43,12 @@ pub(super) fn report(operation: &'static str, error: RedisError, place: &Place) 
             ErrorKind::Io,
             "the server is a replica, which takes no messages".to_owned(),
             "name the primary, or try again when it has taken over",
+        ),
+        // Not of kind `Timeout`, which is said of brokers that are full.
+        None if error.is_timeout() => (
+            ErrorKind::Io,
+            "the server does not answer in time".to_owned(),
+            "check that it is not stopped or overloaded, and the network",
         ),
         _ => return fault::report(operation, error, place, None),
     };

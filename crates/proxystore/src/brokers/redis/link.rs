@@ -5,15 +5,15 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::time::Instant;
 
 use redis::{ErrorKind as Kind, RedisError, RedisResult};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 use super::answer::{Answer, Input};
+use super::fault::is_passing;
 use super::server::Server;
-use super::socket::{Socket, Waker};
+use super::socket::{Limit, Socket};
 use crate::connectors::redis::place::Node;
 use crate::connectors::redis::request::Request;
 
@@ -33,13 +33,9 @@ enum Stream {
 }
 
 impl Link {
-    pub(super) fn open(
-        server: &Server,
-        until: Instant,
-        waker: Option<&Arc<Waker>>,
-    ) -> RedisResult<Self> {
+    pub(super) fn open(server: &Server, limit: Limit<'_>) -> RedisResult<Self> {
         let node = &server.settings.place.nodes[0];
-        let socket = Socket::connect(node, until, waker)?;
+        let socket = Socket::connect(node, limit)?;
         let stream = match (&server.tls, node) {
             (Some(tls), Node::Tcp { host, .. }) => {
                 let name = ServerName::try_from(host.clone())?;
@@ -49,28 +45,28 @@ impl Link {
             _ => Stream::Plain(socket),
         };
         let mut link = Self { stream, input: Input::default(), id: None };
-        link.introduce(server, until)?;
+        link.introduce(server, limit)?;
         Ok(link)
     }
 
-    fn introduce(&mut self, server: &Server, until: Instant) -> RedisResult<()> {
+    fn introduce(&mut self, server: &Server, limit: Limit<'_>) -> RedisResult<()> {
         let settings = &server.settings;
         if let Some(password) = &settings.password {
             let password = password.0.as_bytes();
             let answer = match &settings.username {
-                Some(username) => self.call(&[b"AUTH", username.as_bytes(), password], until)?,
-                None => self.call(&[b"AUTH", password], until)?,
+                Some(username) => self.call(&[b"AUTH", username.as_bytes(), password], limit)?,
+                None => self.call(&[b"AUTH", password], limit)?,
             };
             if let Answer::Failure(error) = answer {
-                let is_refused = error.code() != Some("LOADING");
+                let is_refused = !is_passing(&error, &settings.place);
                 let refused = (Kind::AuthenticationFailed, "the server refuses the credentials");
                 return Err(if is_refused { refused.into() } else { error });
             }
         }
         if settings.place.database != 0 {
-            self.call(&[b"SELECT", settings.place.database.to_string().as_bytes()], until)?.ok()?;
+            self.call(&[b"SELECT", settings.place.database.to_string().as_bytes()], limit)?.ok()?;
         }
-        match self.call(&[b"CLIENT", b"ID"], until)? {
+        match self.call(&[b"CLIENT", b"ID"], limit)? {
             Answer::Int(id) => self.id = Some(id),
             // Not everybody may ask; but errors of those who may do nothing are worth telling.
             Answer::Failure(error) if error.code() != Some("NOPERM") => return Err(error),
@@ -80,13 +76,13 @@ impl Link {
     }
 
     /// Sends a command and waits for its answer.
-    pub(super) fn call(&mut self, command: &[&[u8]], until: Instant) -> RedisResult<Answer> {
-        self.send(&packed(command), until)?;
-        self.receive(until)?.ok_or_else(too_late)
+    pub(super) fn call(&mut self, command: &[&[u8]], limit: Limit<'_>) -> RedisResult<Answer> {
+        self.send(&packed(command), limit)?;
+        self.receive(limit)?.ok_or_else(too_late)
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8], until: Instant) -> RedisResult<()> {
-        self.socket().until = until;
+    pub(super) fn send(&mut self, bytes: &[u8], limit: Limit<'_>) -> RedisResult<()> {
+        self.socket().set_limit(limit);
         match &mut self.stream {
             Stream::Plain(stream) => stream.write_all(bytes)?,
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush())?,
@@ -95,8 +91,8 @@ impl Link {
     }
 
     /// The next answer; `None` when the time is up, or its end is closed.
-    pub(super) fn receive(&mut self, until: Instant) -> RedisResult<Option<Answer>> {
-        self.socket().until = until;
+    pub(super) fn receive(&mut self, limit: Limit<'_>) -> RedisResult<Option<Answer>> {
+        self.socket().set_limit(limit);
         loop {
             let missing = match self.input.next()? {
                 Ok(answer) => return Ok(Some(answer)),
@@ -111,11 +107,6 @@ impl Link {
                 outcome => outcome?,
             }
         }
-    }
-
-    /// From now on, it works for an end that is being closed, too.
-    pub(super) fn heed_no_waker(&mut self) {
-        self.socket().waker = None;
     }
 
     fn socket(&mut self) -> &mut Socket {

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::answer::Answer;
 use super::link::Link;
 use super::publisher::RedisPublisher;
 use super::scripts::PUT_BACK;
 use super::server::{Attempt, Server};
+use super::socket::Limit;
 use super::subscriber::{Aside, Fault, Look, RedisSubscriber, Source, Subscription};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
@@ -105,10 +106,10 @@ impl Source for Lists {
         Some(Delivery { message, tag: Tag::default(), attempts: 1 })
     }
 
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault> {
+    fn connect(&mut self, look: &Look<'_, Self>, limit: Limit<'_>) -> Result<(), Fault> {
         if self.link.is_none() {
             let server = &look.subscription.server;
-            self.link = Some(Link::open(server, until, Some(look.waker))?);
+            self.link = Some(Link::open(server, limit)?);
         }
         Ok(())
     }
@@ -118,14 +119,15 @@ impl Source for Lists {
     }
 
     fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault> {
-        self.connect(look, look.until())?;
+        self.connect(look, look.limit())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         self.turn = self.turn.wrapping_add(1);
         let topics: Vec<&[u8]> =
             look.subscription.topics_from(self.turn).map(str::as_bytes).collect();
         let Some(wait) = look.wait(HEARTBEAT) else {
             for topic in topics {
-                let answer = link.call(&[b"LPOP", topic], look.until())?.ok()?;
+                // Closing does not end it: what the server gave would be lost.
+                let answer = link.call(&[b"LPOP", topic], Limit::at(look.until()))?.ok()?;
                 if let Some(message) = answer.bytes() {
                     self.ready.push_back((topic.to_vec(), message));
                     break;

@@ -9,6 +9,7 @@ use super::answer::{Answer, Input};
 use super::fault::{is_passing, report};
 use super::link::{Link, packed, too_late};
 use super::server::{Attempt, Server};
+use super::socket::Limit;
 use crate::error::Result;
 
 /// So many commands, and about so many bytes of them, are under way at most.
@@ -73,7 +74,7 @@ impl Pipeline {
                 Some(link) => link,
                 none => none.insert(attempt.connect()?),
             };
-            match link.call(command, attempt.until()).and_then(Answer::ok) {
+            match link.call(command, attempt.limit()).and_then(Answer::ok) {
                 Ok(answer) => {
                     attempt.worked();
                     return Ok(answer);
@@ -88,18 +89,11 @@ impl Pipeline {
         }
     }
 
-    /// Lets it be used while its end is being closed.
-    pub(super) fn heed_no_waker(&mut self) {
-        if let Some(link) = &mut self.link {
-            link.heed_no_waker();
-        }
-    }
-
     /// Takes the answers that are here already.
     fn listen(&mut self, server: &Server) {
         while self.sent > 0 {
             let Some(link) = &mut self.link else { return };
-            let outcome = match link.receive(Instant::now()) {
+            let outcome = match link.receive(Limit::at(Instant::now())) {
                 Ok(None) => return,
                 Ok(Some(answer)) => self.settle(answer, server),
                 Err(error) => Err(error),
@@ -141,14 +135,14 @@ impl Pipeline {
     fn step(&mut self, attempt: &Attempt<'_>, most: usize) -> RedisResult<Step> {
         let Some(link) = &mut self.link else { return Ok(Step::Done) };
         while let Some(command) = self.window.get(self.sent) {
-            link.send(command, attempt.until())?;
+            link.send(command, attempt.limit())?;
             self.sent += 1;
         }
         if self.is_down_to(most) {
             return Ok(Step::Done);
         }
         let Some(link) = &mut self.link else { return Ok(Step::Done) };
-        match link.receive(attempt.until())? {
+        match link.receive(attempt.limit())? {
             None => Ok(Step::Silent),
             Some(answer) => self.settle(answer, attempt.server).map(|()| Step::Answered),
         }

@@ -99,7 +99,6 @@ impl Publisher for RedisPublisher {
         state.waker.wake();
         let deadline = Some(Instant::now() + FAREWELL);
         let Some(mut pipeline) = state.pipeline.enter(deadline) else { return Ok(()) };
-        pipeline.heed_no_waker();
         let mut attempt = Attempt::new(&self.server, CLOSE, deadline, None);
         let outcome = pipeline.flush(&mut attempt);
         *pipeline = Pipeline::default();

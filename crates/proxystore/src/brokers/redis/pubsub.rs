@@ -10,6 +10,7 @@ use super::answer::Answer;
 use super::link::{Link, packed, too_late};
 use super::publisher::RedisPublisher;
 use super::server::Server;
+use super::socket::Limit;
 use super::subscriber::{Fault, Look, RedisSubscriber, Source};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
@@ -113,16 +114,16 @@ impl Source for Channels {
         Some(Delivery { message, tag: Tag::default(), attempts: 1 })
     }
 
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault> {
+    fn connect(&mut self, look: &Look<'_, Self>, limit: Limit<'_>) -> Result<(), Fault> {
         if self.link.is_some() {
             return Ok(());
         }
-        let mut link = Link::open(&look.subscription.server, until, Some(look.waker))?;
+        let mut link = Link::open(&look.subscription.server, limit)?;
         let topics: Vec<&[u8]> = look.subscription.topics_from(0).map(str::as_bytes).collect();
-        link.send(&packed(&[&[&b"SUBSCRIBE"[..]], &*topics].concat()), until)?;
+        link.send(&packed(&[&[&b"SUBSCRIBE"[..]], &*topics].concat()), limit)?;
         let mut confirmed = 0;
         while confirmed < topics.len() {
-            let answer = link.receive(until)?.ok_or_else(too_late)?;
+            let answer = link.receive(limit)?.ok_or_else(too_late)?;
             // A message of a topic that was confirmed may come between.
             let before = self.ready.len();
             self.take(answer)?;
@@ -138,12 +139,12 @@ impl Source for Channels {
     }
 
     fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault> {
-        self.connect(look, look.until())?;
+        self.connect(look, look.limit())?;
         let Some(link) = &mut self.link else { return Ok(()) };
         let patience =
             if self.has_asked { look.subscription.server.settings.timeout } else { HEARTBEAT };
         let wait = look.wait(patience).unwrap_or_default();
-        match link.receive(Instant::now() + wait)? {
+        match link.receive(look.limit_at(Instant::now() + wait))? {
             Some(answer) => {
                 self.has_asked = false;
                 self.take(answer)?;
@@ -152,7 +153,7 @@ impl Source for Channels {
             None if self.has_asked => return Err(too_late().into()),
             None => {
                 self.has_asked = true;
-                link.send(&packed(&[b"PING"]), look.until())?;
+                link.send(&packed(&[b"PING"]), look.limit())?;
             }
         }
         Ok(())

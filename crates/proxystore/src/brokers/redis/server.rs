@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::fault::{is_passing, report};
 use super::link::Link;
-use super::socket::Waker;
+use super::socket::{Limit, Waker};
 use crate::brokers::{PATIENCE, closed};
 use crate::connectors::ConnectorConfig;
 use crate::connectors::redis::link::Access;
@@ -101,6 +101,8 @@ pub(super) struct Attempt<'a> {
     /// Ends it; `None` for what is done while its end is being closed.
     pub(super) waker: Option<&'a Arc<Waker>>,
     failures: u32,
+    /// The last of them that says more than that the time was up.
+    reason: Option<RedisError>,
     /// When the first of them was.
     since: Instant,
 }
@@ -112,7 +114,15 @@ impl<'a> Attempt<'a> {
         deadline: Option<Instant>,
         waker: Option<&'a Arc<Waker>>,
     ) -> Self {
-        Self { server, operation, deadline, waker, failures: 0, since: Instant::now() }
+        Self {
+            server,
+            operation,
+            deadline,
+            waker,
+            failures: 0,
+            reason: None,
+            since: Instant::now(),
+        }
     }
 
     /// Until when an answer has to be here.
@@ -121,18 +131,22 @@ impl<'a> Attempt<'a> {
         self.deadline.map_or(silent, |deadline| deadline.min(silent))
     }
 
+    pub(super) fn limit(&self) -> Limit<'a> {
+        Limit { until: self.until(), waker: self.waker }
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     pub(super) fn worked(&mut self) {
-        self.failures = 0;
+        (self.failures, self.reason) = (0, None);
     }
 
     /// A connection to the server.
     pub(super) fn connect(&mut self) -> Result<Link> {
         loop {
-            match Link::open(self.server, self.until(), self.waker) {
+            match Link::open(self.server, self.limit()) {
                 Ok(link) => return Ok(link),
                 Err(error) => self.failed(error)?,
             }
@@ -143,15 +157,21 @@ impl<'a> Attempt<'a> {
     pub(super) fn failed(&mut self, error: RedisError) -> Result<()> {
         self.check_open()?;
         let now = Instant::now();
-        if self.failures == 0 {
+        let is_first = self.failures == 0;
+        if is_first {
             self.since = now;
         }
         let limit = self.deadline.unwrap_or(self.since + PATIENCE);
-        if limit <= now || !is_passing(&error, &self.server.settings.place) {
-            return Err(report(self.operation, error, &self.server.settings.place));
+        // What was idle may have broken unnoticed, and a new connection do, whatever the time.
+        if (limit <= now && !is_first) || !is_passing(&error, &self.server.settings.place) {
+            let reason = self.reason.take().filter(|_| error.is_timeout());
+            return Err(report(
+                self.operation,
+                reason.unwrap_or(error),
+                &self.server.settings.place,
+            ));
         }
-        // What was idle may have broken unnoticed, and a new connection do.
-        if self.failures > 0 {
+        if !is_first {
             let pause = SHORTEST_PAUSE.saturating_mul(1 << self.failures.min(10));
             let pause = pause.min(LONGEST_PAUSE).min(limit - now);
             match self.waker {
@@ -160,6 +180,7 @@ impl<'a> Attempt<'a> {
             }
         }
         self.failures += 1;
+        self.reason = Some(error).filter(|error| !error.is_timeout()).or(self.reason.take());
         self.check_open()
     }
 

@@ -62,29 +62,39 @@ fn timespec(time: Duration) -> Option<Timespec> {
     Timespec::try_from(time).ok()
 }
 
+/// When reading and writing are over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit<'a> {
+    pub(super) until: Instant,
+    /// To be woken is as if the time were up; `None` for what is done while an end is being closed.
+    pub(super) waker: Option<&'a Arc<Waker>>,
+}
+
+impl Limit<'_> {
+    /// Closing does not end it.
+    pub(super) fn at(until: Instant) -> Self {
+        Self { until, waker: None }
+    }
+}
+
 /// A socket whose reads and writes are over at a time, with an error of kind `TimedOut`.
 #[derive(Debug)]
 pub(super) struct Socket {
     raw: Raw,
-    /// To be woken is as if the time were up.
-    pub(super) waker: Option<Arc<Waker>>,
-    pub(super) until: Instant,
+    waker: Option<Arc<Waker>>,
+    until: Instant,
 }
 
 impl Socket {
-    pub(super) fn connect(
-        node: &Node,
-        until: Instant,
-        waker: Option<&Arc<Waker>>,
-    ) -> io::Result<Self> {
-        let try_connect = |domain, protocol, address: &SockAddr| {
+    pub(super) fn connect(node: &Node, limit: Limit<'_>) -> io::Result<Self> {
+        let try_connect = |domain, protocol, address: &SockAddr, until| {
             let raw = Raw::new(domain, Type::STREAM, protocol)?;
             if protocol.is_some() {
                 raw.set_tcp_nodelay(true)?;
                 raw.set_tcp_keepalive(&KEEPALIVE)?;
             }
             raw.set_nonblocking(true)?;
-            let socket = Self { raw, waker: waker.cloned(), until };
+            let socket = Self { raw, waker: limit.waker.cloned(), until };
             match socket.raw.connect(address) {
                 Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
                     socket.wait(PollFlags::OUT)?;
@@ -94,12 +104,19 @@ impl Socket {
             }
         };
         match node {
-            Node::Unix(path) => try_connect(Domain::UNIX, None, &SockAddr::unix(path)?),
+            Node::Unix(path) => {
+                try_connect(Domain::UNIX, None, &SockAddr::unix(path)?, limit.until)
+            }
             Node::Tcp { host, port } => {
                 let mut failure = io::Error::other("the host has no address");
-                for address in (host.as_str(), *port).to_socket_addrs()? {
+                let mut addresses = (host.as_str(), *port).to_socket_addrs()?;
+                while let Some(address) = addresses.next() {
+                    // One that does not answer leaves time for the others.
+                    let now = Instant::now();
+                    let left = limit.until.saturating_duration_since(now);
+                    let until = now + left / (1 + addresses.len() as u32); // there are few
                     let domain = Domain::for_address(address);
-                    match try_connect(domain, Some(Protocol::TCP), &address.into()) {
+                    match try_connect(domain, Some(Protocol::TCP), &address.into(), until) {
                         Ok(socket) => return Ok(socket),
                         Err(error) => failure = error,
                     }
@@ -107,6 +124,11 @@ impl Socket {
                 Err(failure)
             }
         }
+    }
+
+    pub(super) fn set_limit(&mut self, limit: Limit<'_>) {
+        self.until = limit.until;
+        self.waker = limit.waker.cloned();
     }
 
     fn wait(&self, events: PollFlags) -> io::Result<()> {

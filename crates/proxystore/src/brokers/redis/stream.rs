@@ -9,6 +9,7 @@ use super::link::Link;
 use super::publisher::RedisPublisher;
 use super::scripts::{RELEASE, SWEEP, TRIM};
 use super::server::{Attempt, Server};
+use super::socket::Limit;
 use super::subscriber::{Aside, Fault, Look, RedisSubscriber, Source, Subscription};
 use crate::brokers::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
@@ -138,22 +139,22 @@ impl Source for Streams {
         Some(Delivery { message, tag, attempts })
     }
 
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault> {
+    fn connect(&mut self, look: &Look<'_, Self>, limit: Limit<'_>) -> Result<(), Fault> {
         if self.link.is_some() {
             return Ok(());
         }
         let Subscription { server, topics, options, .. } = look.subscription;
-        let mut link = Link::open(server, until, Some(look.waker))?;
+        let mut link = Link::open(server, limit)?;
         let group = options.group.as_bytes();
         for topic in topics {
             let create: &[&[u8]] =
                 &[b"XGROUP", b"CREATE", topic.as_bytes(), group, b"0", b"MKSTREAM"];
-            let Answer::Failure(error) = link.call(create, until)? else { continue };
+            let Answer::Failure(error) = link.call(create, limit)? else { continue };
             let is_there = match error.code() {
                 Some("BUSYGROUP") => true,
                 // A full server looks no further, and has to be drained.
                 Some("OOM") => {
-                    link.call(&[b"XPENDING", topic.as_bytes(), group], until)?.ok().is_ok()
+                    link.call(&[b"XPENDING", topic.as_bytes(), group], limit)?.ok().is_ok()
                 }
                 _ => false,
             };
@@ -177,7 +178,7 @@ impl Source for Streams {
     }
 
     fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault> {
-        self.connect(look, look.until())?;
+        self.connect(look, look.limit())?;
         let Subscription { topics, options, .. } = look.subscription;
         let every = (options.redeliver_after / 2).clamp(Duration::from_millis(10), CLAIM_EVERY);
         let now = Instant::now();
@@ -205,7 +206,7 @@ impl Source for Streams {
         let Some(link) = &mut self.link else { return Ok(()) };
         let answer = match wait {
             Some(wait) => look.answer_in(link, &command, wait)?,
-            None => link.call(&command, look.until())?,
+            None => link.call(&command, look.limit())?,
         };
         let until = Instant::now() + options.redeliver_after;
         for stream in answer.ok()?.list() {
@@ -303,7 +304,7 @@ impl Streams {
             pending.extend(of);
             let mut ids = Vec::new(); // in the order of the stream
             let mut attempts: HashMap<Vec<u8>, u32> = HashMap::new();
-            for found in link.call(&pending, look.until())?.ok()?.list() {
+            for found in link.call(&pending, look.limit())?.ok()?.list() {
                 // Id, consumer, how long ago, how often.
                 let mut parts = found.list().into_iter();
                 let (id, times) = (parts.next().and_then(Answer::bytes), parts.nth(2));
@@ -322,7 +323,7 @@ impl Streams {
             }
             let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
             let claim: [&[u8]; 5] = [b"XCLAIM", topic, group, &self.consumer, idle.as_bytes()];
-            let answer = link.call(&[&claim, &*ids].concat(), look.until())?.ok()?;
+            let answer = link.call(&[&claim, &*ids].concat(), look.limit())?.ok()?;
             let until = Instant::now() + options.redeliver_after;
             for (id, message, _) in answer.list().into_iter().filter_map(message_of) {
                 let attempts = attempts.get(&id).map_or(2, |times| times.saturating_add(1));

@@ -9,10 +9,10 @@ use redis::{RedisError, RedisResult};
 
 use super::answer::Answer;
 use super::gate::Gate;
-use super::link::{Link, too_late};
+use super::link::{Link, packed, too_late};
 use super::pipeline::Pipeline;
 use super::server::{Attempt, Server};
-use super::socket::Waker;
+use super::socket::{Limit, Waker};
 use crate::brokers::{
     Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_subscription, closed,
 };
@@ -107,7 +107,7 @@ pub(super) trait Source: Default + Send + 'static {
     fn fetch(&mut self, look: &Look<'_, Self>) -> Result<(), Fault>;
 
     /// Connects, so that it takes part from now on.
-    fn connect(&mut self, look: &Look<'_, Self>, until: Instant) -> Result<(), Fault>;
+    fn connect(&mut self, look: &Look<'_, Self>, limit: Limit<'_>) -> Result<(), Fault>;
 
     /// Drops a connection that is of no use any more.
     fn disconnect(&mut self);
@@ -171,7 +171,7 @@ impl<S: Source> RedisSubscriber<S> {
         let state = new.state.get();
         let mut attempt = Attempt::new(server, SUBSCRIBE, deadline, None);
         if let Some(mut source) = state.source.enter(deadline) {
-            while let Err(error) = source.connect(&new.look(deadline), attempt.until()) {
+            while let Err(error) = source.connect(&new.look(deadline), attempt.limit()) {
                 source.disconnect();
                 error.wait(&mut attempt)?;
             }
@@ -197,7 +197,6 @@ impl<S: Source> RedisSubscriber<S> {
         let deadline = Some(Instant::now() + FAREWELL);
         let (source, aside) = (state.source.enter(deadline), state.aside.enter(deadline));
         let (Some(mut source), Some(mut aside)) = (source, aside) else { return Ok(()) };
-        aside.pipeline.heed_no_waker();
         let mut attempt = Attempt::new(&self.subscription.server, CLOSE, deadline, None);
         let outcome = source.give_back(&self.subscription, &mut aside, &mut attempt);
         (*source, *aside) = (S::default(), Aside::default());
@@ -281,6 +280,15 @@ impl<S: Source> Look<'_, S> {
         self.deadline.map_or(silent, |deadline| deadline.max(now + GRACE).min(silent))
     }
 
+    /// The same for what ends when the subscriber is closed.
+    pub(super) fn limit(&self) -> Limit<'_> {
+        self.limit_at(self.until())
+    }
+
+    pub(super) fn limit_at(&self, until: Instant) -> Limit<'_> {
+        Limit { until, waker: Some(self.waker) }
+    }
+
     /// Something that is done on the way.
     pub(super) fn attempt(&self) -> Attempt<'_> {
         let deadline = self.deadline.map(|_| self.until());
@@ -308,10 +316,10 @@ impl<S: Source> Look<'_, S> {
         wait: Duration,
     ) -> RedisResult<Answer> {
         let server = &self.subscription.server;
-        link.send(&super::link::packed(command), Instant::now() + server.settings.timeout)?;
+        link.send(&packed(command), self.limit_at(Instant::now() + server.settings.timeout))?;
         let silent = Instant::now() + wait + server.settings.timeout;
         let until = self.deadline.map_or(silent, |deadline| deadline.min(silent));
-        if let Some(answer) = link.receive(until)? {
+        if let Some(answer) = link.receive(self.limit_at(until))? {
             return Ok(answer);
         }
         let limit = Instant::now() + GRACE;
@@ -319,10 +327,8 @@ impl<S: Source> Look<'_, S> {
             let mut attempt = Attempt::new(server, CLOSE, Some(limit), None);
             let id = id.to_string();
             // If it cannot be done, the answer is late.
-            aside.pipeline.heed_no_waker();
             let _ = aside.pipeline.call(&mut attempt, &[b"CLIENT", b"UNBLOCK", id.as_bytes()]);
         }
-        link.heed_no_waker();
-        link.receive(limit)?.ok_or_else(too_late)
+        link.receive(Limit::at(limit))?.ok_or_else(too_late)
     }
 }

@@ -19,12 +19,13 @@
 //! - `flush` returns when the system has all that was published before, `close` after a few seconds at most.
 //! - In a forked child, a subscriber connects anew. A publisher cannot bind the port its parent has: its calls are errors,
 //!   until the parent has closed its own. When a publisher is killed, its port stays taken as long as children live that it
-//!   forked.
+//!   forked; when a subscriber is, publishers wait for it, as for one that fell behind, as long as such children live.
 //! - A publisher takes 1024 connections of up to 1000 topics each. Whoever comes then is disconnected, and tries again.
 //! - Whoever reaches the port can read what is published. There is no encryption: seal the objects, or use networks that
 //!   are trusted.
 
 mod publisher;
+mod signal;
 mod subscriber;
 mod wire;
 
@@ -33,7 +34,7 @@ pub(crate) use wire::fuzz;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -248,21 +249,19 @@ impl PublishingEnd {
     }
 
     fn release(&self) {
-        let Some(bound) = lock(&self.bound).take() else {
+        let mut place = lock(&self.bound);
+        let Some(bound) = place.take() else {
             self.is_closed.store(true, Ordering::SeqCst);
             return;
         };
-        let state = bound.lock(); // under which it is looked at, or a waiter could miss it
-        let was_closed = self.is_closed.swap(true, Ordering::SeqCst);
-        drop(state);
-        bound.room.notify_all();
-        if !was_closed {
-            let end = Instant::now() + LINGER;
-            let mut state = bound.lock();
-            let under_way = state.under_way();
-            while !state.is_written(&under_way) && Instant::now() < end {
-                state = bound.wait(state, Some(end));
-            }
+        let mut state = bound.lock(); // under which it is looked at, or a waiter could miss it
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(place);
+        bound.room.notify();
+        let end = Instant::now() + LINGER;
+        let under_way = state.under_way();
+        while !state.is_written(&under_way) && Instant::now() < end {
+            state = bound.room.wait(state, Some(end));
         }
     }
 }
@@ -287,7 +286,7 @@ impl Publisher for PublishingEnd {
             if is_past(deadline) {
                 return Err(full(topic, "a subscriber has as many messages as are kept for it"));
             }
-            state = bound.wait(state, deadline);
+            state = bound.room.wait(state, deadline);
         }
     }
 
@@ -303,7 +302,7 @@ impl Publisher for PublishingEnd {
                 return Err(Error::new(ErrorKind::Timeout, FLUSH, cause)
                     .with_hint("wait longer, or end subscribers that have stopped"));
             }
-            state = bound.wait(state, deadline);
+            state = bound.room.wait(state, deadline);
             self.check_open(FLUSH)?;
         }
         Ok(())
@@ -389,19 +388,6 @@ impl Drop for ReceivingEnd {
     fn drop(&mut self) {
         self.release();
     }
-}
-
-/// Waits until somebody notifies, and no longer than until then.
-fn wait_until<'a, T>(
-    changed: &Condvar,
-    state: MutexGuard<'a, T>,
-    until: Option<Instant>,
-) -> MutexGuard<'a, T> {
-    let Some(until) = until else {
-        return changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-    };
-    let left = until.saturating_duration_since(Instant::now());
-    changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// Small messages go at once, a silent greeting ends, and so do connections to hosts that are gone.

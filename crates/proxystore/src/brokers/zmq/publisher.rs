@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{BufRead, BufReader, ErrorKind as Io, Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
+use super::signal::Signal;
 use super::wire::{self, Role, Wish};
-use super::{Address, CAPACITY, CAPACITY_BYTES, MOST_WANTED, SILENCE, wait_until};
+use super::{Address, CAPACITY, CAPACITY_BYTES, MOST_WANTED, SILENCE};
 use crate::brokers::LONGEST_TOPIC;
 use crate::fork::PerProcess;
 
@@ -38,9 +39,9 @@ pub(super) struct Hub {
     listener: TcpListener,
     state: Mutex<State>,
     /// There is something to write.
-    news: Condvar,
+    news: Signal,
     /// Something was written.
-    pub(super) room: Condvar,
+    pub(super) room: Signal,
 }
 
 #[derive(Debug, Default)]
@@ -122,8 +123,8 @@ impl Bound {
         let hub = Arc::new(Hub {
             listener: TcpListener::bind((address.host(), address.port))?,
             state: Mutex::default(),
-            news: Condvar::new(),
-            room: Condvar::new(),
+            news: Signal::default(),
+            room: Signal::default(),
         });
         let bound = Arc::new(Self(Arc::clone(&hub)));
         thread::Builder::new().name("zmq-accept".to_owned()).spawn(move || hub.accept())?;
@@ -146,22 +147,13 @@ impl Drop for Bound {
         self.lock().closed = Some(Instant::now());
         // Gives up the port now, and also where a forked child still has the descriptor.
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
-        self.news.notify_all();
+        self.news.notify();
     }
 }
 
 impl Hub {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until something was written, and no longer than until then.
-    pub(super) fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        until: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
-        wait_until(&self.room, state, until)
     }
 
     /// Whether no publisher is left for that long.
@@ -176,7 +168,7 @@ impl Hub {
             peer.pushed += 1;
             peer.bytes += frames.len();
         }
-        self.news.notify_all();
+        self.news.notify();
     }
 
     fn accept(self: Arc<Self>) {
@@ -279,12 +271,12 @@ impl Hub {
                     peer.pushed += 1;
                     peer.bytes += frame.len();
                     peer.queue.push_back(frame.into());
-                    self.news.notify_all();
+                    self.news.notify();
                 }
                 Wish::Answer(_) | Wish::Nothing => {}
             }
             drop(state);
-            self.room.notify_all(); // who cancels no longer holds anybody back
+            self.room.notify(); // who cancels no longer holds anybody back
         }
     }
 
@@ -302,7 +294,7 @@ impl Hub {
                 if is_closed {
                     return Ok(());
                 }
-                state = wait_until(&self.news, state, None);
+                state = self.news.wait(state, None);
                 continue;
             }
             drop(state);
@@ -324,7 +316,7 @@ impl Hub {
                 peer.written += batch.len() as u64;
                 peer.bytes -= batch.iter().map(|frames| frames.len()).sum::<usize>();
             }
-            self.room.notify_all();
+            self.room.notify();
         }
     }
 
@@ -350,8 +342,8 @@ impl Hub {
         if let Some(peer) = peer {
             let _ = peer.stream.shutdown(std::net::Shutdown::Write);
         }
-        self.news.notify_all();
-        self.room.notify_all();
+        self.news.notify();
+        self.room.notify();
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io::{BufReader, Error, ErrorKind as Io, Result, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::signal::Signal;
 use super::wire::{self, Role, Wish};
-use super::{Address, CAPACITY, CAPACITY_BYTES, LARGEST, wait_until};
+use super::{Address, CAPACITY, CAPACITY_BYTES, LARGEST};
 
 /// How long it waits before it tries to connect again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -21,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Inbox {
     topics: Vec<String>,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Signal,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ struct State {
 impl Inbox {
     /// Begins to listen to some topics.
     pub(super) fn open(address: &Address, topics: &[String]) -> Result<Arc<Self>> {
-        let (state, changed) = (Mutex::default(), Condvar::new());
+        let (state, changed) = (Mutex::default(), Signal::default());
         let inbox = Arc::new(Self { topics: topics.to_vec(), state, changed });
         let (filled, address) = (Arc::clone(&inbox), address.clone());
         let listen = move || filled.listen(&address);
@@ -54,13 +55,13 @@ impl Inbox {
             if let Some(message) = state.messages.pop_front() {
                 state.bytes -= message.len();
                 drop(state);
-                self.changed.notify_all();
+                self.changed.notify();
                 return Some(message);
             }
             if until.is_some_and(|until| until <= Instant::now()) {
                 return None;
             }
-            state = wait_until(&self.changed, state, until);
+            state = self.changed.wait(state, until);
         }
     }
 
@@ -71,7 +72,7 @@ impl Inbox {
             let _ = stream.shutdown(Shutdown::Both); // ends its reading
         }
         drop(state);
-        self.changed.notify_all();
+        self.changed.notify();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -85,7 +86,7 @@ impl Inbox {
             state.stream = None;
             let pause = Instant::now() + PAUSE;
             while !state.is_closed && Instant::now() < pause {
-                state = wait_until(&self.changed, state, Some(pause));
+                state = self.changed.wait(state, Some(pause));
             }
             if state.is_closed {
                 return;
@@ -151,11 +152,11 @@ impl Inbox {
         while !state.is_closed
             && (state.messages.len() >= CAPACITY || state.bytes >= CAPACITY_BYTES)
         {
-            state = wait_until(&self.changed, state, None);
+            state = self.changed.wait(state, None);
         }
         state.bytes += message.len();
         state.messages.push_back(message);
         drop(state);
-        self.changed.notify_all();
+        self.changed.notify();
     }
 }

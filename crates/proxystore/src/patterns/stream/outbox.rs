@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::event::{Body, Event, Message};
 use super::metrics::{Count, StreamMetrics};
 use super::window::{Bound, Entry, Window};
-use crate::brokers::{Publisher, closed, publish_patiently};
+use crate::brokers::{Publisher, closed, patiently};
 use crate::connectors::PutOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::payload::Framed;
@@ -224,12 +224,13 @@ impl Outbox {
     /// Publishes a message; the wait for a broker that is full or away can be ended from outside.
     fn publish_bytes(&self, topic: &str, message: &[u8], deadline: Option<Instant>) -> Result<()> {
         let ended = self.ended.load(Ordering::Acquire);
-        publish_patiently(&*self.publisher, topic, message, deadline, || {
+        let interrupt = || {
             if self.ended.load(Ordering::Acquire) != ended {
                 return Err(closed("publish a message"));
             }
             self.options.interrupt.map_or(Ok(()), |interrupt| interrupt())
-        })
+        };
+        patiently(deadline, interrupt, |until| self.publisher.publish(topic, message, until))
     }
 
     /// Evicts the objects of events that were not published.
