@@ -53,6 +53,10 @@ pub const DEFAULT_GROUP: &str = "proxystore";
 
 const LONGEST_TOPIC: usize = 200;
 
+/// Nobody needs to fetch more ahead.
+#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+const MOST_PREFETCHED: usize = 1 << 16;
+
 /// Nobody waits for longer, and clocks can bear it.
 const LONGEST_REDELIVERY: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -140,8 +144,8 @@ pub enum Sharing {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SubscribeOptions {
-    /// Subscribers of one group share the messages; every group gets them all. Brokers without
-    /// groups do not look at it.
+    /// Subscribers of one group share the messages; every group gets them all. It must not be empty;
+    /// otherwise, brokers without groups do not look at it.
     pub group: String,
     /// How many messages may be fetched before they are asked for: more are faster, and fewer share
     /// the work more evenly. Where messages are delivered at most once, those of a killed subscriber
@@ -194,6 +198,29 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
         .with_hint("name topics by 1 to 200 bytes of plain text"))
 }
 
+/// Refuses what no broker can subscribe to; the options, cut to what brokers and clocks can bear.
+#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
+pub(crate) fn check_subscription(
+    topics: &[&str],
+    options: &SubscribeOptions,
+) -> Result<SubscribeOptions> {
+    topics.iter().try_for_each(|topic| check_topic(topic))?;
+    let wrong = |cause, hint| {
+        Err(Error::new(ErrorKind::Config, "subscribe to topics", cause).with_hint(hint))
+    };
+    if topics.is_empty() {
+        return wrong("there are no topics", "name one at least");
+    }
+    if options.group.is_empty() {
+        return wrong("the group has no name", "name it, or leave the default");
+    }
+    Ok(SubscribeOptions {
+        group: options.group.clone(),
+        prefetch: options.prefetch.clamp(1, MOST_PREFETCHED),
+        redeliver_after: redelivery(options),
+    })
+}
+
 /// For how long nobody else gets a message: such that it can be added to any time, and is less than
 /// the age of what was last touched at the Unix epoch.
 pub(crate) fn redelivery(options: &SubscribeOptions) -> Duration {
@@ -209,6 +236,13 @@ pub(crate) fn is_past(deadline: Option<Instant>) -> bool {
 pub(crate) fn closed(operation: &'static str) -> Error {
     Error::new(ErrorKind::Closed, operation, "it was closed")
         .with_hint("make another one of the broker")
+}
+
+/// The error of an end that another process made.
+#[cfg(any(feature = "kafka", feature = "nats"))]
+pub(crate) fn elsewhere(operation: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, operation, "it was made before this process was forked")
+        .with_hint("make another one of the broker in this process")
 }
 
 /// The error of a full broker whose time is up.

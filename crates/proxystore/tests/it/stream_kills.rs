@@ -74,6 +74,12 @@ pub(crate) fn run(server: &mut dyn Server) {
         thread::sleep(Duration::from_millis(u64::from(80 + (random >> 24))));
         let role = (random >> 8) as usize % (CONSUMERS + 1);
         let (is_done, now) = (confirmed(folder.path()) == EVENTS, seen(folder.path()).len());
+        for (role, process) in roles.iter_mut().enumerate() {
+            if let Some(status) = process.as_mut().unwrap().try_wait().unwrap() {
+                let is_over = role == 0 && status.success() && confirmed(folder.path()) == EVENTS;
+                assert!(is_over, "process {role} ended, {status}: {}", errors());
+            }
+        }
         if is_done && now == EVENTS as usize {
             break;
         }

@@ -1,6 +1,6 @@
 //! The thread that fetches for a subscriber, and keeps what it has done at Kafka.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -46,7 +46,7 @@ impl ClientContext for Group {
 impl ConsumerContext for Group {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Revoke(partitions) = rebalance {
-            keep(consumer, &self.0.release(Some(partitions)), CommitMode::Sync);
+            let_go(consumer, Some(partitions));
         }
     }
 
@@ -62,6 +62,10 @@ impl ConsumerContext for Group {
             return;
         };
         for element in found.elements() {
+            if element.error().is_err() {
+                state.is_stale = true; // to be asked again, and not to begin at the beginning
+                continue;
+            }
             let progress = match element.offset() {
                 Offset::Offset(offset) => Progress::decode(offset, element.metadata()),
                 _ => Progress::default(),
@@ -220,7 +224,7 @@ impl Feeder {
 
     /// Leaves the group, so that others get what is not acknowledged.
     fn leave(&mut self) {
-        keep(&self.consumer, &self.shared.release(None), CommitMode::Sync);
+        let_go(&self.consumer, None);
         self.consumer.unsubscribe();
         self.has_left = Some(Instant::now());
         (self.is_paused, self.full_since) = (false, None);
@@ -253,12 +257,24 @@ impl Feeder {
     }
 }
 
-/// Keeps what changed, unless that was done just now.
+/// Keeps what changed, unless that was done just now, or another thread keeps something.
 pub(super) fn keep_now_and_then(consumer: &BaseConsumer<Group>) {
     let Group(shared) = &**consumer.context();
+    let _turn = match shared.keeping.try_lock() {
+        Ok(turn) => turn,
+        Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
     if let Some(changes) = shared.changes(KEEP_EVERY) {
         keep(consumer, &changes, CommitMode::Async);
     }
+}
+
+/// Lets go of partitions, or of all, and keeps what was done of them.
+fn let_go(consumer: &BaseConsumer<Group>, chosen: Option<&TopicPartitionList>) {
+    let Group(shared) = &**consumer.context();
+    let _turn = shared.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+    keep(consumer, &shared.release(chosen), CommitMode::Sync);
 }
 
 /// Keeps progress at Kafka. What fails is kept with what changes next, or comes again.

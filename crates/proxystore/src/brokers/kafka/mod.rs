@@ -18,8 +18,9 @@
 //! - What is acknowledged out of order is told in the text that Kafka keeps with a group's offset.
 //!   Other programs of the same group go by the offset alone, and get some of that again. After a
 //!   kill, the last few hundredths of a second of it are lost, and with them the count of attempts.
-//! - Names of letters, digits, `.`, `_` and `-` stay as they are; other topics begin with `x--`. Of
-//!   two topics that differ in `.` and `_` alone, Kafka refuses the second.
+//! - Names of letters, digits, `.`, `_` and `-` stay as they are, unless they begin with `__`, as
+//!   those of Kafka's own do; other topics begin with `x--`. Of two topics that differ in `.` and
+//!   `_` alone, Kafka refuses the second.
 //! - `flush` waits until nothing is under way, also of what other threads publish meanwhile: give it a deadline
 //!   where they never stop.
 //! - Connections are neither encrypted nor authenticated.
@@ -42,7 +43,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::{
     Broker, Guarantee, PATIENCE, Publisher, Sharing, SubscribeOptions, Subscriber, Traits,
-    check_topic,
+    check_subscription,
 };
 use crate::connectors::without_credentials;
 use crate::error::{Error, ErrorKind, Result};
@@ -120,9 +121,7 @@ impl Broker for KafkaBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
-        for topic in topics {
-            check_topic(topic)?;
-        }
+        let options = check_subscription(topics, options)?;
         let session =
             self.session.unwrap_or_else(|| options.redeliver_after.clamp(SESSION.0, SESSION.1));
         Ok(Box::new(subscriber::KafkaSubscriber::new(&self.servers, session, topics, options)?))
@@ -164,10 +163,4 @@ fn unreachable(operation: &'static str, servers: &str, cause: &str) -> Error {
     Error::new(ErrorKind::Io, operation, format!("no broker can be reached: {cause}"))
         .with("servers", servers)
         .with_hint("check that they run, and that host and port are right")
-}
-
-/// The error of an end that another process made.
-fn elsewhere(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, operation, "it was made before this process was forked")
-        .with_hint("make another one of the broker in this process")
 }

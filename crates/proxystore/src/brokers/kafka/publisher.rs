@@ -12,8 +12,8 @@ use rdkafka::producer::{
 };
 
 use super::names::topic_name;
-use super::{PATIENCE, SLICE, elsewhere, error, settings, unreachable};
-use crate::brokers::{Publisher, check_topic, closed, full};
+use super::{PATIENCE, SLICE, error, settings, unreachable};
+use crate::brokers::{Publisher, check_topic, closed, elsewhere, full};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 use crate::key::unique_id;

@@ -12,9 +12,9 @@ use rdkafka::topic_partition_list::Offset;
 use super::feeder::{Feeder, Group, keep_now_and_then};
 use super::names::topic_name;
 use super::progress::Progress;
-use super::{PATIENCE, elsewhere, unreachable};
-use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, closed, redelivery};
-use crate::error::{Error, ErrorKind, Result};
+use super::{PATIENCE, unreachable};
+use crate::brokers::{Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, closed, elsewhere};
+use crate::error::{Error, Result};
 use crate::fork::Inherited;
 
 /// How long `close` waits until the group knows.
@@ -41,6 +41,9 @@ pub(super) struct Shared {
     redeliver_after: Duration,
     state: Mutex<State>,
     changed: Condvar,
+    /// Held from when progress is taken until it is on its way to Kafka, or older could overtake newer.
+    /// Locked before `state`.
+    pub(super) keeping: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -86,26 +89,23 @@ impl KafkaSubscriber {
         servers: &str,
         session: Duration,
         topics: &[&str],
-        options: &SubscribeOptions,
+        options: SubscribeOptions,
     ) -> Result<Self> {
-        if options.group.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "subscribe", "the group has no name")
-                .with_hint("name it, or leave the default"));
-        }
         let shared = Arc::new(Shared {
             servers: servers.to_owned(),
             topics: topics.iter().map(|topic| topic_name(topic)).collect(),
-            prefetch: options.prefetch.max(1),
-            redeliver_after: redelivery(options),
+            prefetch: options.prefetch,
+            redeliver_after: options.redeliver_after,
             state: Mutex::default(),
             changed: Condvar::new(),
+            keeping: Mutex::default(),
         });
         let feeder = Feeder::new(&shared, &options.group, session)?;
         let consumer = feeder.consumer();
         let name = "proxystore-kafka".to_owned();
         let started = thread::Builder::new().name(name).spawn(move || feeder.run());
         started.map_err(|error| Error::io("start a thread for Kafka", error))?;
-        Ok(Self { end: Inherited::new(End { shared, consumer }), group: options.group.clone() })
+        Ok(Self { end: Inherited::new(End { shared, consumer }), group: options.group })
     }
 }
 

@@ -23,7 +23,6 @@ const NO_CONTENT: Vec<u8> = Vec::new();
 // Errors of the API that mean something here.
 const NO_CONSUMER: u64 = 10014;
 const NO_STREAM: u64 = 10059;
-const IS_THERE: u64 = 10058;
 
 #[derive(Serialize)]
 struct StreamConfig<'a> {
@@ -216,8 +215,11 @@ async fn stream(session: &Session, topic: &Topic) -> Result<StreamInfo> {
             description: description(topic),
         };
         answer = call(session, &format!("STREAM.CREATE.{name}"), json(&config)?).await?;
-        if answer.is(IS_THERE) {
-            answer = call(session, &about, NO_CONTENT).await?;
+        if answer.error.is_some() {
+            // Another may be making it, which servers refuse in several ways: that it is there, or
+            // that its subject is taken.
+            let again = call(session, &about, NO_CONTENT).await?;
+            answer = if again.is(NO_STREAM) { answer } else { again };
         }
     }
     answer.content()

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use async_nats::connection::State;
 use async_nats::{Auth, AuthError, Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout_at};
 
 use super::Place;
@@ -33,8 +34,17 @@ const PING_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Link {
     place: Place,
     runtime: Option<Runtime>,
-    session: Mutex<Option<Arc<Session>>>,
-    sessions: AtomicU64,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    session: Option<Arc<Session>>,
+    /// How many there were.
+    sessions: u64,
+    /// Makes the next, also while nobody waits for it: connections that take longer than any one call
+    /// get made.
+    attempt: Option<JoinHandle<Result<Client>>>,
 }
 
 /// A connection, until it breaks.
@@ -55,12 +65,7 @@ impl Link {
         let builder = builder.worker_threads(1).max_blocking_threads(1).enable_all();
         let runtime = builder.thread_name("proxystore-nats").build();
         let runtime = runtime.map_err(|error| Error::io("start a thread for NATS", error))?;
-        Ok(Self {
-            place: place.clone(),
-            runtime: Some(runtime),
-            session: Mutex::default(),
-            sessions: AtomicU64::new(0),
-        })
+        Ok(Self { place: place.clone(), runtime: Some(runtime), current: Mutex::default() })
     }
 
     /// Does the work on this thread, unless or until the end is closed.
@@ -89,6 +94,8 @@ impl Link {
         }
         let _timers = self.runtime.as_ref().map(Runtime::enter);
         let waker = Arc::new(Parked(thread::current())).into();
+        // The other runtime may say that its task has done enough for now, and would wake nobody here.
+        let work = tokio::task::unconstrained(work);
         let (mut work, mut context) = (pin!(work), Context::from_waker(&waker));
         loop {
             if let Poll::Ready(done) = work.as_mut().poll(&mut context) {
@@ -101,36 +108,51 @@ impl Link {
     /// The connection, made anew if there is none; tried until the deadline.
     pub(super) async fn session(&self, deadline: Option<Instant>) -> Result<Arc<Session>> {
         let end = deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
-        let unanswered = || self.place.unreachable("no answer");
-        let Some(mut current) = until(Some(end), self.session.lock()).await else {
+        let place = &self.place;
+        let unanswered = || place.unreachable("no answer");
+        let Some(mut current) = until(Some(end), self.current.lock()).await else {
             return Err(unanswered());
         };
-        if let Some(session) = current.as_ref().filter(|session| session.is_alive()) {
+        if let Some(session) = current.session.as_ref().filter(|session| session.is_alive()) {
             return Ok(Arc::clone(session));
         }
-        *current = None;
+        current.session = None;
         let [mut pause, longest] = PAUSES;
         loop {
-            let made = until(Some(end), self.connect()).await;
-            match made.unwrap_or_else(|| Err(unanswered())) {
-                Ok(session) => return Ok(Arc::clone(current.insert(Arc::new(session)))),
+            let attempt =
+                current.attempt.get_or_insert_with(|| tokio::spawn(place.clone().connect()));
+            let Some(made) = until(Some(end), attempt).await else { return Err(unanswered()) };
+            current.attempt = None;
+            match made.unwrap_or_else(|_| Err(place.unreachable("the attempt broke off"))) {
+                Ok(client) => {
+                    current.sessions += 1;
+                    let session = Arc::new(Session::new(client, current.sessions, place));
+                    // It may have waited for long.
+                    if session.is_alive() {
+                        return Ok(Arc::clone(current.session.insert(session)));
+                    }
+                }
                 Err(error) if !error.kind().is_retryable() || Instant::now() >= end => {
                     return Err(error);
                 }
-                Err(_) => sleep(pause.min(end.saturating_duration_since(Instant::now()))).await,
+                Err(_) => {}
             }
+            sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
             pause = (pause * 2).min(longest);
         }
     }
+}
 
-    async fn connect(&self) -> Result<Session> {
-        let place = &self.place;
+impl Place {
+    async fn connect(self) -> Result<Client> {
+        let place = &self;
         let servers = place.servers.iter().map(|server| server.parse::<ServerAddr>());
         let servers = servers.collect::<Result<Vec<_>, _>>();
         let servers = servers.map_err(|error| place.error(ErrorKind::Config, error.to_string()))?;
-        let (login, was_used) = (place.login.clone(), AtomicBool::new(false));
+        let (login, is_made) = (place.login.clone(), Arc::new(AtomicBool::new(false)));
+        let was_made = Arc::clone(&is_made);
         let options = ConnectOptions::with_auth_callback(move |_| {
-            let auth = if was_used.swap(true, Ordering::Relaxed) {
+            let auth = if was_made.load(Ordering::Relaxed) {
                 Err(AuthError::new("a connection is used once"))
             } else {
                 Ok(login.auth())
@@ -150,14 +172,13 @@ impl Link {
             ConnectErrorKind::ServerParse => place.error(ErrorKind::Config, error.to_string()),
             _ => place.unreachable(&error.to_string()),
         })?;
-        let info = client.server_info();
-        if !info.jetstream {
+        is_made.store(true, Ordering::Relaxed);
+        if !client.server_info().jetstream {
             return Err(place
                 .error(ErrorKind::Config, "the server has no JetStream")
                 .with_hint("start it as nats-server -js, with -sd and a folder for its messages"));
         }
-        let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Session { client, id, server: info.server_id.into(), servers: place.shown() })
+        Ok(client)
     }
 }
 
@@ -170,8 +191,23 @@ impl Drop for Link {
 }
 
 impl Session {
+    fn new(client: Client, id: u64, place: &Place) -> Self {
+        let server = client.server_info().server_id.into();
+        Self { client, id, server, servers: place.shown() }
+    }
+
     fn is_alive(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// Does work that the server takes part in, until the deadline.
+    pub(super) async fn within<T>(
+        &self,
+        deadline: Option<Instant>,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let silent = || Err(lost(&self.servers, "the server does not answer"));
+        until(deadline, work).await.unwrap_or_else(silent)
     }
 }
 

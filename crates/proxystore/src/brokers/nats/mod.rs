@@ -32,7 +32,7 @@ mod subscriber;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{
-    Broker, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Traits, check_topic,
+    Broker, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Traits, check_subscription,
 };
 use crate::connectors::{percent, without_credentials};
 use crate::error::{Error, ErrorKind, Result};
@@ -134,9 +134,7 @@ impl Broker for NatsBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
-        for topic in topics {
-            check_topic(topic)?;
-        }
+        let options = check_subscription(topics, options)?;
         Ok(Box::new(subscriber::NatsSubscriber::new(self.link()?, topics, options)?))
     }
 }
@@ -160,10 +158,4 @@ impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if matches!(self, Self::Nobody) { "Nobody" } else { "***" })
     }
-}
-
-/// The error of an end that another process made.
-fn elsewhere(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Unsupported, operation, "it was made before this process was forked")
-        .with_hint("make another one of the broker in this process")
 }

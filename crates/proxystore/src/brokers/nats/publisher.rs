@@ -1,20 +1,20 @@
 //! The end that publishes: a window of messages that the server has not confirmed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::{HeaderMap, Message, StatusCode};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryFutureExt};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::api::{Answer, Nothing, open_topic, parse};
-use super::elsewhere;
 use super::link::{Closed, Link, Session, lost, passes, until};
 use super::names::Topic;
-use crate::brokers::{PATIENCE, Publisher, check_topic, full};
+use crate::brokers::{PATIENCE, Publisher, check_topic, elsewhere, full};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::Inherited;
 use crate::key::unique_id;
@@ -68,6 +68,8 @@ struct Open {
     inbox: String,
     answers: async_nats::Subscriber,
     topics: HashSet<String>,
+    /// Of topics that are not open yet. This goes on while nobody waits for it, as the connection does.
+    opening: HashMap<String, JoinHandle<Result<()>>>,
 }
 
 impl NatsPublisher {
@@ -148,7 +150,7 @@ impl Window {
         let give_up = deadline.unwrap_or_else(|| Instant::now() + PATIENCE);
         let number = self.next;
         loop {
-            match self.send(&topic, &message, number).await {
+            match self.send(&topic, &message, number, deadline).await {
                 Ok(()) => break,
                 Err(error) if passes(&error) && Instant::now() < give_up => sleep(PAUSE).await,
                 Err(error) => return Err(error),
@@ -192,7 +194,7 @@ impl Window {
         while let Some(index) = self.sent.iter().position(|sent| sent.stage == Stage::Waits) {
             let Sent { topic, message, number, .. } = &self.sent[index];
             let (topic, message, number) = (Arc::clone(topic), message.clone(), *number);
-            self.send(&topic, &message, number).await?;
+            self.send(&topic, &message, number, deadline).await?;
             self.sent[index].stage = Stage::OnItsWay;
         }
         while self.sent.len() > count || (self.bytes > bytes && !self.sent.is_empty()) {
@@ -219,19 +221,22 @@ impl Window {
         let inbox = session.client.new_inbox();
         let answers = session.client.subscribe(format!("{inbox}.*")).await;
         let answers = answers.map_err(|error| lost(&session.servers, error))?;
-        self.open = Some(Open { session, inbox, answers, topics: HashSet::new() });
-        self.send_again();
-        Ok(())
-    }
-
-    fn send_again(&mut self) {
+        let (topics, opening) = (HashSet::new(), HashMap::new());
+        self.open = Some(Open { session, inbox, answers, topics, opening });
         for sent in self.sent.iter_mut().filter(|sent| sent.stage == Stage::OnItsWay) {
             sent.stage = Stage::Waits;
         }
+        Ok(())
     }
 
-    async fn send(&mut self, topic: &Topic, message: &Bytes, number: u64) -> Result<()> {
-        let Some(Open { session, inbox, topics, .. }) = &mut self.open else {
+    async fn send(
+        &mut self,
+        topic: &Arc<Topic>,
+        message: &Bytes,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
+        let Some(Open { session, inbox, topics, opening, .. }) = &mut self.open else {
             return Err(lost("", "the connection broke"));
         };
         let limit = session.client.max_payload();
@@ -239,15 +244,23 @@ impl Window {
             return Err(too_large(topic, message.len(), limit));
         }
         if !topics.contains(&topic.name) {
-            open_topic(session, topic).await?;
-            topics.insert(topic.name.clone());
+            let name = &topic.name;
+            let work = opening.entry(name.clone()).or_insert_with(|| {
+                let (session, topic) = (Arc::clone(session), Arc::clone(topic));
+                tokio::spawn(async move { open_topic(&session, &topic).await })
+            });
+            let opened = session.within(deadline, async { Ok(work.await) }).await?;
+            opening.remove(name);
+            opened.map_err(|error| lost(&session.servers, error))??;
+            topics.insert(name.clone());
         }
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", format!("{}-{number}", self.name));
         let (subject, reply) = (topic.subject.clone(), format!("{inbox}.{number}"));
         let client = &session.client;
         let sent = client.publish_with_reply_and_headers(subject, reply, headers, message.clone());
-        sent.await.map_err(|error| lost(&session.servers, error))
+        let sent = sent.map_err(|error| lost(&session.servers, error));
+        session.within(deadline, sent).await // there may be too much to send before it
     }
 
     /// Takes what the server says of a message.
@@ -260,12 +273,11 @@ impl Window {
             return Ok(()); // confirmed before
         };
         if answer.status == Some(StatusCode::NO_RESPONDERS) {
-            // The stream is gone, or not back yet.
-            if let Some(open) = &mut self.open {
-                open.topics.clear();
-            }
-            self.send_again();
-            return Err(lost("", "nobody takes messages of the topic"));
+            // The stream is gone, or not back yet. All is sent again, with answers to another inbox:
+            // what came after this message has one like it on its way.
+            let servers = self.open.take().map(|open| open.session.servers.clone());
+            let cause = "nobody takes messages of the topic";
+            return Err(lost(&servers.unwrap_or_default(), cause));
         }
         sent.stage = Stage::Confirmed;
         let name = sent.topic.name.clone();

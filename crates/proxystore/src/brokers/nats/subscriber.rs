@@ -11,12 +11,11 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::api::{join_group, sweep};
-use super::elsewhere;
 use super::link::{Closed, Link, Session, lost, passes, until};
 use super::names::{Topic, plain};
 use super::pull::{Inbox, Pull};
-use crate::brokers::{Delivery, Guarantee, PATIENCE, SubscribeOptions, Subscriber, Tag};
-use crate::error::{Error, ErrorKind, Result};
+use crate::brokers::{Delivery, Guarantee, PATIENCE, SubscribeOptions, Subscriber, Tag, elsewhere};
+use crate::error::{Error, Result};
 use crate::fork::Inherited;
 
 /// How long a look may take whose time is up before it began.
@@ -26,6 +25,9 @@ const GIVES_BACK_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long what was acknowledged stays, at least and usually.
 const SWEEPS_AFTER: Duration = Duration::from_millis(500);
+
+/// So many deliveries may be open without a look at their age.
+const MANY: usize = 1024;
 
 /// A subscriber over NATS.
 #[derive(Debug)]
@@ -57,6 +59,8 @@ struct State {
     /// Delivered and not acknowledged, by tag.
     open: HashMap<Vec<u8>, Open>,
     deliveries: u64,
+    /// With how many open ones it is time to look for those that are of no use.
+    tidy_at: usize,
     /// One of each topic.
     feeds: Vec<Feed>,
     failure: Option<Error>,
@@ -103,15 +107,7 @@ struct Held {
 }
 
 impl NatsSubscriber {
-    pub(super) fn new(
-        link: Arc<Link>,
-        topics: &[&str],
-        options: &SubscribeOptions,
-    ) -> Result<Self> {
-        if options.group.is_empty() {
-            return Err(Error::new(ErrorKind::Config, "subscribe", "the group has no name")
-                .with_hint("name it, or leave the default"));
-        }
+    pub(super) fn new(link: Arc<Link>, topics: &[&str], options: SubscribeOptions) -> Result<Self> {
         let feeds = topics.iter().map(|_| Feed::default()).collect();
         let basket = Basket {
             state: Mutex::new(State { feeds, ..State::default() }),
@@ -123,11 +119,11 @@ impl NatsSubscriber {
             closed: Closed::new(),
             group: plain(&options.group),
             topics: topics.iter().map(|topic| Topic::new(topic)).collect(),
-            prefetch: options.prefetch.max(1),
+            prefetch: options.prefetch,
             basket: Arc::new(basket),
         };
         end.link.run("subscribe", &end.closed, end.join_all())?;
-        Ok(Self { end: Inherited::new(end), group: options.group.clone() })
+        Ok(Self { end: Inherited::new(end), group: options.group })
     }
 }
 
@@ -203,8 +199,9 @@ impl End {
                 }
             } else {
                 has_looked = true;
+                let began = Instant::now();
                 if let Err(error) = self.pull(reach, !is_over).await {
-                    self.basket.fail(error);
+                    self.basket.fail(error, began);
                     continue;
                 }
             }
@@ -219,11 +216,7 @@ impl End {
             let Some(joined) = self.basket.joined_when_idle(index) else { continue };
             if joined != session.id {
                 let wait = self.basket.redeliver_after;
-                let Some(done) = until(reach, join_group(&session, topic, &self.group, wait)).await
-                else {
-                    return Err(lost(&session.servers, "the server does not answer"));
-                };
-                done?;
+                session.within(reach, join_group(&session, topic, &self.group, wait)).await?;
             }
             let looks = (self.prefetch > 1 || !waits).then_some(self.prefetch);
             if self.basket.begin(index, session.id, looks.is_some()) {
@@ -311,9 +304,8 @@ impl Basket {
             let Some(reply) = message.reply.filter(|_| at.elapsed() < self.redeliver_after) else {
                 continue;
             };
-            state.deliveries += 1;
-            let (tag, number) = (reply.as_bytes().to_vec(), state.deliveries);
-            state.open.insert(tag.clone(), Open { number, at, server });
+            let tag = reply.as_bytes().to_vec();
+            state.note(tag.clone(), at, server, self.redeliver_after);
             let attempts = attempts(&reply);
             return Some(Delivery { message: message.payload.into(), tag: Tag(tag), attempts });
         }
@@ -342,7 +334,7 @@ impl Basket {
         }
         for topic in topics {
             match sweep(session, topic).await {
-                Err(error) if !passes(&error) => self.fail(error),
+                Err(error) if !passes(&error) => self.fail(error, Instant::now()),
                 _ => {} // what stays is swept with what is acknowledged next
             }
         }
@@ -365,10 +357,10 @@ impl Basket {
         held.filter_map(|(reply, _, server)| Some((reply?, server))).collect()
     }
 
-    fn fail(&self, error: Error) {
+    fn fail(&self, error: Error, since: Instant) {
         let mut state = self.lock();
         state.failure = Some(error);
-        state.since.get_or_insert_with(Instant::now);
+        state.since.get_or_insert(since);
     }
 
     fn take_failure(&self) -> Option<(Error, Instant)> {
@@ -428,6 +420,19 @@ impl Basket {
     }
 }
 
+impl State {
+    /// Notes a delivery; forgets, now and then, those that were made again since, by another tag.
+    fn note(&mut self, tag: Vec<u8>, at: Instant, server: Arc<str>, redeliver_after: Duration) {
+        if self.open.len() >= self.tidy_at {
+            // What is acknowledged late may still spare somebody its delivery.
+            self.open.retain(|_, open| open.at.elapsed() / 2 < redeliver_after);
+            self.tidy_at = MANY.max(self.open.len() * 2);
+        }
+        self.deliveries += 1;
+        self.open.insert(tag, Open { number: self.deliveries, at, server });
+    }
+}
+
 /// Says that a message is for another subscriber; what gets lost comes again in time.
 async fn give_back(client: &Client, reply: String) {
     let _ = client.publish(reply, Bytes::from_static(b"-NAK")).await;
@@ -443,11 +448,28 @@ fn attempts(reply: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::attempts;
+    use super::*;
 
     #[test]
     fn deliveries_are_counted_by_servers_of_any_age() {
         assert_eq!(attempts("$JS.ACK.topic.group.3.10.9.1700000000.4"), 3);
         assert_eq!(attempts("$JS.ACK._.hash.topic.group.3.10.9.1700000000.4.token"), 3);
+    }
+
+    #[test]
+    fn deliveries_that_nobody_acknowledges_are_forgotten_when_they_were_made_again() {
+        let server: Arc<str> = "server".into();
+        for (redeliver_after, most) in [(Duration::ZERO, MANY), (Duration::MAX, 10 * MANY)] {
+            let mut state = State::default();
+            for number in 0..10 * MANY {
+                let tag = number.to_le_bytes().to_vec();
+                state.note(tag, Instant::now(), Arc::clone(&server), redeliver_after);
+            }
+            let count = state.open.len();
+            assert!(
+                count <= most && count > most - MANY,
+                "{count} of {most} for {redeliver_after:?}"
+            );
+        }
     }
 }

@@ -14,9 +14,9 @@ use super::pipeline::Pipeline;
 use super::server::{Attempt, Server};
 use super::socket::{Limit, Waker};
 use crate::brokers::{
-    Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_topic, closed, redelivery,
+    Delivery, Guarantee, SubscribeOptions, Subscriber, Tag, check_subscription, closed,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 
 const SUBSCRIBE: &str = "subscribe to topics";
@@ -34,9 +34,6 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// message may be in it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Nobody needs to prefetch more.
-const MOST: usize = 1 << 16;
-
 /// What is subscribed to.
 pub(super) struct Subscription {
     pub(super) server: Arc<Server>,
@@ -46,7 +43,7 @@ pub(super) struct Subscription {
 
 impl Subscription {
     pub(super) fn prefetch(&self) -> usize {
-        self.options.prefetch.clamp(1, MOST)
+        self.options.prefetch
     }
 
     /// The topics in turn, so that none of them starves the others.
@@ -163,17 +160,10 @@ impl<S: Source> RedisSubscriber<S> {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Self> {
-        for topic in topics {
-            check_topic(topic)?;
-        }
-        if topics.is_empty() {
-            return Err(Error::new(ErrorKind::Config, SUBSCRIBE, "there are no topics")
-                .with_hint("name one at least"));
-        }
         let subscription = Subscription {
             server: Arc::clone(server),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
-            options: SubscribeOptions { redeliver_after: redelivery(options), ..options.clone() },
+            options: check_subscription(topics, options)?,
         };
         let closed = AtomicBool::new(false);
         let new = Self { subscription, closed, state: PerProcess::new(State::default) };

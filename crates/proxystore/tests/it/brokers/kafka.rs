@@ -14,8 +14,9 @@ use rdkafka::bindings::{
 };
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::steps::{next, options, soon};
+use super::steps::{check_subscriptions, next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
@@ -99,14 +100,8 @@ fn what_a_dropped_subscriber_held_goes_to_the_others() {
 }
 
 #[test]
-fn what_is_never_to_be_delivered_again_is_delivered() {
-    let cluster = Cluster::start();
-    let broker = cluster.broker();
-    let mut never = options();
-    never.redeliver_after = Duration::MAX;
-    let subscriber = broker.subscriber(&["t"], &never).unwrap();
-    broker.publisher().unwrap().publish("t", b"once", soon()).unwrap();
-    assert_eq!(subscriber.receive(soon()).unwrap().expect("it comes").message, b"once");
+fn subscriptions_are_checked() {
+    check_subscriptions(&Cluster::start().broker());
 }
 
 #[test]
@@ -156,6 +151,26 @@ fn nothing_is_lost_when_the_broker_goes_away_in_mid_stream() {
         let number = u32::from_le_bytes(next(&*subscriber)[..].try_into().unwrap());
         came[number as usize] = true;
     }
+}
+
+#[test]
+fn what_a_group_has_done_is_asked_again_when_the_answer_is_an_error() {
+    let cluster = Cluster::start();
+    let broker = cluster.broker();
+    let first = broker.subscriber(&["t"], &options()).unwrap();
+    let publisher = broker.publisher().unwrap();
+    for number in 0..4 {
+        publisher.publish("t", &[number], soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    assert_eq!([next(&*first), next(&*first)], [[0], [1]]);
+    drop(first);
+    // Errors of single partitions; later versions of the request have one of all of them, too.
+    let (api, error) = (RDKafkaApiKey::OffsetFetch, RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN);
+    cluster.mock().apiversion(api, Some(1), Some(1)).unwrap();
+    cluster.mock().request_errors(api, &[error; 2]);
+    let last = broker.subscriber(&["t"], &options()).unwrap();
+    assert_eq!([next(&*last), next(&*last)], [[2], [3]]);
 }
 
 #[test]

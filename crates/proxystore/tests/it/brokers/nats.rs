@@ -1,10 +1,10 @@
 //! Brokers over nats-server; each test has a server of its own.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use proxystore::ErrorKind;
 use proxystore::brokers::Broker;
 use proxystore::brokers::nats::NatsBroker;
 use proxystore::testkit::brokers::BrokerFixture;
+use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::steps::{PATIENCE, next, options, soon};
+use super::steps::{PATIENCE, check_subscriptions, next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
@@ -23,7 +24,7 @@ struct Server {
     process: Child,
     folder: tempfile::TempDir,
     port: u16,
-    arguments: Vec<&'static str>,
+    arguments: Vec<String>,
 }
 
 impl Server {
@@ -31,13 +32,14 @@ impl Server {
         Self::with(&["-js"])
     }
 
-    fn with(arguments: &[&'static str]) -> Self {
+    fn with(arguments: &[&str]) -> Self {
+        let arguments: Vec<_> = arguments.iter().map(|text| (*text).to_owned()).collect();
         let folder = tempfile::tempdir().unwrap();
         // Another process may take a free port before the server does.
         for _ in 0..10 {
             let port = free_port();
-            if let Some(process) = run(&folder, port, arguments) {
-                return Self { process, folder, port, arguments: arguments.to_vec() };
+            if let Some(process) = run(&folder, port, &arguments) {
+                return Self { process, folder, port, arguments };
             }
         }
         panic!("no server starts");
@@ -63,15 +65,32 @@ impl Server {
         NatsBroker::open(&self.url()).unwrap()
     }
 
-    /// What the server says of a stream, asked without a client.
-    fn about(&self, stream: &str) -> String {
+    /// What the server says to who connects.
+    fn greeting(&self) -> String {
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut greeting = String::new();
+        BufReader::new(socket).read_line(&mut greeting).unwrap();
+        greeting
+    }
+
+    /// What the API of JetStream answers, asked without a client.
+    fn ask(&self, subject: &str) -> String {
         let mut socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        let request = format!(
-            "CONNECT {{}}\r\nSUB here 1\r\nPUB $JS.API.STREAM.INFO.{stream} here 0\r\n\r\n"
-        );
+        let request = format!("CONNECT {{}}\r\nSUB here 1\r\nPUB $JS.API.{subject} here 0\r\n\r\n");
         socket.write_all(request.as_bytes()).unwrap();
         let mut lines = BufReader::new(socket).lines().map(Result::unwrap);
-        lines.find(|line| line.contains("stream_info_response")).unwrap()
+        lines.find(|line| line.contains("_response")).unwrap()
+    }
+
+    /// Has it do nothing, without ending it.
+    fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let process = Some(Pid::from_child(&self.process));
+        rustix::process::waitpid(process, WaitOptions::UNTRACED).unwrap(); // all its threads have stopped
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 }
 
@@ -82,19 +101,20 @@ impl Drop for Server {
 }
 
 /// The process, once it answers; `None` if it ends instead.
-fn run(folder: &tempfile::TempDir, port: u16, arguments: &[&str]) -> Option<Child> {
+fn run(folder: &tempfile::TempDir, port: u16, arguments: &[String]) -> Option<Child> {
+    let name = folder.path().to_str().unwrap();
     let mut command = Command::new("nats-server");
-    command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(folder.path());
+    command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-n", name, "-sd", name]);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut process = command.spawn().unwrap();
     let end = Instant::now() + PATIENCE;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     while Instant::now() < end && process.try_wait().unwrap().is_none() {
-        // It greets who connects, once it is ready.
-        let mut greeting = [0; 4];
-        if let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE)
-            && stream.read_exact(&mut greeting).is_ok()
-            && greeting == *b"INFO"
+        // It greets who connects, once it is ready; the port may have become another server's.
+        let mut greeting = String::new();
+        if let Ok(stream) = TcpStream::connect_timeout(&address, PATIENCE)
+            && BufReader::new(stream).read_line(&mut greeting).is_ok()
+            && greeting.contains(name)
         {
             return Some(process);
         }
@@ -219,6 +239,12 @@ fn what_a_dropped_subscriber_held_goes_to_the_others() {
 }
 
 #[test]
+fn subscriptions_are_checked() {
+    needs_nats!();
+    check_subscriptions(&Server::start().broker());
+}
+
+#[test]
 fn the_server_forgets_what_all_groups_acknowledged() {
     needs_nats!();
     let server = Server::start();
@@ -236,10 +262,100 @@ fn the_server_forgets_what_all_groups_acknowledged() {
     assert_eq!([next(&*groups[0]), next(&*groups[0])], [b"early".to_vec(), b"late".to_vec()]);
     assert_eq!(next(&*groups[1]), b"late");
     let end = soon();
-    while !server.about("t").contains(r#""messages":0,"#) {
+    while !server.ask("STREAM.INFO.t").contains(r#""messages":0,"#) {
         assert!(Some(Instant::now()) < end, "messages stay at the server");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_task_of_another_runtime_publishes_for_as_long_as_it_likes() {
+    needs_nats!();
+    let server = Server::start();
+    let publisher = server.broker().publisher().unwrap();
+    let (has_ended, ended) = mpsc::channel();
+    thread::spawn(move || {
+        let task = async move {
+            for _ in 0..500 {
+                publisher.publish("t", b"", soon()).unwrap();
+            }
+            publisher.flush(soon()).unwrap();
+        };
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let handle = runtime.spawn(task);
+        has_ended.send(runtime.block_on(handle).is_ok()).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(PATIENCE * 2), Ok(true));
+}
+
+#[test]
+fn many_use_a_new_topic_at_once() {
+    const ENDS: usize = 8;
+    const TOPICS: usize = 100;
+    needs_nats!();
+    let server = Server::start();
+    let all_are_here = Barrier::new(ENDS);
+    let publish = || {
+        let publisher = server.broker().publisher().unwrap();
+        // Nobody fails before the others are done, or they would wait for ever.
+        let tries = (0..TOPICS).map(|number| {
+            all_are_here.wait();
+            publisher.publish(&format!("t{number}"), b"", soon())
+        });
+        let tries: Vec<_> = tries.collect();
+        tries.into_iter().for_each(Result::unwrap);
+        publisher.flush(soon()).unwrap();
+    };
+    thread::scope(|scope| {
+        for _ in 0..ENDS {
+            scope.spawn(publish);
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_was_deleted_is_made_again_and_sent_to_once() {
+    const COUNT: u8 = 250;
+    needs_nats!();
+    let monitor = free_port();
+    let server = Server::with(&["-js", "-m", &monitor.to_string()]);
+    let publisher = server.broker().publisher().unwrap();
+    publisher.publish("t", b"before", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+    assert!(server.ask("STREAM.DELETE.t").contains(r#""success":true"#));
+    for number in 0..COUNT {
+        publisher.publish("t", &[number], soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    let about = server.ask("STREAM.INFO.t");
+    assert!(about.contains(&format!(r#""messages":{COUNT},"#)), "{about}");
+    let mut socket = TcpStream::connect(("127.0.0.1", monitor)).unwrap();
+    socket.write_all(b"GET /varz HTTP/1.0\r\n\r\n").unwrap();
+    let lines = BufReader::new(socket).lines().map(Result::unwrap);
+    let came = lines.filter_map(|line| {
+        line.trim().strip_prefix(r#""in_msgs": "#)?.strip_suffix(',')?.parse::<u32>().ok()
+    });
+    let came: Vec<_> = came.collect();
+    assert!(came.len() == 1 && came[0] < 10 * u32::from(COUNT), "{came:?} messages were sent");
+}
+
+#[test]
+fn a_new_topic_waits_for_a_silent_server_no_longer_than_it_may() {
+    needs_nats!();
+    let server = Server::start();
+    let publisher = server.broker().publisher().unwrap();
+    publisher.publish("old", b"", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
+    server.freeze();
+    let start = Instant::now();
+    let error = publisher.publish("new", b"", Some(start + Duration::from_millis(50)));
+    // The server itself is given up after five seconds.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Io);
+    server.signal(Signal::CONT);
+    publisher.publish("new", b"", soon()).unwrap();
+    publisher.flush(soon()).unwrap();
 }
 
 #[test]
@@ -279,6 +395,62 @@ fn passwords_open_and_are_not_shown() {
     }
     let error = NatsBroker::open("nats://grace:hush%4@host").unwrap_err();
     assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+}
+
+#[test]
+fn what_takes_longer_than_the_call_is_done_for_the_next() {
+    needs_nats!();
+    let server = Server::start();
+    let far = far_away(server.port);
+    let publisher = NatsBroker::open(&format!("nats://{far}")).unwrap().publisher().unwrap();
+    let end = soon();
+    while let Err(error) = publisher.publish("t", b"", Some(Instant::now())) {
+        assert!(error.kind().is_retryable() && Some(Instant::now()) < end, "{error}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Where a server can be reached that takes its time to greet.
+fn far_away(port: u16) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for caller in listener.incoming().map(Result::unwrap) {
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(500));
+                let server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                let ways = [(&caller, &server), (&server, &caller)];
+                thread::scope(|scope| {
+                    for (mut from, mut to) in ways {
+                        scope.spawn(move || {
+                            let _ = std::io::copy(&mut from, &mut to);
+                            let _ = to.shutdown(Shutdown::Both);
+                        });
+                    }
+                });
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn a_server_that_greets_and_hangs_up_leaves_it_to_the_others() {
+    needs_nats!();
+    let server = Server::start();
+    let greeting = server.greeting();
+    let rude = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = rude.local_addr().unwrap();
+    thread::spawn(move || {
+        for caller in rude.incoming() {
+            let _ = caller.unwrap().write_all(greeting.as_bytes());
+        }
+    });
+    // Clients begin with any of the servers.
+    for _ in 0..20 {
+        let broker = NatsBroker::open(&format!("{},{address}", server.url())).unwrap();
+        broker.publisher().unwrap().publish("t", b"", soon()).unwrap();
+    }
 }
 
 #[test]
@@ -330,8 +502,7 @@ impl crate::stream_kills::Server for Server {
 
     /// It is told to stop, and started again.
     fn kill(&mut self) {
-        let process = rustix::process::Pid::from_child(&self.process);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.process.wait().unwrap();
         let process = run(&self.folder, self.port, &self.arguments);
         self.process = process.expect("the server comes back");
