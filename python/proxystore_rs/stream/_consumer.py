@@ -7,12 +7,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar
 
 from proxystore_rs._core import BrokerSubscriber, StreamArrival, StreamInbox
 from proxystore_rs.exceptions import (
     ChannelTimeoutError,
+    CorruptObjectError,
     ProxyResolveMissingKeyError,
     SerializationError,
 )
@@ -20,6 +23,7 @@ from proxystore_rs.proxy import ProxyOr
 from proxystore_rs.store.registry import get_store
 from proxystore_rs.stream._ends import subscriber_of_messages
 from proxystore_rs.stream._item import Handed, StreamItem
+from proxystore_rs.stream._threads import Threads
 from proxystore_rs.stream.filters import NullFilter
 from proxystore_rs.stream.protocols import Filter, Subscriber
 
@@ -61,8 +65,9 @@ class StreamConsumer(Generic[T]):
     another, or `anext` is called before the items before are dealt with, use `acknowledge="manual"`.
 
     Whoever asks for an item gets the errors of its filter, and of reading it. An item whose data are
-    damaged (`SerializationError`) is acknowledged then; any other comes again, on brokers that deliver
-    at least once, when `redeliver_after` is over or the consumer was closed.
+    damaged (`CorruptObjectError`, or metadata that are a `SerializationError`) is acknowledged then; any
+    other, such as one of a class that is missing here, comes again, on brokers that deliver at least
+    once, when `redeliver_after` is over or the consumer was closed.
 
     Args:
         subscriber: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
@@ -103,6 +108,7 @@ class StreamConsumer(Generic[T]):
         self._lock = threading.Lock()
         self._handed = Handed()
         self._asynchronous = _AsyncIterator(self)  # of `anext(consumer)`
+        self._threads = Threads()
         self._returned: deque[StreamItem[T] | End] = deque()
         self._stores: set[str] = set()
 
@@ -150,8 +156,13 @@ class StreamConsumer(Generic[T]):
             subscriber: Close the subscriber.
         """
         if subscriber:
+            if not self._inbox.delivers_again:
+                for step in self._returned:
+                    with suppress(Exception):  # of the channel: its object may stay
+                        step.acknowledge()
             self._returned.clear()
             self._inbox.close()
+        self._threads.end()
         if stores:
             for name in self._stores:
                 store = get_store(name)
@@ -268,11 +279,10 @@ class StreamConsumer(Generic[T]):
             self._handed.put(step)
         return step
 
-    def _keep(self, work: asyncio.Future[StreamItem[T] | End | None]) -> None:
-        if not work.cancelled() and work.exception() is None:
-            step = work.result()
-            if step is not None:
-                self._returned.append(step)
+    def _keep(self, work: Future[StreamItem[T] | End | None]) -> None:
+        """Keep for whoever asks next what a thread received."""
+        if work.exception() is None and (step := work.result()) is not None:
+            self._returned.append(step)
 
     def _receive(
         self, before: Iterable[StreamArrival], timeout: float | None, is_slice: bool = False
@@ -301,13 +311,18 @@ class StreamConsumer(Generic[T]):
                 return None
             if arrival.is_end:
                 return End(arrival)
+            # What was damaged would fail as often as it comes; a class that is missing may be elsewhere.
             try:
                 metadata = arrival.metadata()
-                if self._filter(metadata):
-                    self._inbox.pass_over(arrival)
-                    continue
+            except SerializationError:
+                arrival.acknowledge()
+                raise
+            if self._filter(metadata):
+                self._inbox.pass_over(arrival)
+                continue
+            try:
                 item: StreamItem[T] = StreamItem(arrival, metadata)
-            except SerializationError:  # it would fail as often as it comes
+            except CorruptObjectError:
                 arrival.acknowledge()
                 raise
             if arrival.store_name is not None:
@@ -343,14 +358,16 @@ class _AsyncIterator(Generic[T]):
         while True:
             left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
             is_slice = until is None or time.monotonic() + left < until
-            receive = asyncio.to_thread(consumer._receive, before, max(left, 0), is_slice)
-            work = asyncio.ensure_future(receive)
-            before = []
+            work = consumer._threads.submit(consumer._receive, before, max(left, 0), is_slice)
             try:
-                step = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                work.add_done_callback(consumer._keep)  # for whoever asks next
+                step = await asyncio.wrap_future(work)
+            except (asyncio.CancelledError, GeneratorExit):
+                if work.cancel():  # before it began
+                    self._handed += before
+                else:  # the thread itself sees to it: the loop may end before
+                    work.add_done_callback(consumer._keep)
                 raise
+            before = []
             if step is not None:
                 return step
             if until is not None and time.monotonic() >= until:

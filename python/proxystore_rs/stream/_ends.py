@@ -45,6 +45,14 @@ class _EventsIn:
         self._subscriber.close()
 
 
+class _EventsWithin(_EventsIn):
+    """The same of a subscriber that can stop waiting."""
+
+    def next_message_within(self, seconds: float) -> bytes | None:
+        events: EventBatch | None = self._subscriber.next_events_within(seconds)  # type: ignore[attr-defined]
+        return None if events is None else event_to_bytes(events)
+
+
 def publishes_events(publisher: Publisher) -> bool:
     """Return whether a publisher takes events, and not messages."""
     return not isinstance(publisher, BrokerPublisher) and isinstance(publisher, EventPublisher)
@@ -75,7 +83,8 @@ def subscriber_of_messages(subscriber: Subscriber) -> Any:
     if isinstance(subscriber, BrokerSubscriber):
         return subscriber
     if isinstance(subscriber, EventSubscriber):
-        return _EventsIn(subscriber)
+        bounded = hasattr(subscriber, "next_events_within")
+        return _EventsWithin(subscriber) if bounded else _EventsIn(subscriber)
     if isinstance(subscriber, MessageSubscriber):
         return subscriber
     raise TypeError(

@@ -18,15 +18,17 @@ class StreamItem(Generic[T]):
         topic: The topic.
         metadata: What the producer says of the object.
         value: A proxy of the object, or the object itself on topics without a store.
+        tries: How many tasks a `Dispatcher` made of it so far.
     """
 
-    __slots__ = ("_arrival", "metadata", "topic", "value")
+    __slots__ = ("_arrival", "metadata", "topic", "tries", "value")
 
     def __init__(self, arrival: StreamArrival, metadata: dict[str, Any]) -> None:
         self._arrival = arrival
         self.topic: str = arrival.topic
         self.metadata = metadata
         self.value: ProxyOr[T] = arrival.value()
+        self.tries = 0
 
     @property
     def proxy(self) -> ProxyOr[T]:
@@ -54,6 +56,11 @@ class StreamItem(Generic[T]):
         """
         lent: ProxyOr[T] = self._arrival.lend()
         return lent
+
+    def _hold(self) -> None:
+        """Leave freeing the object to `acknowledge`, on brokers that deliver at most once too."""
+        if self._arrival.hold():
+            self.value = self._arrival.value()
 
     def __repr__(self) -> str:
         return (

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from proxystore_rs._core import StreamOutbox, _stored_size
-from proxystore_rs.exceptions import ChannelTimeoutError
+from proxystore_rs.exceptions import ChannelError, ChannelTimeoutError, StoreClosedError, StoreError
 from proxystore_rs.store._alarm import Alarm, call_at, cancel
 from proxystore_rs.store.base import Store
 from proxystore_rs.stream._ends import publisher_of_messages, publishes_events
@@ -105,7 +105,8 @@ class StreamProducer(Generic[T]):
 
     Args:
         publisher: Of a broker of `proxystore_rs.stream.brokers`, or one of your own.
-        aggregator: Makes one object of those of a batch; their metadata are merged.
+        aggregator: Makes one object of those of a batch; their metadata are merged. When it fails, it
+            is called for each object alone, to find those to leave out.
         batch_size: How many objects are gathered before they are stored and published together.
         default_store: The store of the topics that are not among `stores`; without one, their
             objects travel inside their events.
@@ -175,6 +176,7 @@ class StreamProducer(Generic[T]):
         self._filter: Filter = NullFilter() if filter_ is None else filter_
         self._stores = dict(stores or {})
         self._topics: dict[str, _Topic] = {}
+        self._closed = False  # set before what is gathered is sent for the last time
         start_over_after_fork(self)
 
     def _after_fork(self) -> None:
@@ -212,8 +214,13 @@ class StreamProducer(Generic[T]):
                 evicts it, or its time to live passes.
             metadata: What consumers learn of it before they fetch it.
 
+        What raises is not sent, but where the objects gathered before are to blame: of a batch, those
+        that cannot be sent are left out, such as those that cannot be pickled, and the others are sent.
+
         Raises:
             TopicClosedError: The topic was closed.
+            StoreClosedError: The producer was closed.
+            SerializationError: Some object of the batch cannot be encoded.
             ChannelFullError: There is no room, with `when_full="raise"`.
             ChannelTimeoutError: There was none in time.
         """
@@ -225,14 +232,16 @@ class StreamProducer(Generic[T]):
                     f"failed to send an object: the topic {topic!r} was closed; send before "
                     "close_topics, or to another topic"
                 )
+            self._require_open()
             _raise_late(found)
             if self._filter(metadata):
                 self._outbox.count_filtered()
                 return
             size = 0
             if self._batch_bytes is not None:
-                size = _stored_size(self._store(topic), obj)
-            found.gathered.append(_Sent(obj, evict, metadata))
+                size = _stored_size(self._store(topic), obj, metadata)
+            sent = _Sent(obj, evict, metadata)
+            found.gathered.append(sent)
             found.bytes += size
             if len(found.gathered) >= self._batch_size or (
                 self._batch_bytes is not None and found.bytes >= self._batch_bytes
@@ -240,7 +249,7 @@ class StreamProducer(Generic[T]):
                 try:
                     self._flush(topic, found)
                 except BaseException:
-                    if found.gathered:  # it was not sent; the others of its batch still wait
+                    if found.gathered and found.gathered[-1] is sent:  # the others still wait
                         found.gathered.pop()
                         found.bytes -= size
                     raise
@@ -249,7 +258,7 @@ class StreamProducer(Generic[T]):
                 found.alarm = call_at(when, lambda: self._start_flushing(topic, found))
 
     def flush_topic(self, topic: str) -> None:
-        """Send what is gathered for a topic; if that fails, it is gathered still."""
+        """Send what is gathered for a topic; what the broker or the store fails with is gathered still."""
         self._flush_topic(topic, self._timeout)
 
     def flush(self) -> None:
@@ -265,6 +274,9 @@ class StreamProducer(Generic[T]):
             topics: The topics.
             ends: How many ends to send, one for each consumer of those that share the events of a
                 topic.
+
+        Raises:
+            StoreClosedError: The producer was closed before.
         """
         all_of_them = _All()
         for topic in topics:
@@ -282,22 +294,30 @@ class StreamProducer(Generic[T]):
     ) -> None:
         """Send what is gathered, and close the publisher. Waiting for room in other threads ends.
 
-        All is tried, and the first error raised at the end: what could not be sent then is lost.
+        All is tried, and the first error raised at the end: what could not be sent then is lost. After
+        the publisher was closed, only stores are.
 
         Args:
             topics: Topics to close before.
             publisher: Close the publisher.
             stores: Close the stores too.
+
+        Raises:
+            StoreClosedError: It was closed before, and not all of the topics.
         """
+        was_open = not self._closed
+        publisher = publisher and was_open
         if publisher:
+            self._closed = True
             self._outbox.stop_waiting()
         all_of_them = _All()
         try:
             for topic in topics:
                 all_of_them.call(self._close_topic, topic, is_final=publisher)
-            for topic in list(self._topics):
-                all_of_them.call(self._flush_topic, topic, self._farewell, is_final=publisher)
-            all_of_them.call(self._outbox.flush, self._farewell)
+            if was_open:
+                for topic in list(self._topics):
+                    all_of_them.call(self._flush_topic, topic, self._farewell, is_final=publisher)
+                all_of_them.call(self._outbox.flush, self._farewell)
         finally:
             if publisher:
                 all_of_them.call(self._outbox.close)
@@ -317,6 +337,13 @@ class StreamProducer(Generic[T]):
         """Return the counters in the text format of Prometheus, for the stream of a name."""
         return self._outbox.metrics_text(name)
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(
+                "failed to publish a message: the producer was closed; close it when nothing is sent "
+                "any more"
+            )
+
     def _topic(self, topic: str) -> _Topic:
         found = self._topics.get(topic)
         return found if found is not None else self._topics.setdefault(topic, _Topic())
@@ -327,15 +354,47 @@ class StreamProducer(Generic[T]):
     def _flush(
         self, topic: str, found: _Topic, *, end: bool = False, timeout: float | None = None
     ) -> None:
-        """Send what is gathered; the caller holds the lock."""
-        if not found.gathered and not end:
-            return
-        batch = list(found.gathered)
-        if self._aggregator is not None and batch:
-            batch = [self._aggregated(self._aggregator, batch)]
-        self._outbox.send(topic, self._store(topic), batch, end, timeout)
-        found.clear()
-        found.failure = None  # what failed before was among it
+        """Send what is gathered, and raise why some of it is left out; the caller holds the lock."""
+        try:
+            self._publish(topic, found, end, timeout)
+        except (ChannelError, StoreError):  # no object's fault
+            raise
+        except Exception:
+            number = len(found.gathered)
+            failure = self._leave_out(topic, found)
+            if failure is None:
+                raise
+            self._publish(topic, found, end, timeout)
+            if number > 1:
+                failure.add_note(
+                    f"of the {number} objects gathered for the topic {topic!r} those are left out "
+                    "that cannot be sent; the others were sent"
+                )
+            raise failure from failure.__cause__
+
+    def _publish(self, topic: str, found: _Topic, end: bool, timeout: float | None) -> None:
+        if found.gathered:
+            batch = self._aggregated(found.gathered)
+            self._outbox.send(topic, self._store(topic), batch, False, timeout)
+            found.clear()
+            found.failure = None  # what failed before was among it
+        if end:  # by itself: with objects that come again, it would, and be counted again
+            self._outbox.send(topic, None, [], True, timeout)
+            found.closed = True
+
+    def _leave_out(self, topic: str, found: _Topic) -> Exception | None:
+        """Drop what could not even be sent alone, and return the first reason."""
+        good: list[_Sent] = []
+        failure = None
+        for one in found.gathered:
+            try:
+                for sent in self._aggregated([one]):
+                    _stored_size(self._store(topic), sent.obj, sent.metadata)
+                good.append(one)
+            except Exception as error:
+                failure = failure or error
+        found.gathered = good
+        return failure
 
     def _flush_topic(self, topic: str, timeout: float | None, *, is_final: bool = False) -> None:
         found = self._topic(topic)
@@ -348,26 +407,31 @@ class StreamProducer(Generic[T]):
         found = self._topic(topic)
         timeout = self._farewell if is_final else self._timeout
         with found.held(timeout, self._outbox.stop_waiting if is_final else None):
-            if not found.closed:
-                try:
+            try:
+                if not found.closed:
+                    if not is_final:
+                        self._require_open()
                     self._flush(topic, found, end=True, timeout=timeout)
-                except Exception:
-                    if is_final and found.gathered:  # consumers need not wait for ever
-                        found.clear()
-                        found.closed = True
-                        with suppress(Exception):  # the first error is the one to report
-                            self._flush(topic, found, end=True, timeout=timeout)
-                    raise
-                found.closed = True
-            for _ in range(1, ends):
-                self._outbox.send(topic, None, [], True)
+            except Exception:
+                if is_final and found.gathered:  # consumers need not wait for ever
+                    found.clear()
+                    found.closed = True
+                    with suppress(Exception):  # the first error is the one to report
+                        self._flush(topic, found, end=True, timeout=timeout)
+                raise
+            finally:
+                if found.closed:
+                    for _ in range(1, ends):
+                        self._outbox.send(topic, None, [], True)
 
-    def _aggregated(self, aggregator: Callable[[list[T]], T], batch: list[_Sent]) -> _Sent:
+    def _aggregated(self, batch: list[_Sent]) -> list[_Sent]:
+        if self._aggregator is None:
+            return batch
         metadata: dict[str, Any] = {}
         for one in batch:
             metadata |= one.metadata or {}
-        obj = aggregator([one.obj for one in batch])
-        return _Sent(obj, any(one.evict for one in batch), metadata)
+        obj = self._aggregator([one.obj for one in batch])
+        return [_Sent(obj, any(one.evict for one in batch), metadata)]
 
     def _start_flushing(self, topic: str, found: _Topic) -> None:
         # It may wait for room, and other alarms of the process shall not wait with it.

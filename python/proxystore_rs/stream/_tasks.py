@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from proxystore_rs.exceptions import ProxyStoreFactoryError
-from proxystore_rs.proxy import get_factory
 from proxystore_rs.store.executor._base import StoreExecutor, _engine
 from proxystore_rs.store.executor._carrier import Carrier, is_proxy, receive
 from proxystore_rs.store.executor._rules import ProxyNever
@@ -17,7 +17,7 @@ from proxystore_rs.store.utils import resolve_async
 if TYPE_CHECKING:
     from proxystore_rs.stream._item import StreamItem
 
-__all__ = ["Prefetching", "Sender"]
+__all__ = ["Prefetching", "Sender", "cancel"]
 
 
 class Prefetching:
@@ -49,6 +49,9 @@ class Sender:
         if not isinstance(executor, StoreExecutor):
             self._first = run_task, Task(call, ProxyNever(), None, None, False, False)
         self._is_dask = _engine(executor) == "distributed"
+        pool = executor.executor if isinstance(executor, StoreExecutor) else executor
+        # Dask forgets results, and Ray kills; of others it is not known.
+        self._spares_running = isinstance(pool, ThreadPoolExecutor | ProcessPoolExecutor)
 
     def __repr__(self) -> str:
         return f"{self.executor!r}, {self.function!r}"
@@ -65,16 +68,21 @@ class Sender:
 
         return self.executor.submit(*arguments, key=key_for(self.function))
 
+    def call_back(self, futures: Iterable[Any]) -> None:
+        """Cancel the tasks that wait, where that spares what runs and the results there are."""
+        if self._spares_running:
+            cancel(futures)
+
     @staticmethod
     def receive(future: Any) -> Any:
         """Return the result of a task that did not fail."""
         return receive(future.result())
 
-    @staticmethod
-    def can_send_again(item: StreamItem[Any]) -> bool:
-        """Whether the object is there after its proxy was used."""
-        lent = item.lend()
-        if not is_proxy(lent):
-            return True
-        factory: Any = get_factory(lent)
-        return factory._is_inline or not factory.evict
+
+def cancel(futures: Iterable[Any]) -> None:
+    """Cancel tasks whose results nobody wants, as far as their engine can."""
+    for future in futures:
+        with contextlib.suppress(
+            Exception
+        ):  # it is not there yet, cannot be cancelled, or is closed
+            future.cancel()

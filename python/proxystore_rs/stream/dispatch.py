@@ -29,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -37,7 +37,7 @@ from proxystore_rs.exceptions import ChannelError
 from proxystore_rs.stream._consumer import End
 from proxystore_rs.stream._item import StreamItem
 from proxystore_rs.stream._progress import Line
-from proxystore_rs.stream._tasks import Sender
+from proxystore_rs.stream._tasks import Sender, cancel
 
 if TYPE_CHECKING:
     from proxystore_rs.stream import StreamConsumer, StreamProducer
@@ -61,9 +61,10 @@ class Counts:
     done: int = 0
     """Whose function returned."""
     skipped: int = 0
-    """Whose function failed, and that were acknowledged all the same."""
+    """Whose function failed, and that were acknowledged all the same; so are those whose objects are
+    gone since another consumer was done with them."""
     given_up: int = 0
-    """Not acknowledged: their broker delivers them again, if it delivers at least once."""
+    """Not acknowledged: they come again."""
     retries: int = 0
     """Tasks that were sent again because they failed."""
 
@@ -81,6 +82,8 @@ class _Flight:
     tries: int = 0
     future: Any = None
     due: float = math.inf
+    repeats: list[StreamItem[Any]] = field(default_factory=list)
+    """The item again, where its broker was tired of waiting."""
 
 
 class Dispatcher(Generic[R]):
@@ -90,10 +93,14 @@ class Dispatcher(Generic[R]):
     then. Where the broker delivers at least once, nothing is lost if a worker or the dispatcher
     dies: its items are delivered again, to this or another dispatcher of the group, once the
     consumer is closed or `redeliver_after` is over. That should be longer than a task takes with
-    its waiting. Where the broker delivers at most once, workers free objects by using them.
+    its waiting: what comes again here while its task lasts is known by its object in the store, and
+    is no other task; elsewhere, and with objects inside events, it is done twice. Where the broker delivers at most once, items that are given up go back to the
+    consumer: another dispatcher on it takes them first, and closing it frees their objects.
 
     Args:
-        consumer: Where items come from; made with `acknowledge="manual"`.
+        consumer: Where items come from; made with `acknowledge="manual"`. A subscriber of your own
+            should have `next_message_within(seconds)`: without, stopping, errors, and the end of the
+            program wait for its next message.
         executor: Runs the tasks: a pool of `concurrent.futures`, a `StoreExecutor`, a Dask
             `Client`, a `ParslPoolExecutor`, a `RayExecutor`, or anything with a `submit` that
             returns futures with `add_done_callback`. It stays open.
@@ -106,10 +113,10 @@ class Dispatcher(Generic[R]):
         metadata: Call the function with the item's metadata as its second argument.
         on_result: Called here with the item and the result, before the item is acknowledged.
         on_error: What becomes of an item whose function fails. `"raise"` lets the other tasks that
-            run end, and raises the error; `"skip"` logs it; a function is called with the item and
-            the error, see `DeadLetters`. The last two acknowledge the item.
-        retries: How often a task that fails is sent again before `on_error`. It is not where its
-            first use freed the object.
+            run end, and raises the error; tasks that wait are cancelled in a pool of
+            `concurrent.futures`, and end too elsewhere. `"skip"` logs it; a function is called with
+            the item and the error, see `DeadLetters`. The last two acknowledge the item.
+        retries: How often a task that fails is sent again before `on_error`.
         timeout: Seconds without an item after which a `TimeoutError` is raised; by default those of
             the consumer.
         task_timeout: Seconds after which a task counts as failed, its waiting included. It cannot
@@ -117,7 +124,7 @@ class Dispatcher(Generic[R]):
         progress: Show a line with counts and rates on a terminal.
 
     Of several ends of topics, the last one is acknowledged when all is done, and the others when they
-    come: another dispatcher that goes on after a failure waits for those that are left.
+    come: another dispatcher that goes on after a failure needs those that are left.
 
     A dispatcher runs once, by `run` or as an iterator. A pool that breaks because a worker was
     killed, and a task that somebody else cancelled, are always raised: the item is not to blame.
@@ -171,6 +178,7 @@ class Dispatcher(Generic[R]):
         self._feeder: threading.Thread | None = None
         self._has_begun = False
         self._end: End | None = None  # the last one
+        self._given_up: list[StreamItem[Any]] = []  # what no broker delivers again
 
     def __repr__(self) -> str:
         return f"Dispatcher({self.consumer!r}, {self._sender!r}, {self.counts})"
@@ -230,13 +238,15 @@ class Dispatcher(Generic[R]):
                 yield result
                 self._over(flight, "done")
                 del arrival, flight, future, result  # not kept while the next one takes its time
+            # Not before, and not after an error: whoever does the other items needs an end.
+            if self._error is None and self._end is not None:
+                self._end.acknowledge()
+                self.consumer._is_last(self._end)
+                self._end = None
         finally:
             self._leave()
         if self._error is not None:
             raise self._error
-        if self._end is not None:  # not before: whoever does the items of a failed run needs an end
-            self.consumer._is_last(self._end)
-            self._end.acknowledge()
 
     # The thread that takes items.
 
@@ -251,9 +261,10 @@ class Dispatcher(Generic[R]):
                 self._changed.wait_for(self._may_go_on)
             item = self._next_item()
             if item is not None:
-                with self._changed:
-                    self._counts.items += 1
-                self._send(_Flight(item))
+                if not self._joins(item):
+                    with self._changed:
+                        self._counts.items += 1
+                    self._send(_Flight(item))
                 return True
         except Exception as error:
             self._give_up(error)
@@ -280,6 +291,7 @@ class Dispatcher(Generic[R]):
                 continue
             lost = math.inf
             if isinstance(step, StreamItem):
+                step._hold()
                 return step
             if step is not None:
                 if self.consumer._is_last(step):
@@ -294,11 +306,22 @@ class Dispatcher(Generic[R]):
                 )
         return None
 
+    def _joins(self, item: StreamItem[Any]) -> bool:
+        """Leave an item that was delivered again to the task of it that is under way."""
+        if item.attempts > 1:
+            with self._changed:
+                for flight in self._flights:
+                    if item._arrival.repeats(flight.item._arrival):
+                        flight.repeats.append(item)
+                        return True
+        return False
+
     # Both threads.
 
     def _send(self, flight: _Flight) -> None:
         """Send the task of an item, which is in flight from then on."""
         flight.tries += 1
+        flight.item.tries = flight.tries
         if self.task_timeout is not None:
             flight.due = time.monotonic() + self.task_timeout
         with self._changed:
@@ -318,11 +341,16 @@ class Dispatcher(Generic[R]):
         flight.future = None
         if count != "given_up":
             flight.item.acknowledge()
+        elif not self.consumer._inbox.delivers_again:
+            self._given_up.append(flight.item)
         with self._changed:
             del self._flights[flight]
             setattr(self._counts, count, getattr(self._counts, count) + 1)
             self._changed.notify_all()
-        del flight.item  # engines keep what their futures call, and so the flight
+        if count != "given_up":
+            for item in flight.repeats:
+                item.acknowledge()
+        del flight.item, flight.repeats  # engines keep what their futures call, and so the flight
 
     def _give_up(self, error: BaseException) -> None:
         """Stop because of an error, which is raised when what runs is over."""
@@ -333,7 +361,7 @@ class Dispatcher(Generic[R]):
             self._is_stopping = True
             self._changed.notify_all()
             flights = list(self._flights)
-        _cancel(flights)
+        self._sender.call_back(flight.future for flight in flights)
 
     # The caller's thread.
 
@@ -362,7 +390,7 @@ class Dispatcher(Generic[R]):
                     return flight, future
 
     def _overdue(self, flight: _Flight) -> None:
-        _cancel([flight])
+        cancel([flight.future])
         self._failed(
             flight,
             TimeoutError(
@@ -377,7 +405,9 @@ class Dispatcher(Generic[R]):
         if self._error is not None or is_nobodys or not isinstance(error, Exception):
             self._over(flight, "given_up")
             self._give_up(error)
-        elif flight.tries <= self.retries and self._sender.can_send_again(flight.item):
+        elif flight.item._arrival.is_done():
+            self._over(flight, "skipped")
+        elif flight.tries <= self.retries:
             with self._changed:
                 self._counts.retries += 1
             try:
@@ -397,7 +427,7 @@ class Dispatcher(Generic[R]):
             self._over(flight, "skipped")
 
     def _leave(self) -> None:
-        """Let no thread and no waiting task stay behind."""
+        """Let no thread and no waiting task stay behind, and nothing be lost."""
         atexit.unregister(self._leave)
         with self._changed:
             self._is_stopping = True
@@ -406,9 +436,15 @@ class Dispatcher(Generic[R]):
             self._feeder.join()
         with self._changed:
             flights = list(self._flights)
-        _cancel(flights)
+        cancel(flight.future for flight in flights)
         for flight in flights:
             self._over(flight, "given_up")
+        if not self.consumer._inbox.delivers_again:
+            self.consumer._returned.extend(self._given_up)
+            self._given_up.clear()
+            if self._end is not None:
+                self.consumer._returned.append(self._end)
+                self._end = None
         if self._line is not None:
             self._line.end(self.counts)
 
@@ -424,20 +460,12 @@ def _outcome(future: Any) -> tuple[BaseException | None, Any]:
         return failure, None
 
 
-def _cancel(flights: list[_Flight]) -> None:
-    for flight in flights:
-        if (future := flight.future) is not None:
-            try:
-                future.cancel()
-            except NotImplementedError:  # the engine cannot
-                return
-
-
 class DeadLetters:
     """An `on_error` that sends the items whose functions fail to another topic.
 
     The object stays where it is: what is sent is its proxy, whose user frees it. The metadata are
-    the item's, with `topic`, `error` and `attempts` added.
+    the item's, with `topic`, `error`, `attempts` (how often the item was delivered) and `tries` (how
+    many tasks were made of it this time) added.
 
     Args:
         producer: Sends to the topic. It stays open.
@@ -449,6 +477,7 @@ class DeadLetters:
 
     def __call__(self, item: StreamItem[Any], error: BaseException) -> None:
         """Send the item; it is with the broker when this returns."""
-        about = {"topic": item.topic, "error": repr(error), "attempts": item.attempts}
-        self.producer.send(self.topic, item.value, metadata={**item.metadata, **about})
-        self.producer.flush_topic(self.topic)
+        about = {"topic": item.topic, "error": repr(error)}
+        counts = {"attempts": item.attempts, "tries": item.tries}
+        self.producer.send(self.topic, item.value, metadata={**item.metadata, **about, **counts})
+        self.producer.flush()

@@ -37,7 +37,11 @@ class EventPublisher(Protocol):
 
 @runtime_checkable
 class EventSubscriber(Protocol):
-    """Receives batches of events."""
+    """Receives batches of events.
+
+    One that has a method `next_events_within(seconds)` too, which returns None where none came in
+    time, lets its consumer stop waiting.
+    """
 
     def __next__(self) -> EventBatch:
         """Return the next batch."""

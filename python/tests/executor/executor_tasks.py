@@ -156,6 +156,21 @@ def fail_once(path: str, array: Any) -> Any:
     return array * 2
 
 
+def fail_beside(gate: str, array: Any) -> float:
+    """Fail for 1 while the task of 0 runs, which ends when the gate is open."""
+    number = float(array[0])
+    runs = Path(f"{gate}.0")
+    if number == 0:
+        runs.touch()
+    deadline = time.monotonic() + 60
+    awaited = {0: Path(gate), 1: runs}.get(int(number))
+    while awaited is not None and not awaited.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if number == 1:
+        raise ZeroDivisionError("as it should")
+    return number
+
+
 def numbers(count: int) -> Any:
     return np.arange(float(count))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import executor_tasks as tasks
 import pytest
-from executor_engines import Engine
+from executor_engines import POOLS, Engine, wait_until
 from numbered_stream import NumberedStream
 
 from proxystore_rs.proxy import Proxy
@@ -77,6 +79,29 @@ def test_failing_tasks_are_tried_again(
     ):
         Dispatcher(consumer, executor, tasks.fail).run()
     assert stream.objects() == 1
+
+
+def test_an_error_spares_what_runs(engine: Engine, stream: NumberedStream, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    stream.send(*range(4))
+    found: list[float] = []
+    with engine.make() as executor, stream.consumer() as consumer:
+        function = functools.partial(tasks.fail_beside, str(gate))
+        dispatcher = Dispatcher(consumer, executor, function, max_in_flight=4)
+
+        def open_gate() -> None:
+            wait_until(lambda: dispatcher.counts.given_up > 0)
+            time.sleep(0.2)  # to be cancelled, if that is to be
+            gate.touch()
+
+        opener = threading.Thread(target=open_gate)
+        opener.start()
+        with pytest.raises(ZeroDivisionError, match="as it should"):
+            found.extend(dispatcher)
+        opener.join()
+    assert 0 in found and len(found) == dispatcher.counts.done
+    if engine.name not in (*POOLS, "globus"):
+        assert sorted(found) == [0, 2, 3]
 
 
 def test_items_of_a_killed_worker_come_again(

@@ -7,10 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dispatch_pools import make_pool
+from numbered_stream import NumberedStream
 from redis_server import RedisServer, free_port, need_redis
 
 from proxystore_rs.store import Store
@@ -77,3 +80,23 @@ def count(tmp_path: Path) -> Callable[[Store[Any]], int]:
         return sum(not name.startswith(".") for name in names)
 
     return count
+
+
+@pytest.fixture
+def stream(make_store: Callable[..., Store[Any]]) -> NumberedStream:
+    """A stream through memory, and a store of files that counts."""
+    return NumberedStream(make_store("file", metrics=True))
+
+
+@pytest.fixture(scope="module", params=["thread", "fork", "spawn"])
+def pool(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Two workers of each kind."""
+    with make_pool(request.param) as executor:
+        yield executor
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Four workers."""
+    with ThreadPoolExecutor(4) as executor:
+        yield executor

@@ -76,10 +76,20 @@ def wait_for(gate: str, array: Any) -> float:
     """Say that the task runs, and wait until it may end."""
     number = float(array[0])
     Path(f"{gate}.{number:.0f}").touch()
+    wait_at(gate)
+    return number
+
+
+def wait_at(gate: str) -> None:
     deadline = time.monotonic() + 60
     while not os.path.exists(gate) and time.monotonic() < deadline:
         time.sleep(0.01)
-    return number
+
+
+def use_late(gate: str, array: Any) -> float:
+    """Use the object when the gate is open."""
+    wait_at(gate)
+    return float(array[0])
 
 
 def wait_unless(number: float, gate: str, array: Any) -> float:

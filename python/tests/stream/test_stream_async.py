@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from proxystore_rs.exceptions import ChannelTimeoutError, StoreClosedError
 from proxystore_rs.store import Store
-from proxystore_rs.stream import StreamConsumer, StreamProducer
+from proxystore_rs.stream import StreamConsumer, StreamProducer, _threads
 from proxystore_rs.stream.brokers import Broker
 
 LARGE = b"x" * 10_000
@@ -83,6 +86,82 @@ def test_what_comes_for_a_cancelled_task_is_the_next_ones(broker: Broker) -> Non
         assert {await anext(consumer), await anext(consumer)} == {1, 2}
 
     asyncio.run(consume())
+
+
+def test_what_comes_while_the_loop_ends_is_the_next_one(broker: Broker) -> None:
+    producer: StreamProducer[Any] = StreamProducer(broker.publisher())
+    consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"))
+
+    async def poll() -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(anext(consumer), 0.01)
+        producer.send("t", 1)  # the thread still waits
+
+    for _ in range(5):
+        asyncio.run(poll())
+        assert consumer.next_item(60).value == 1
+
+
+def test_what_was_to_be_acknowledged_is_when_the_wait_did_not_begin(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_threads, "_MOST", 1)
+    producer: StreamProducer[Any] = StreamProducer(broker.publisher())
+
+    async def consume() -> None:
+        consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"), timeout=60)
+        first, second = aiter(consumer), aiter(consumer)
+        producer.send("t", 1)
+        assert await anext(first) == 1
+        waiting = asyncio.ensure_future(anext(second))  # by the only thread
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(first), 0.01)
+        producer.send("t", 2)
+        producer.send("t", 3)
+        assert {await waiting, await anext(first)} == {2, 3}
+        assert consumer.metrics()["acknowledged"] == 1
+
+    asyncio.run(consume())
+
+
+def test_waiting_takes_no_threads_of_the_loop(broker: Broker) -> None:
+    producer: StreamProducer[Any] = StreamProducer(broker.publisher())
+    leave = threading.Event()
+
+    async def consume() -> Any:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, leave.wait)
+        try:
+            producer.send("t", 1)
+            consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"))
+            return await asyncio.wait_for(anext(consumer), 20)
+        finally:
+            leave.set()
+            await busy
+
+    assert asyncio.run(consume()) == 1
+
+
+def test_closing_ends_the_threads(broker: Broker) -> None:
+    def threads() -> set[threading.Thread]:
+        return {one for one in threading.enumerate() if one.name.startswith("proxystore-stream")}
+
+    async def consume() -> set[threading.Thread]:
+        consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"), timeout=0.01)
+        before = threads()
+        with pytest.raises(ChannelTimeoutError):
+            await anext(consumer)
+        started = threads() - before
+        consumer.close()
+        return started
+
+    started = asyncio.run(consume())
+    assert started
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_waiting_ends_by_time_and_by_closing(broker: Broker) -> None:

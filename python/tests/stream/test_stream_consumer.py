@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import pickle
+import sys
 import time
+import types
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -219,6 +221,20 @@ def test_an_iteration_may_have_several_ends(broker: Broker) -> None:
     assert consumer.next() == 3
 
 
+def test_an_end_is_counted_once_however_often_its_batch_comes(broker: Broker) -> None:
+    send(broker, None, 1, batch_size=2)
+    subscriber = broker.subscriber("t", redeliver_after=0.1)
+    consumer = StreamConsumer[Any](subscriber, acknowledge="manual", ends=2, timeout=60)
+    found = set()
+    for item in consumer.iter_items():
+        if item.attempts > 1 and item.value == 1:
+            item.acknowledge()
+            if found == {1}:  # the other producer is late
+                send(broker, None, 2)
+        found.add(item.value)
+    assert found == {1, 2}
+
+
 def test_an_owner_frees_instead_of_the_stream(
     broker: Broker, folder_store: Store[Any], count: Count
 ) -> None:
@@ -339,23 +355,41 @@ def test_an_error_does_not_make_ends_forgotten(broker: Broker) -> None:
     assert list(consumer.iter_objects()) == [2]
 
 
-def test_an_item_whose_filter_fails_comes_again(broker: Broker) -> None:
+@pytest.mark.parametrize("error", [ArithmeticError, SerializationError])
+def test_an_item_whose_filter_fails_comes_again(broker: Broker, error: type[Exception]) -> None:
     send(broker, None, 1)
 
     def fail(_: dict[str, Any]) -> bool:
-        raise ArithmeticError
+        raise error
 
-    with consumer_of(broker, filter_=fail) as failing, pytest.raises(ArithmeticError):
+    with consumer_of(broker, filter_=fail) as failing, pytest.raises(error):
         failing.next()
     assert consumer_of(broker).next() == 1
 
 
-def test_a_damaged_item_is_reported_once(broker: Broker) -> None:
+def test_an_item_whose_class_is_missing_comes_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application = types.ModuleType("application")
+    exec("class Shot:\n    number = 7", application.__dict__)
+    with monkeypatch.context() as installed:
+        installed.setitem(sys.modules, "application", application)
+        send(broker, None, application.Shot())
+    with consumer_of(broker) as without, pytest.raises(SerializationError, match="application"):
+        without.next()
+    monkeypatch.setitem(sys.modules, "application", application)
+    assert consumer_of(broker).next().number == 7
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"), [(b"\xa8MARKMARK", b"\xc1MARKMARK"), (b"OBJECT", b"OBJE\xffT")]
+)
+def test_a_damaged_item_is_reported_once(broker: Broker, whole: bytes, damaged: bytes) -> None:
     subscriber = broker.subscriber("t")
     with StreamProducer[Any](broker.publisher()) as producer:
-        producer.send("t", 1, metadata={"n": "MARKMARK"})
+        producer.send("t", "OBJECT", metadata={"n": "MARKMARK"})
     message = subscriber.next_message()
-    damaged = message.replace(b"\xa8MARKMARK", b"\xc1MARKMARK")
+    damaged = message.replace(whole, damaged)
     assert damaged != message
     broker.publisher().send_message("t", damaged)
     subscriber.close()

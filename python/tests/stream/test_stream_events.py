@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from proxystore_rs.exceptions import CorruptObjectError
+from proxystore_rs.exceptions import ChannelTimeoutError, CorruptObjectError, StoreClosedError
 from proxystore_rs.proxy import Proxy
 from proxystore_rs.store import Store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
@@ -153,6 +155,36 @@ def test_publishers_of_events_get_events(store: Store[Any]) -> None:
             consumer.next()
         assert list(consumer.iter_objects()) == []
     assert events.closed == 2
+
+
+class Waiting(Events):
+    """Events that can be waited for, and for a while."""
+
+    def next_events(self) -> EventBatch:
+        raise AssertionError("would wait for ever")
+
+    __next__ = next_events
+
+    def next_events_within(self, seconds: float) -> EventBatch | None:
+        if not self.batches:
+            time.sleep(seconds)
+            return None
+        return self.batches.popleft()
+
+
+def test_waiting_for_events_ends_where_the_subscriber_can_stop(store: Store[Any]) -> None:
+    events = Waiting()
+    assert isinstance(events, EventSubscriber)
+    consumer: StreamConsumer[Any] = StreamConsumer(events)
+    with pytest.raises(ChannelTimeoutError):
+        consumer.next_item(timeout=0.01)
+    StreamProducer[Any](events, default_store=store).send("t", 1)
+    assert consumer.next_object() == 1
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(consumer.next)
+        consumer.close()
+        with pytest.raises(StoreClosedError):
+            waiting.result(60)
 
 
 def test_publishers_of_messages_get_bytes(store: Store[Any]) -> None:

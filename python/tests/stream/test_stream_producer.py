@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from proxystore_rs.connectors.local import LocalConnector, LocalKey
 from proxystore_rs.exceptions import (
     ChannelFullError,
     ChannelTimeoutError,
     ProxyStoreError,
+    SerializationError,
     StoreClosedError,
     UntrustedError,
 )
@@ -177,13 +179,88 @@ def test_closing_closes_what_is_told(broker: Broker, make_store: Callable[..., A
         store.put(1)
 
 
+def test_closing_again_does_nothing_but_for_topics(broker: Broker) -> None:
+    with StreamProducer[int](broker.publisher(), batch_size=5) as producer:
+        producer.send("t", 1)
+        producer.close(topics=["t"])
+    producer.close(topics=["t"])
+    with pytest.raises(StoreClosedError):
+        producer.close(topics=["other"])  # whose consumers would wait for ever
+    with pytest.raises(StoreClosedError):
+        producer.close_topics("other")
+    with pytest.raises(StoreClosedError):
+        producer.send("other", 1)
+    assert received(broker) == [1]
+
+
+def test_nothing_is_gathered_behind_closing(broker: Broker) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    class Slow(Failing):
+        def send_message(self, topic: str, message: bytes) -> None:
+            entered.set()
+            leave.wait(30)
+            super().send_message(topic, message)
+
+    producer: StreamProducer[int] = StreamProducer(Slow(broker), batch_size=2)
+    producer.send("t", 1)
+    thread = threading.Thread(target=producer.close)
+    thread.start()
+    entered.wait()
+    with pytest.raises(StoreClosedError):
+        producer.send("other", 2)
+    leave.set()
+    thread.join()
+    assert received(broker) == [1, "open"]
+
+
 def test_an_object_that_cannot_be_encoded_is_left_out(broker: Broker) -> None:
     producer: StreamProducer[Any] = StreamProducer(broker.publisher(), batch_size=2)
     producer.send("t", 1)
     with pytest.raises(ProxyStoreError):
         producer.send("t", threading.Lock())
     producer.send("t", 2)
+    producer.flush()
     assert received(broker) == [1, 2, "open"]
+
+
+def test_what_cannot_be_sent_keeps_no_other_from_it(broker: Broker) -> None:
+    def fail_for_text(batch: list[Any]) -> Any:
+        return [one + 0 for one in batch]
+
+    for bad, said, aggregator, error in (
+        (threading.Lock(), {}, None, SerializationError),
+        (0, {"lock": threading.Lock()}, None, TypeError),
+        ("text", {}, fail_for_text, TypeError),
+    ):
+        producer: StreamProducer[Any] = StreamProducer(
+            broker.publisher(), batch_size=3, aggregator=aggregator
+        )
+        producer.send("t", bad, metadata=said)
+        producer.send("t", 1)
+        with pytest.raises(error) as raised:
+            producer.send("t", 2)
+        assert "of the 3 objects gathered for the topic 't'" in raised.value.__notes__[0]
+        producer.send("t", 3)
+        producer.send("t", bad, metadata=said)
+        with pytest.raises(error):
+            producer.close_topics("t", ends=2)
+        producer.close(topics=["t"])
+        found = received(broker)
+        assert found == ([1, 2, 3] if aggregator is None else [[1, 2], [3]])
+        assert [received(broker), received(broker)] == [[], ["open"]]  # two ends
+
+
+def test_what_waits_for_a_broker_is_sent_later(broker: Broker) -> None:
+    publisher = Failing(broker)
+    producer: StreamProducer[int] = StreamProducer(publisher, batch_size=2)
+    publisher.failing.add("t")
+    producer.send("t", 1)
+    with pytest.raises(OSError, match="not t"):
+        producer.send("t", 2)
+    publisher.failing.clear()
+    producer.send("t", 3)
+    assert received(broker) == [1, 3, "open"]
 
 
 def test_a_full_stream_raises_waits_or_drops(broker: Broker, store: Store[Any]) -> None:
@@ -211,7 +288,15 @@ def test_a_full_stream_raises_waits_or_drops(broker: Broker, store: Store[Any]) 
     assert [found[0] for found in received(broker)] == [1, 2, "o"]
 
 
-def test_closing_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None:
+def test_closing_ends_a_wait_for_room(broker: Broker) -> None:
+    looked = threading.Event()
+
+    class Watched(LocalConnector):
+        def exists(self, key: LocalKey) -> bool:
+            looked.set()
+            return super().exists(key)
+
+    store = Store[Any]("watched", Watched())
     producer: StreamProducer[bytes] = StreamProducer(
         broker.publisher(), default_store=store, max_bytes=1
     )
@@ -226,11 +311,12 @@ def test_closing_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None
 
     thread = threading.Thread(target=send)
     thread.start()
-    while producer.metrics()["in_flight_bytes"] == 0:
-        pass
+    assert looked.wait(60)  # whether there is room: it waits
     producer.close()
     thread.join(60)
     assert len(raised) == 1
+    assert "send an object" in str(raised[0])
+    store.close()
 
 
 class Failing:

@@ -133,14 +133,22 @@ class Client:
 
     def __init__(self) -> None:
         self.messages: list[Any] = []
+        self.unsent: list[tuple[bytes, Any]] = []
+        self.failure: object = None
         self.flushed = 0
         self.closed = False
 
-    def produce(self, topic: str, message: bytes) -> None:
-        self.messages.append(Message(message))
+    def produce(self, topic: str, message: bytes, *, on_delivery: Any = None) -> None:
+        self.unsent.append((message, on_delivery))
 
     def flush(self) -> None:
         self.flushed += 1
+        for message, on_delivery in self.unsent:
+            if self.failure is None:
+                self.messages.append(Message(message))
+            if on_delivery is not None:
+                on_delivery(self.failure, Message(message))
+        self.unsent.clear()
 
     def poll(self, timeout: float) -> Any:
         return self.messages.pop(0) if self.messages else None
@@ -164,7 +172,7 @@ def test_clients_of_kafka(folder_store: Store[Any]) -> None:
     client = Client()
     exchange(KafkaPublisher(client), KafkaSubscriber(client), folder_store, "t")
     assert client.closed
-    assert client.flushed == 3  # one a message, and closing
+    assert client.flushed == 4  # one a message, and closing
 
 
 def test_errors_of_kafka_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,6 +183,12 @@ def test_errors_of_kafka_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KafkaException", KafkaException, raising=False)
     monkeypatch.setitem(sys.modules, "confluent_kafka", module)
     client = Client()
+    client.failure = "delivery timed out"
+    with pytest.raises(KafkaException, match="timed out"):
+        KafkaPublisher(client).send_message("t", b"hello")
+    client.failure = None
+    KafkaPublisher(client).send_message("t", b"hello")
+    assert client.poll(0).value() == b"hello"
     client.messages.append(Message(b"", error="no such topic"))
     with pytest.raises(KafkaException, match="no such topic"):
         next(KafkaSubscriber(client))

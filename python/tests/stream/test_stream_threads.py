@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from redis_server import RedisServer
 
+from proxystore_rs._core import BrokerPublisher
 from proxystore_rs.exceptions import ChannelError, StoreClosedError
 from proxystore_rs.proxy import extract
 from proxystore_rs.store import Store, StoreConfig, get_or_create_store
@@ -123,13 +124,22 @@ def test_ctrl_c_ends_a_wait_for_room(broker: Broker, store: Store[Any]) -> None:
     producer.flush()
 
 
+def fill(publisher: BrokerPublisher) -> None:
+    """Publish until the broker is full and Ctrl-C alone ends the wait."""
+    published = 1
+    while published:
+        published = 0
+        with interrupted():
+            while True:
+                publisher.send_message("t", bytes(1 << 20))
+                published += 1
+
+
 def test_a_wait_for_a_full_broker_ends(topic: str) -> None:
     broker = open_broker(f"shm://{topic}")
     subscriber = broker.subscriber("t")  # who does not take them
     publisher = broker.publisher()
-    with interrupted():
-        while True:
-            publisher.send_message("t", bytes(1 << 20))
+    fill(publisher)
     producer: StreamProducer[Any] = StreamProducer(publisher)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(producer.send, "t", bytes(1 << 20))
@@ -144,9 +154,7 @@ def test_closing_gives_a_full_broker_up(topic: str) -> None:
     broker = open_broker(f"shm://{topic}")
     subscriber = broker.subscriber("t")
     publisher = broker.publisher()
-    with interrupted():
-        while True:
-            publisher.send_message("t", bytes(1 << 20))
+    fill(publisher)
     producer: StreamProducer[Any] = StreamProducer(publisher, batch_size=2)
     producer._farewell = 0.1
     producer.send("t", bytes(1 << 20))

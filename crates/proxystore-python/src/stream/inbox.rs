@@ -1,5 +1,6 @@
 //! The receiving end of a stream, without what only arranges calls.
 
+use proxystore::brokers::Guarantee;
 use proxystore::patterns::stream::{Arrival, Body, Inbox, StreamMetrics};
 use proxystore::payload::Received;
 use proxystore::{Access, Buffer};
@@ -44,6 +45,12 @@ impl StreamInbox {
             None => patience::wait(py, timeout, next)?,
         };
         Ok(found.map(|arrival| StreamArrival { arrival }))
+    }
+
+    /// Whether what is not acknowledged is delivered again.
+    #[getter]
+    fn delivers_again(&self) -> bool {
+        self.inner.subscriber().guarantee() == Guarantee::AtLeastOnce
     }
 
     /// Frees the object of an event that a filter dropped, and acknowledges it.
@@ -141,6 +148,22 @@ impl StreamArrival {
         let Some(claim) = self.arrival.receipt.claim() else { return self.value(py) };
         let reference = py.detach(|| claim.lend()).py(py)?;
         streaming::proxy_of_arrival(py, reference, None)
+    }
+
+    /// Leaves freeing the object to acknowledging, whatever the broker; whether `value` is another
+    /// proxy from now on.
+    fn hold(&self) -> bool {
+        self.arrival.hold()
+    }
+
+    /// Whether this is another delivery of the same event, if that is known.
+    fn repeats(&self, other: &Bound<'_, Self>) -> bool {
+        self.arrival.repeats(&other.get().arrival)
+    }
+
+    /// Whether its object is gone because the event was dealt with, or its object dropped.
+    fn is_done(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.arrival.is_done())
     }
 
     /// Says that the event was dealt with.

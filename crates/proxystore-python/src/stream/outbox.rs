@@ -174,11 +174,13 @@ impl StreamOutbox {
     }
 }
 
-/// The size of an object as it would be stored.
+/// The size of an object as it would be stored; raises what cannot be sent of it and its metadata.
 #[pyfunction(name = "_stored_size")]
 pub(crate) fn stored_size(
     store: Option<&Bound<'_, StoreBase>>,
     object: &Bound<'_, PyAny>,
+    metadata: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<usize> {
+    metadata::write(metadata, streaming::codec_of(object.py(), store)?)?;
     streaming::size_of(store, object)
 }

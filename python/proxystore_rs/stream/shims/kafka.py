@@ -28,9 +28,15 @@ class KafkaPublisher:
         self.client.flush()
 
     def send_message(self, topic: str, message: bytes) -> None:
-        """Publish a message, and wait until the broker has it."""
-        self.client.produce(topic, message)
+        """Publish a message, and wait until the broker has it.
+
+        Raises:
+            confluent_kafka.KafkaException: It could not be delivered.
+        """
+        errors: list[Any] = []
+        self.client.produce(topic, message, on_delivery=lambda error, _: errors.append(error))
         self.client.flush()
+        _raise_any(*errors)
 
 
 class KafkaSubscriber:
@@ -68,10 +74,15 @@ class KafkaSubscriber:
         message = self.client.poll(seconds)
         if message is None:
             return None
-        error = message.error()
+        _raise_any(message.error())
+        value: bytes = message.value()
+        return value
+
+
+def _raise_any(*errors: Any) -> None:
+    """Raise the error that a client reported, if it did."""
+    for error in errors:
         if error is not None:
             import confluent_kafka  # type: ignore[import-not-found,unused-ignore]
 
             raise confluent_kafka.KafkaException(error)
-        value: bytes = message.value()
-        return value

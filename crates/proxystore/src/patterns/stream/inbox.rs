@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::claim::Claim;
@@ -60,7 +60,7 @@ pub struct Receipt(Arc<Open>);
 #[derive(Debug)]
 struct Open {
     message: Arc<OpenMessage>,
-    claim: Option<Arc<Claim>>,
+    claim: OnceLock<Arc<Claim>>,
     acknowledged: AtomicBool,
     process: u64,
 }
@@ -84,7 +84,7 @@ impl Receipt {
     pub fn acknowledge(&self) -> Result<()> {
         let open = &self.0;
         check_process(open.process, "acknowledge an event")?;
-        if let Some(claim) = &open.claim {
+        if let Some(claim) = open.claim.get() {
             claim.acknowledged()?;
         }
         if open.acknowledged.swap(true, Ordering::AcqRel) {
@@ -103,7 +103,50 @@ impl Receipt {
 
     /// Who frees the object, if that is a matter of acknowledging.
     pub fn claim(&self) -> Option<&Arc<Claim>> {
-        self.0.claim.as_ref()
+        self.0.claim.get()
+    }
+}
+
+impl Arrival {
+    /// Leaves freeing the object to acknowledging, as it is anyhow where the broker delivers until
+    /// then. It is a matter of proxies made from now on; whether anything changed.
+    pub fn hold(&self) -> bool {
+        let claim = &self.receipt.0.claim;
+        match &self.body {
+            Body::Object(reference) if reference.evict && reference.inline.is_none() => {
+                claim.set(Arc::new(Claim::new((**reference).clone()))).is_ok()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this is another delivery of the same event. Of objects that nobody frees, and of those
+    /// inside events, that is not known.
+    pub fn repeats(&self, other: &Self) -> bool {
+        match (&self.body, &other.body) {
+            (Body::Object(one), Body::Object(two)) if self.attempts > 1 => {
+                let is_same = one == two && self.topic == other.topic;
+                is_same && self.metadata == other.metadata && one.evict && one.inline.is_none()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether its object is gone for a good reason: it was dropped for want of room, or was dealt
+    /// with before its event could be acknowledged. If that cannot be found out, whoever uses the
+    /// object will be told.
+    pub fn is_done(&self) -> bool {
+        let Body::Object(reference) = &self.body else { return false };
+        let Reference { key, share, evict, inline, .. } = &**reference;
+        if !self.doubtful || inline.is_some() || !evict {
+            return false;
+        }
+        let store = StoreFactory::from_reference((**reference).clone()).store();
+        let looked = store.and_then(|store| match share {
+            Some(share) if self.attempts > 1 => store.is_given_back(key, *share),
+            _ => Ok(!store.connector().exists(key)?),
+        });
+        looked.unwrap_or(false)
     }
 }
 
@@ -186,7 +229,7 @@ impl Inbox {
             }
             if let Some(arrival) = state.arrivals.pop_front() {
                 drop(state);
-                if arrival.doubtful && is_done(&arrival) {
+                if arrival.is_done() {
                     self.metrics.add(Count::Skipped, 1);
                     if let Some(claim) = arrival.receipt.claim() {
                         claim.dropped(); // whoever dealt with it may have died while it freed it
@@ -248,28 +291,18 @@ impl Inbox {
                 // Not among those for whom it is kept: it is theirs to free.
                 reference.evict &= of == 0 || share.is_some();
             }
-            let receipt = self.receipt_of(&event, &message);
+            let (message, claim) = (Arc::clone(&message), OnceLock::new());
+            let (acknowledged, process) = (AtomicBool::new(false), self.process);
+            let receipt = Receipt(Arc::new(Open { message, claim, acknowledged, process }));
             let doubtful = event.droppable || attempts > 1;
             let (topic, Event { body, metadata, .. }) = (Arc::clone(&topic), event);
-            arrivals.push(Arrival { topic, body, metadata, receipt, attempts, doubtful });
+            let arrival = Arrival { topic, body, metadata, receipt, attempts, doubtful };
+            if self.subscriber.guarantee() == Guarantee::AtLeastOnce {
+                arrival.hold();
+            }
+            arrivals.push(arrival);
         }
         Ok(Some(arrivals))
-    }
-
-    fn receipt_of(&self, event: &Event, message: &Arc<OpenMessage>) -> Receipt {
-        let claim = match &event.body {
-            Body::Object(reference)
-                if reference.evict
-                    && reference.inline.is_none()
-                    && self.subscriber.guarantee() == Guarantee::AtLeastOnce =>
-            {
-                Some(Arc::new(Claim::new((**reference).clone())))
-            }
-            _ => None,
-        };
-        let message = Arc::clone(message);
-        let (acknowledged, process) = (AtomicBool::new(false), self.process);
-        Receipt(Arc::new(Open { message, claim, acknowledged, process }))
     }
 
     /// Gives back what was not acknowledged, where the broker takes it, and ends waiting in other
@@ -307,20 +340,4 @@ fn check_process(process: u64, operation: &'static str) -> Result<()> {
     }
     Err(Error::new(ErrorKind::Unsupported, operation, "its process forked")
         .with_hint("make a consumer of its own in each process"))
-}
-
-/// Whether the object was dropped for want of room, or was dealt with before its event could be
-/// acknowledged. If that cannot be found out, whoever uses the object will be told.
-fn is_done(arrival: &Arrival) -> bool {
-    let Body::Object(reference) = &arrival.body else { return false };
-    let Reference { key, share, evict, inline, .. } = &**reference;
-    if inline.is_some() || !evict {
-        return false;
-    }
-    let looked =
-        StoreFactory::from_reference((**reference).clone()).store().and_then(|store| match share {
-            Some(share) if arrival.attempts > 1 => store.is_given_back(key, *share),
-            _ => Ok(!store.connector().exists(key)?),
-        });
-    looked.unwrap_or(false)
 }

@@ -13,10 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxystore::brokers::memory::MemoryBroker;
-use proxystore::brokers::{Broker, SubscribeOptions};
+use proxystore::brokers::{Broker, SubscribeOptions, open};
 use proxystore::connectors::PutOptions;
 use proxystore::patterns::stream::{
-    Batch, Bound, Item, Metadata, Next, SendOptions, StreamConsumer, StreamProducer,
+    Batch, Bound, Inbox, Item, Metadata, Next, SendOptions, StreamConsumer, StreamProducer,
     StreamProducerBuilder, WhenFull,
 };
 use proxystore::payload::Parts;
@@ -228,6 +228,23 @@ fn a_lent_proxy_leaves_its_object_until_the_item_is_acknowledged() {
     work(&item);
     assert_eq!(place.files(), 1);
     item.acknowledge().unwrap();
+    assert_eq!(place.files(), 0);
+}
+
+#[test]
+fn where_events_come_once_what_is_held_is_freed_by_acknowledging() {
+    let place = place();
+    let broker = open(&format!("shm://held-{}", std::process::id())).unwrap();
+    let subscriber = broker.subscriber(&["t"], &SubscribeOptions::default()).unwrap();
+    let inbox = Inbox::new(subscriber.into());
+    let producer = StreamProducer::builder(broker.publisher().unwrap()).store(&place.store);
+    producer.build().unwrap().send("t", vec![1_u8; LARGE]).unwrap();
+    let arrival = inbox.next(PATIENCE.map(|patience| Instant::now() + patience)).unwrap().unwrap();
+    assert!(arrival.receipt.claim().is_none());
+    assert!(arrival.hold() && !arrival.hold());
+    assert!(!arrival.receipt.claim().unwrap().lend().unwrap().evict);
+    assert_eq!(place.files(), 1);
+    arrival.receipt.acknowledge().unwrap();
     assert_eq!(place.files(), 0);
 }
 
