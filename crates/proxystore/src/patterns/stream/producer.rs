@@ -232,9 +232,9 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     /// Sends an object to a topic.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] when the producer or the topic was closed, else what the store or the broker fails
-    /// with, be it for a batch before that was due by age. The object is not sent then, nor later: send
-    /// it again. What was gathered before it still waits for the next send or flush.
+    /// [`ErrorKind::Closed`] when the producer or the topic was closed, else what the store or the
+    /// broker fails with, be it for a batch before that was due by age. The object is not sent then, nor
+    /// later: send it again. What was gathered before it still waits for the next send or flush.
     pub fn send(&self, topic: &str, object: T) -> Result<()> {
         self.send_with(topic, object, SendOptions::default())
     }

@@ -11,6 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// So often whoever waits for a topic is asked what else is to be done.
 const NUDGE: Duration = Duration::from_millis(20);
 
+/// Whoever waited for so long is not overtaken any more; until then whoever runs goes on, which is faster.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// A topic of a producer. It is held while a batch is sent, so that batches keep their order.
 pub(super) struct Topic<T> {
     place: Mutex<Place<T>>,
@@ -22,6 +25,8 @@ struct Place<T> {
     pending: Option<Pending<T>>,
     /// How many threads wait for that.
     waiting: usize,
+    /// How many of them for long.
+    impatient: usize,
 }
 
 /// What is gathered for the next batch of a topic.
@@ -48,8 +53,8 @@ impl<T> Default for Pending<T> {
 
 impl<T> Default for Topic<T> {
     fn default() -> Self {
-        let pending = Some(Pending::default());
-        Self { place: Mutex::new(Place { pending, waiting: 0 }), returned: Condvar::new() }
+        let place = Place { pending: Some(Pending::default()), waiting: 0, impatient: 0 };
+        Self { place: Mutex::new(place), returned: Condvar::new() }
     }
 }
 
@@ -59,27 +64,37 @@ impl<T> Topic<T> {
     /// # Errors
     /// [`ErrorKind::Timeout`] when `deadline` passes first.
     pub(super) fn hold(&self, deadline: Option<Instant>, nudge: impl Fn()) -> Result<Held<'_, T>> {
+        let (mut since, mut is_impatient) = (None, false);
         let mut place = self.lock();
-        loop {
-            if let Some(pending) = place.pending.take() {
-                return Ok(Held { topic: self, pending });
+        let outcome = loop {
+            if (is_impatient || place.impatient == 0)
+                && let Some(pending) = place.pending.take()
+            {
+                break Ok(Held { topic: self, pending });
             }
-            let left = match deadline {
-                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-                None => NUDGE,
-            };
+            if place.pending.is_some() {
+                self.returned.notify_one(); // it is another's turn
+            }
+            let now = Instant::now();
+            let left = deadline.map_or(NUDGE, |deadline| deadline.saturating_duration_since(now));
             if left.is_zero() {
-                let cause = "another thread waits to send to the same topic";
-                return Err(Error::new(ErrorKind::Timeout, "send an object", cause).with_hint(
+                let cause = "other threads send to the same topic";
+                break Err(Error::new(ErrorKind::Timeout, "send an object", cause).with_hint(
                     "see whether its consumers run and its store answers, or wait longer",
                 ));
+            }
+            if !is_impatient && now >= *since.get_or_insert(now) + PATIENCE {
+                is_impatient = true;
+                place.impatient += 1;
             }
             nudge();
             place.waiting += 1;
             let waited = self.returned.wait_timeout(place, left.min(NUDGE));
             place = waited.unwrap_or_else(PoisonError::into_inner).0;
             place.waiting -= 1;
-        }
+        };
+        place.impatient -= usize::from(is_impatient);
+        outcome
     }
 
     fn lock(&self) -> MutexGuard<'_, Place<T>> {

@@ -38,7 +38,7 @@ fn a_full_stream_makes_its_producer_wait_by_choice() {
     producer.send("t", vec![1; LARGE]).unwrap();
     let error = producer.send("t", vec![2; LARGE]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-    assert!(producer.metrics().get("waited_seconds") >= 0.1);
+    assert!(producer.metrics().get("waited_seconds") > 0.0);
     let patient: StreamProducer<Bytes> = StreamProducer::builder(broker.publisher().unwrap())
         .store(&place.store)
         .bound(bound(WhenFull::Wait))

@@ -86,11 +86,16 @@ fn a_closed_outbox_makes_nobody_wait() {
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Closed);
 }
 
-/// What takes long to make of a batch whose first byte is 0: until the sender is gone.
-fn slow(until: mpsc::Receiver<()>) -> impl Fn(&[(Bytes, Metadata)]) -> Result<(Bytes, Metadata)> {
+/// Makes an object of a batch; if its first byte is 0, that takes until the other end of `until` is
+/// gone.
+fn slow(
+    begun: mpsc::Sender<()>,
+    until: mpsc::Receiver<()>,
+) -> impl Fn(&[(Bytes, Metadata)]) -> Result<(Bytes, Metadata)> {
     let until = Mutex::new(until);
     move |objects| {
         if objects[0].0[0] == 0 {
+            let _ = begun.send(());
             let _ = until.lock().unwrap().recv_timeout(PATIENCE.unwrap());
         }
         Ok((objects.iter().flat_map(|(object, _)| object.clone()).collect(), objects[0].1.clone()))
@@ -100,18 +105,15 @@ fn slow(until: mpsc::Receiver<()>) -> impl Fn(&[(Bytes, Metadata)]) -> Result<(B
 #[test]
 fn nobody_waits_for_longer_than_told_for_whoever_sends() {
     let (place, broker) = (place(), broker());
-    let (done, until) = mpsc::channel();
+    let ((begun, at_it), (done, until)) = (mpsc::channel(), mpsc::channel());
     let producer = producer(&broker, &place.store)
-        .aggregate(slow(until))
+        .aggregate(slow(begun, until))
         .timeout(Duration::from_millis(50))
         .build()
         .unwrap();
     thread::scope(|scope| {
         let sending = scope.spawn(|| producer.send("t", vec![0]));
-        let end = Instant::now() + PATIENCE.unwrap() / 2;
-        while producer.send("t", vec![1]).is_ok() {
-            assert!(Instant::now() < end, "it is not at it");
-        }
+        at_it.recv_timeout(PATIENCE.unwrap()).unwrap();
         for late in [producer.send("t", vec![1]), producer.flush(), producer.close()] {
             assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
         }
@@ -125,14 +127,14 @@ fn a_topic_that_is_held_up_stops_no_other() {
     let (place, broker) = (place(), broker());
     let subscriber = broker.subscriber(&["t", "u"], &group("a")).unwrap();
     let consumer = StreamConsumer::new(subscriber);
-    let (done, until) = mpsc::channel();
+    let ((begun, at_it), (done, until)) = (mpsc::channel(), mpsc::channel());
     let producer = producer(&broker, &place.store)
-        .aggregate(slow(until))
+        .aggregate(slow(begun, until))
         .batch(Batch { count: 10, age: Some(Duration::from_millis(10)), bytes: None })
         .build()
         .unwrap();
     producer.send("t", vec![0]).unwrap();
-    thread::sleep(Duration::from_millis(50)); // it is old enough
+    at_it.recv_timeout(PATIENCE.unwrap()).unwrap(); // it is old enough
     for number in 1..3 {
         producer.send("u", vec![number]).unwrap();
         let item = next(&consumer);

@@ -348,7 +348,7 @@ fn a_failed_send_leaves_nothing_and_loses_nothing_else() {
     let consumer = consumer(&broker, "a");
     let producer = producer(&broker, &place.store)
         .batch(Batch { count: 2, ..Batch::default() })
-        .timeout(Duration::from_millis(50))
+        .timeout(Duration::from_millis(300))
         .build()
         .unwrap();
     for number in 0..3 {
