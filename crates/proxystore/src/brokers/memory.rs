@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
-    check_topic, closed, full, redelivery,
+    check_subscription, check_topic, closed, full,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
@@ -137,7 +137,7 @@ impl Broker for MemoryBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
-        topics.iter().try_for_each(|topic| check_topic(topic))?;
+        let options = &check_subscription(topics, options)?;
         let mut state = self.shared.lock();
         for topic in topics {
             let topic = state.topics.entry((*topic).to_owned()).or_default();
@@ -194,7 +194,7 @@ impl End {
             shared: Arc::clone(shared),
             topics,
             group: options.group.clone(),
-            redeliver_after: redelivery(options),
+            redeliver_after: options.redeliver_after,
             turn: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
         }

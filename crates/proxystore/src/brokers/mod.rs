@@ -23,7 +23,8 @@
 //!    a `receive` or `publish` that another thread waits in.
 //! 10. All calls may come from many threads at once.
 //! 11. A topic that is empty, longer than 200 bytes, or has control characters is refused with an
-//!     error of kind `Config`. All others are usable, whatever the broker's own names may be made of.
+//!     error of kind `Config`, as are subscriptions to no topic, or of a group without a name. All other
+//!     topics are usable, whatever the broker's own names may be made of.
 //! 12. A broker that cannot be reached is tried again until the time is up, and no longer; the error
 //!     says which it is. One that comes back is used again without the caller's help.
 
@@ -199,7 +200,6 @@ pub(crate) fn check_topic(topic: &str) -> Result<()> {
 }
 
 /// Refuses what no broker can subscribe to; the options, cut to what brokers and clocks can bear.
-#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
 pub(crate) fn check_subscription(
     topics: &[&str],
     options: &SubscribeOptions,
@@ -217,14 +217,8 @@ pub(crate) fn check_subscription(
     Ok(SubscribeOptions {
         group: options.group.clone(),
         prefetch: options.prefetch.clamp(1, MOST_PREFETCHED),
-        redeliver_after: redelivery(options),
+        redeliver_after: options.redeliver_after.min(LONGEST_REDELIVERY),
     })
-}
-
-/// For how long nobody else gets a message: such that it can be added to any time, and is less than
-/// the age of what was last touched at the Unix epoch.
-pub(crate) fn redelivery(options: &SubscribeOptions) -> Duration {
-    options.redeliver_after.min(LONGEST_REDELIVERY)
 }
 
 /// Whether the time is up.

@@ -467,6 +467,23 @@ pub fn unusable_topics_are_refused(fixture: &dyn BrokerFixture) {
     }
 }
 
+/// Line 11, of subscriptions: those that ask for too much get what there is.
+pub fn unusable_subscriptions_are_refused(fixture: &dyn BrokerFixture) {
+    let (broker, topic) = (fixture.open(), unique("greedy"));
+    let nameless = SubscribeOptions { group: String::new(), ..options() };
+    for result in [broker.subscriber(&[], &options()), broker.subscriber(&[&topic], &nameless)] {
+        let error = result.map(drop).expect_err("there is nothing to subscribe to, or as");
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+    let greedy =
+        SubscribeOptions { prefetch: usize::MAX, redeliver_after: Duration::MAX, ..options() };
+    let subscriber = broker.subscriber(&[&topic], &greedy).expect("a subscriber");
+    let publisher = broker.publisher().expect("a publisher");
+    join(&*broker, &*publisher, &[&*subscriber], &[&topic]);
+    publish(&*publisher, &topic, b"once");
+    assert_eq!(take(&*subscriber), b"once");
+}
+
 /// Line 12, when nothing answers.
 pub fn an_unreachable_broker_is_an_error_in_time(fixture: &dyn BrokerFixture) {
     let Some(broker) = fixture.unreachable() else { return };
@@ -517,6 +534,7 @@ macro_rules! __with_broker_lines {
             a_closed_end_refuses_every_call,
             all_calls_may_come_from_many_threads_at_once,
             unusable_topics_are_refused,
+            unusable_subscriptions_are_refused,
             an_unreachable_broker_is_an_error_in_time,
             a_broker_that_comes_back_is_used_again,
         }

@@ -39,7 +39,7 @@ use self::layout::{Header, file_name, group_id};
 use self::signal::{News, Signal};
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
-    check_topic, closed, full, is_past,
+    check_subscription, check_topic, closed, full, is_past,
 };
 use crate::connectors::ConnectorConfig;
 use crate::connectors::shm::{Session, Settings, check_file_system, io, sweep, sweep_one};
@@ -128,7 +128,7 @@ impl Broker for ShmBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
-        topics.iter().try_for_each(|topic| check_topic(topic))?;
+        let options = &check_subscription(topics, options)?;
         Ok(Box::new(End::open(self, topics, &options.group)?))
     }
 }

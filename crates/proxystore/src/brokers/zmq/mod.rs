@@ -43,7 +43,7 @@ use self::publisher::Bound;
 use self::subscriber::Inbox;
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
-    check_topic, closed, full, is_past,
+    check_subscription, check_topic, closed, full, is_past,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
@@ -196,7 +196,7 @@ impl Broker for ZmqBroker {
         topics: &[&str],
         options: &SubscribeOptions,
     ) -> Result<Box<dyn Subscriber>> {
-        topics.iter().try_for_each(|topic| check_topic(topic))?;
+        let options = &check_subscription(topics, options)?;
         if topics.len() > MOST_WANTED {
             return Err(Error::new(
                 ErrorKind::Config,

@@ -252,7 +252,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         if inner.is_closed.load(Ordering::Acquire) {
             return Err(closed("send an object").with("topic", topic));
         }
-        if pending.closed {
+        if pending.ends > 0 {
             return Err(Error::new(ErrorKind::Closed, "send an object", "its topic was closed")
                 .with("topic", topic)
                 .with_hint("send before close_topic, or to another topic"));
@@ -266,7 +266,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         }
         let Batch { count, bytes, age } = settings.batch;
         let size = if bytes.is_some() { object.encode()?.frame()?.len() } else { 0 };
-        let count = count.min(Message::MOST - 1); // the end of the topic may have to go with them
+        let count = count.min(Message::MOST);
         let is_full = pending.objects.len() + 1 >= count
             || bytes.is_some_and(|bytes| pending.bytes + size >= bytes);
         if let (false, None, Some(age)) = (is_full, pending.due, age) {
@@ -282,7 +282,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
         if !is_full {
             return Ok(());
         }
-        let sent = inner.flush(topic, &mut pending, false, deadline);
+        let sent = inner.flush(topic, &mut pending, deadline);
         if sent.is_err() {
             pending.objects.pop();
             pending.evict.pop();
@@ -298,7 +298,7 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     pub fn flush_topic(&self, topic: &str) -> Result<()> {
         let (found, deadline) = (self.inner.topic(topic), self.inner.outbox.deadline());
         let mut pending = found.hold(deadline, || {})?;
-        self.inner.flush(topic, &mut pending, false, deadline)
+        self.inner.flush(topic, &mut pending, deadline)
     }
 
     /// Sends what is gathered for all topics, and waits until the broker has it.
@@ -322,20 +322,18 @@ impl<T: Encode + Send + 'static> StreamProducer<T> {
     }
 
     /// As [`close_topic`](Self::close_topic), with an end for each of so many consumers that share
-    /// the topic's events, as those of one group do.
+    /// the topic's events, as those of one group do. Calling it again sends what is missing.
     ///
     /// # Errors
     /// As [`flush_topic`](Self::flush_topic).
     pub fn close_topic_for(&self, topic: &str, consumers: usize) -> Result<()> {
         let (found, deadline) = (self.inner.topic(topic), self.inner.outbox.deadline());
         let mut pending = found.hold(deadline, || {})?;
-        if !pending.closed {
-            self.inner.flush(topic, &mut pending, true, deadline)?;
-            pending.closed = true;
-        }
-        for _ in 1..consumers {
-            let end = vec![Event::new(Body::End)];
-            self.inner.outbox.publish(topic, None, end, self.inner.outbox.deadline())?;
+        self.inner.flush(topic, &mut pending, deadline)?;
+        while pending.ends < consumers.max(1) {
+            // By itself, or it would come again with objects that do.
+            self.inner.outbox.publish(topic, None, vec![Event::new(Body::End)], deadline)?;
+            pending.ends += 1;
         }
         drop(pending);
         self.inner.outbox.publisher().flush(self.inner.outbox.deadline())
@@ -396,27 +394,25 @@ impl<T: Encode + Send + 'static> Inner<T> {
             let found = self.topic(topic);
             // Who still sends is not to wait for anything.
             let mut pending = found.hold(deadline, || self.outbox.stop_waiting())?;
-            self.flush(topic, &mut pending, false, deadline)
+            self.flush(topic, &mut pending, deadline)
         };
         let outcomes: Vec<_> = self.names().iter().map(flush).collect();
         outcomes.into_iter().collect()
     }
 
-    /// Sends what is gathered, and perhaps the end; on failure it is gathered still.
+    /// Sends what is gathered; on failure it is gathered still.
     fn flush(
         &self,
         topic: &str,
         pending: &mut Pending<T>,
-        end: bool,
         deadline: Option<Instant>,
     ) -> Result<()> {
         let gathered = &pending.objects[..];
-        if gathered.is_empty() && !end {
+        if gathered.is_empty() {
             return pending.failure.take().map_or(Ok(()), Err);
         }
         let whole;
-        let aggregate = self.settings.aggregate.as_ref().filter(|_| !gathered.is_empty());
-        let (objects, evict) = if let Some(aggregate) = aggregate {
+        let (objects, evict) = if let Some(aggregate) = &self.settings.aggregate {
             whole = [aggregate(gathered)?];
             (&whole[..], &[pending.evict.contains(&true)][..])
         } else {
@@ -445,7 +441,6 @@ impl<T: Encode + Send + 'static> Inner<T> {
             self.outbox.take_back(store, &events);
             return Err(error);
         }
-        events.extend(end.then(|| Event::new(Body::End)));
         self.outbox.publish(topic, store, events, deadline)?;
         pending.clear();
         Ok(())
@@ -498,7 +493,7 @@ fn flush_aged<T: Encode + Send + 'static>(
             Some(due) if due > Instant::now() => due,
             Some(due) => {
                 let deadline = inner.outbox.deadline();
-                if let Err(error) = inner.flush(name, &mut pending, false, deadline) {
+                if let Err(error) = inner.flush(name, &mut pending, deadline) {
                     // Whoever sends next hears of it; what is gathered is sent with that.
                     (pending.failure, pending.due) = (Some(error), None);
                 }

@@ -39,15 +39,16 @@ pub(super) struct Pending<T> {
     pub(super) due: Option<Instant>,
     /// Some thread looks after its age.
     pub(super) is_watched: bool,
-    pub(super) closed: bool,
+    /// How many ends were sent; with the first, it is closed.
+    pub(super) ends: usize,
     /// Why a batch could not be sent behind the caller's back.
     pub(super) failure: Option<Error>,
 }
 
 impl<T> Default for Pending<T> {
     fn default() -> Self {
-        let (objects, evict, bytes, due, is_watched, closed, failure) = Default::default();
-        Self { objects, evict, bytes, due, is_watched, closed, failure }
+        let (objects, evict, bytes, due, is_watched, ends, failure) = Default::default();
+        Self { objects, evict, bytes, due, is_watched, ends, failure }
     }
 }
 

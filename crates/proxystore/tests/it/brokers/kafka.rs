@@ -16,7 +16,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, DefaultProducerContext, Producer};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
-use super::steps::{check_subscriptions, next, options, soon};
+use super::steps::{next, options, soon};
 use crate::memory::in_forked_child;
 use crate::ports::free_port;
 use crate::process;
@@ -97,11 +97,6 @@ fn what_a_dropped_subscriber_held_goes_to_the_others() {
     assert_eq!((&fresh.message[..], fresh.attempts), (&[2][..], 1));
     let rest: Vec<u8> = (3..10).flat_map(|_| next(&*other)).collect();
     assert_eq!(rest, (3..10).collect::<Vec<u8>>());
-}
-
-#[test]
-fn subscriptions_are_checked() {
-    check_subscriptions(&Cluster::start().broker());
 }
 
 #[test]
