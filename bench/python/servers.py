@@ -72,6 +72,8 @@ def redis() -> Iterator[int]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = ["redis-server", "--dir", folder, "--port", str(port), "--bind", "127.0.0.1"]
+        # Subscribers that are far behind are not cut off, as by default.
+        command += ["--client-output-buffer-limit", "pubsub 0 0 0"]
         with running([*command, "--save", "", "--appendonly", "no"], port):
             yield port
 

@@ -2,7 +2,7 @@
 
 A producer process sends NumPy arrays as fast as it can, and a consumer process gets each as an
 array and looks at its ends. Objects of a side go through its store, and events through its broker;
-"bytes" sides send the pickled arrays through the broker itself. Plain clients wait for the answer to
+"bytes" sides send the pickled arrays through the broker itself. Plain clients of Redis wait for the answer to
 every command, but for the pipelined one; ours do not (see `UNEVEN`). Needs `redis-server`,
 `nats-server` and, for the other library, `make bench`.
 """
@@ -20,6 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -32,7 +33,9 @@ UNEVEN = (
     "Plain clients of Redis, and upstream by them, wait for the answer to every command, as programs "
     "usually do. Ours publishes up to 128 events before it waits for an answer, and fetches up to 32 "
     "events ahead: part of what it gains is that. The side that is pipelined does likewise with a plain "
-    "client, for objects of 1 MB together at most."
+    "client, for objects of 1 MB together at most. Bytes go through lists by the plain client, and "
+    "through the other brokers by our own ends of them, so that the comparison there is of references "
+    "with bytes alone."
 )
 
 
@@ -101,6 +104,23 @@ class Library:
         consumer = self.module("stream").StreamConsumer(subscriber)
         yield from consumer.iter_objects()
         consumer.close()
+
+
+class Bytes(Library):
+    """The same with our broker alone, and pickles."""
+
+    def produce(self, place: str, arrays: Iterator[Any], joined: Callable[[], None]) -> None:
+        publisher = self.publisher()
+        joined()
+        for array in arrays:
+            publisher.send_message(TOPIC, pickle.dumps(array, 5))
+        publisher.send_message(TOPIC, b"")
+        publisher.close()
+
+    def consume(self, subscriber: Any) -> Iterator[Any]:
+        while data := subscriber.next_message(timeout=60):
+            yield pickle.loads(data)
+        subscriber.close()
 
 
 class Bare:
@@ -238,13 +258,16 @@ def nats() -> Iterator[int]:
         sys.exit("There is no 'nats-server' here; scripts/servers says how to get it.")
     port = servers.free_port()
     with tempfile.TemporaryDirectory() as folder:
-        command = ["nats-server", "-js", "-sd", folder, "-a", "127.0.0.1", "-p", str(port)]
+        config = Path(folder, "config")
+        config.write_text("max_payload: 64000000\n")  # 1 MB by default
+        command = ["nats-server", "-c", str(config), "-js", "-sd", folder]
+        command += ["-a", "127.0.0.1", "-p", str(port)]
         with servers.running(command, port):
             yield port
 
 
-def ours(broker: str, store: str) -> Side:
-    return Side(Stream, (Library, "proxystore_rs", broker, store), "ours", ("proxystore-rs",))
+def ours(broker: str, store: str, make: type[Library] = Library) -> Side:
+    return Side(Stream, (make, "proxystore_rs", broker, store), "ours", ("proxystore-rs",))
 
 
 def upstream(broker: str, store: str) -> Side:
@@ -262,11 +285,16 @@ SIDES = {
     "bytes, Redis list": bare("list", "none"),
     "ours, Redis pub/sub, shm": ours("pubsub", "shm"),
     "upstream, Redis pub/sub, files": upstream("pubsub", "file"),
+    "bytes, Redis pub/sub": ours("pubsub", "none", Bytes),
     "ours, Redis streams, shm": ours("stream", "shm"),
+    "bytes, Redis streams": ours("stream", "none", Bytes),
     "ours, ZeroMQ, shm": ours("zmq", "shm"),
     "upstream, ZeroMQ, files": upstream("zmq", "file"),
+    "bytes, ZeroMQ": ours("zmq", "none", Bytes),
     "ours, NATS, shm": ours("nats", "shm"),
+    "bytes, NATS": ours("nats", "none", Bytes),
     "ours, shared memory, shm": ours("shm", "shm"),
+    "bytes, shared memory": ours("shm", "none", Bytes),
     "ours, Redis list, Redis": ours("list", "redis"),
     "upstream, Redis list, Redis": upstream("list", "redis"),
     "bare client, Redis list, Redis": bare("list", "redis"),

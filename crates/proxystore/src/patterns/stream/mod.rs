@@ -7,6 +7,7 @@
 
 #[cfg(feature = "async")]
 mod asynchronous;
+mod builder;
 mod claim;
 mod consumer;
 mod event;
@@ -20,11 +21,12 @@ mod window;
 
 #[cfg(feature = "async")]
 pub use asynchronous::ItemStream;
+pub use builder::{Batch, SendOptions, StreamProducerBuilder};
 pub use claim::Claim;
 pub use consumer::{Item, Items, Next, StreamConsumer};
 pub use event::{Body, Event, Message, Metadata};
 pub use inbox::{Arrival, Inbox, Receipt};
 pub use metrics::StreamMetrics;
 pub use outbox::{Outbox, OutboxOptions};
-pub use producer::{Batch, SendOptions, StreamProducer, StreamProducerBuilder};
+pub use producer::StreamProducer;
 pub use window::{Bound, WhenFull};
