@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from proxystore_rs.connectors.memory import MemoryConnector
 from proxystore_rs.connectors.multi import MultiConnector, Policy
 from proxystore_rs.connectors.shm import SharedMemoryConnector
 from proxystore_rs.store import Store
+
+# A run that was started in the background ignores Ctrl-C, which some tests send themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count()
 

@@ -39,6 +39,22 @@ pub(crate) trait Server {
     fn kill(&mut self);
 }
 
+/// A process that does not outlive the test, however that ends.
+struct Role(Child);
+
+impl Role {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// An object of an event: large enough to be stored.
 fn object(number: u32) -> Vec<u32> {
     vec![number; 1200 + (number % 100) as usize]
@@ -62,9 +78,9 @@ pub(crate) fn run(server: &mut dyn Server) {
             &format!("{argument} {}", starts.get()),
         );
         // Whoever is killed cannot have its output read from a pipe.
-        command.stdout(Stdio::null()).stderr(log.try_clone().unwrap()).spawn().unwrap()
+        Role(command.stdout(Stdio::null()).stderr(log.try_clone().unwrap()).spawn().unwrap())
     };
-    let mut roles: Vec<Option<Child>> = (0..=CONSUMERS).map(|role| Some(start(role))).collect();
+    let mut roles: Vec<Role> = (0..=CONSUMERS).map(start).collect();
     let (end, mut kills, mut random) = (Instant::now() + PATIENCE, [0; 3], 1_u32);
     let mut before = 0;
     loop {
@@ -75,7 +91,7 @@ pub(crate) fn run(server: &mut dyn Server) {
         let role = (random >> 8) as usize % (CONSUMERS + 1);
         let (is_done, now) = (confirmed(folder.path()) == EVENTS, seen(folder.path()).len());
         for (role, process) in roles.iter_mut().enumerate() {
-            if let Some(status) = process.as_mut().unwrap().try_wait().unwrap() {
+            if let Some(status) = process.0.try_wait().unwrap() {
                 let is_over = role == 0 && status.success() && confirmed(folder.path()) == EVENTS;
                 assert!(is_over, "process {role} ended, {status}: {}", errors());
             }
@@ -87,14 +103,11 @@ pub(crate) fn run(server: &mut dyn Server) {
             continue; // those who were started last have not come far
         }
         before = now;
-        let mut process = roles[role].take().unwrap();
         if role > 0 || !is_done {
-            process.kill().unwrap();
-            process.wait().unwrap();
+            roles[role].kill();
             kills[usize::from(role > 0)] += 1;
-            process = start(role);
+            roles[role] = start(role);
         }
-        roles[role] = Some(process);
         if !is_done && kills[2] < 3 && kills[0] + kills[1] > 4 * (kills[2] + 1) {
             server.kill();
             kills[2] += 1;
@@ -111,10 +124,7 @@ pub(crate) fn run(server: &mut dyn Server) {
         // What vanished is swept when the channel is used.
         proxystore::connectors::open(&proxystore::ConnectorConfig::new(&url)).unwrap();
     }
-    for process in roles.iter_mut().flatten() {
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
+    drop(roles);
     assert_eq!(errors(), "");
 }
 
