@@ -94,8 +94,9 @@ class Dispatcher(Generic[R]):
     dies: its items are delivered again, to this or another dispatcher of the group, once the
     consumer is closed or `redeliver_after` is over. That should be longer than a task takes with
     its waiting: what comes again here while its task lasts is known by its object in the store, and
-    is no other task; elsewhere, and with objects inside events, it is done twice. Where the broker delivers at most once, items that are given up go back to the
-    consumer: another dispatcher on it takes them first, and closing it frees their objects.
+    is no other task; elsewhere, and with objects inside events or sent with `evict=False`, it is done
+    twice. Where the broker delivers at most once, items that are given up go back to the consumer:
+    another dispatcher on it takes them first, and closing it frees their objects.
 
     Args:
         consumer: Where items come from; made with `acknowledge="manual"`. A subscriber of your own

@@ -14,8 +14,8 @@ use crate::store::Store;
 /// A bound for the objects that a producer stored and nobody has freed yet.
 ///
 /// Whether an object is freed is asked of its channel, so the bound holds over any broker, and counts
-/// what crashed consumers left too. It is that of one producer, in one process. Objects larger than the bound travel
-/// alone; objects sent with `evict` off are not counted, as nobody frees them.
+/// what crashed consumers left too. It is that of one producer, in one process. Objects larger than the
+/// bound travel alone; objects sent with `evict` off are not counted, as nobody frees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
     /// Bytes of objects, as stored.
