@@ -62,6 +62,7 @@ class _Topic:
         self.bytes = 0
         self.alarm: Alarm | None = None
         self.closed = False
+        self.ends = 0  # that were sent
         self.failure: Exception | None = None
 
     @contextmanager
@@ -273,7 +274,7 @@ class StreamProducer(Generic[T]):
         Args:
             topics: The topics.
             ends: How many ends to send, one for each consumer of those that share the events of a
-                topic.
+                topic. Calling it again sends what is missing.
 
         Raises:
             StoreClosedError: The producer was closed before.
@@ -381,6 +382,7 @@ class StreamProducer(Generic[T]):
         if end:  # by itself: with objects that come again, it would, and be counted again
             self._outbox.send(topic, None, [], True, timeout)
             found.closed = True
+            found.ends += 1
 
     def _leave_out(self, topic: str, found: _Topic) -> Exception | None:
         """Drop what could not even be sent alone, and return the first reason."""
@@ -421,8 +423,9 @@ class StreamProducer(Generic[T]):
                 raise
             finally:
                 if found.closed:
-                    for _ in range(1, ends):
+                    while found.ends < ends:
                         self._outbox.send(topic, None, [], True)
+                        found.ends += 1
 
     def _aggregated(self, batch: list[_Sent]) -> list[_Sent]:
         if self._aggregator is None:

@@ -335,6 +335,20 @@ class Failing:
         self.publisher.close()
 
 
+def test_closing_a_topic_again_sends_the_ends_that_are_missing(broker: Broker) -> None:
+    producer: StreamProducer[int] = StreamProducer(broker.publisher())
+    consumer: StreamConsumer[int] = StreamConsumer(broker.subscriber("t"), timeout=30)
+    for ends in (1, 3, 3):
+        producer.close_topics("t", ends=ends)
+    for _ in range(3):
+        with pytest.raises(StopIteration):
+            consumer.next_item()
+    with pytest.raises(ChannelTimeoutError):
+        consumer.next_item(timeout=0.1)
+    producer.close()
+    consumer.close()
+
+
 def test_what_a_publisher_raises_late_is_not_published_again(broker: Broker) -> None:
     calls = []
 
