@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from raw_client import STATUS, RawClient, unbase32
 
 REPOSITORY = Path(__file__).parents[2]
@@ -28,22 +25,6 @@ Run = Callable[..., list[str]]
 def here(*command: object) -> list[str]:
     """The command as it is: it runs where the tests do."""
     return [str(word) for word in command]
-
-
-@cache
-def build() -> Path:
-    """The command `proxystore`, built if it is not."""
-    cargo = shutil.which("cargo")
-    if cargo is None:
-        message = "no 'cargo' to build the command 'proxystore' with"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    # The same features as in `cargo test`, which has built it then.
-    command = [cargo, "build", "--quiet", "--workspace", "--all-features", "--bin", "proxystore"]
-    subprocess.run(command, cwd=REPOSITORY, check=True)
-    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    return REPOSITORY / target / "debug" / "proxystore"
 
 
 class Daemon:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rust_examples import rust_example
+from rust_programs import rust_example
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ARGUMENTS = {

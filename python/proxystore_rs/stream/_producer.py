@@ -115,7 +115,8 @@ class StreamProducer(Generic[T]):
         stores: The stores of some topics; None for objects that travel inside their events.
         batch_bytes: Sends a batch as soon as its objects have so many bytes together.
         batch_age: Sends a batch so many seconds after its first object.
-        inline_bytes: Objects of at most so many bytes travel inside their events.
+        inline_bytes: Objects of at most so many bytes travel inside their events; of a batch, those
+            of 512 KiB together.
         consumers: The groups of subscribers that objects are kept for: the last one to be done with
             an object frees it. None for whoever is the first.
         ttl: How many seconds objects stay at most, on channels with a time to live.
@@ -140,7 +141,7 @@ class StreamProducer(Generic[T]):
         stores: Mapping[str, Store[Any] | None] | None = None,
         batch_bytes: int | None = None,
         batch_age: float | None = None,
-        inline_bytes: int = 4096,
+        inline_bytes: int = 16384,
         consumers: Iterable[str] = (),
         ttl: float | None = None,
         max_bytes: int | None = None,

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint_daemon import Endpoint, build
+from endpoint_daemon import Endpoint
 from natlab import NatLab, need_lab
+from rust_programs import rust_command
 from sites import Relay, Sites
 
 
 @pytest.fixture(scope="session")
 def endpoint_binary() -> Path:
     """The command `proxystore` of this repository."""
-    return build()
+    return rust_command("proxystore")
 
 
 @pytest.fixture

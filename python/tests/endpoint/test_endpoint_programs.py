@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rust_examples import rust_example
+from rust_programs import rust_example
 from sites import Sites
 
 from proxystore_rs.connectors.endpoint import EndpointConnector

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from exchange_peer import Rust
 from redis_server import RedisServer, need_redis
-from rust_examples import rust_example
+from rust_programs import rust_example
 
 from proxystore_rs.store import Store, open_store
 

@@ -21,7 +21,7 @@ from proxystore_rs.stream.brokers import Broker, open_broker
 
 _numbers = itertools.count()
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 """An object that does not travel inside its event."""
 
 

@@ -16,7 +16,7 @@ from proxystore_rs.store import Store
 from proxystore_rs.stream import StreamConsumer, StreamProducer, _threads
 from proxystore_rs.stream.brokers import Broker
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 
 
 def test_items_come_by_async_for(

@@ -13,7 +13,7 @@ from proxystore_rs.store import Store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
 from proxystore_rs.stream.brokers import Broker, BrokerSubscriber, open_broker
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 
 
 @pytest.fixture(params=["memory", "shm", "list", "pubsub", "stream", "nats"])
@@ -36,7 +36,7 @@ def test_a_stream_runs_over_every_broker(
         producer.close_topics(topic)
     assert list(consumer.iter_objects_with_metadata()) == [
         ({"size": 5}, "small"),
-        ({"size": 10_000}, LARGE),
+        ({"size": 20_000}, LARGE),
     ]
     consumer.close()
 

@@ -30,7 +30,7 @@ from proxystore_rs.stream import StreamConsumer, StreamItem, StreamProducer
 from proxystore_rs.stream.brokers import Broker, open_broker
 from proxystore_rs.stream.filters import SamplingFilter
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 Count = Callable[[Store[Any]], int]
 
 

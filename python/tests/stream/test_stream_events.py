@@ -32,7 +32,7 @@ from proxystore_rs.stream.protocols import (
     MessageSubscriber,
 )
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 
 
 def events_of(store: Store[Any]) -> list[Event]:

@@ -24,7 +24,7 @@ from proxystore_rs.stream import StreamConsumer, StreamProducer
 from proxystore_rs.stream.brokers import Broker
 from proxystore_rs.stream.exceptions import TopicClosedError
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 
 
 def received(broker: Broker, topic: str = "t") -> list[Any]:
@@ -106,7 +106,7 @@ def test_a_batch_is_sent_when_it_is_full(broker: Broker, store: Store[Any]) -> N
 
 def test_a_batch_is_sent_by_its_bytes_and_by_its_age(broker: Broker, store: Store[Any]) -> None:
     by_bytes: StreamProducer[Any] = StreamProducer(
-        broker.publisher(), default_store=store, batch_size=100, batch_bytes=15_000
+        broker.publisher(), default_store=store, batch_size=100, batch_bytes=30_000
     )
     by_bytes.send("t", LARGE)
     assert received(broker) == ["open"]
@@ -268,7 +268,7 @@ def test_a_full_stream_raises_waits_or_drops(broker: Broker, store: Store[Any]) 
         return StreamProducer(
             broker.publisher(),
             default_store=store,
-            max_bytes=25_000,
+            max_bytes=50_000,
             when_full=when_full,
             timeout=0.05,
         )
@@ -284,7 +284,7 @@ def test_a_full_stream_raises_waits_or_drops(broker: Broker, store: Store[Any]) 
         assert received(broker) == [LARGE, "open"]
     dropping = producer("drop_oldest")
     for number in range(3):
-        dropping.send("t", bytes([number]) * 10_000)
+        dropping.send("t", bytes([number]) * 20_000)
     assert [found[0] for found in received(broker)] == [1, 2, "o"]
 
 

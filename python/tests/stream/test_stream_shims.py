@@ -25,7 +25,7 @@ from proxystore_rs.stream.shims.redis import (
 )
 from proxystore_rs.stream.shims.zmq import ZeroMQPublisher, ZeroMQSubscriber
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 
 
 def exchange(publisher: Any, subscriber: Any, store: Store[Any], topic: str) -> None:

@@ -19,7 +19,7 @@ from proxystore_rs.store import Store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
 from proxystore_rs.stream.brokers import Broker
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 
 _numbers = itertools.count()
 
@@ -121,12 +121,12 @@ def test_shares_of_signed_references_are_believed(tmp_path: Path) -> None:
         "producer = StreamProducer(broker.publisher(), default_store=store, consumers=['a'])\n"
         "consumer = StreamConsumer(broker.subscriber('t', group='a'))\n"
         "trust.require_producers([key])\n"
-        "producer.send('t', b'x' * 10_000)\n"
+        "producer.send('t', b'x' * 20_000)\n"
         "print(len(consumer.next_object()))\n"
         "trust.require_producers(['0' * 64])\n"
-        "producer.send('t', b'x' * 10_000)\n"
+        "producer.send('t', b'x' * 20_000)\n"
         "try: consumer.next_object()\n"
         "except Exception as error: print(type(error).__name__)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["10000", "UntrustedError"], done.stderr
+    assert done.stdout.split() == ["20000", "UntrustedError"], done.stderr

@@ -25,7 +25,7 @@ from proxystore_rs.store import Store, StoreConfig, get_or_create_store
 from proxystore_rs.stream import StreamConsumer, StreamProducer
 from proxystore_rs.stream.brokers import Broker, open_broker
 
-LARGE = b"x" * 10_000
+LARGE = b"x" * 20_000
 Count = Callable[[Store[Any]], int]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
@@ -168,7 +168,7 @@ def produce(url: str, topic: str, config: StoreConfig) -> None:
     store = get_or_create_store(config)
     with StreamProducer[Any](open_broker(url).publisher(), default_store=store) as producer:
         for number in range(3):
-            producer.send(topic, bytes([number]) * 10_000)
+            producer.send(topic, bytes([number]) * 20_000)
         producer.close_topics(topic)
 
 

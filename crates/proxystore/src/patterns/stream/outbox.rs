@@ -14,13 +14,17 @@ use crate::payload::Framed;
 use crate::reference::{Reference, Share};
 use crate::store::Store;
 
+/// How many bytes of objects travel inside the events of a batch, unless a single one has more: a batch
+/// is one message, and brokers take messages of 1 MB, or little more, unless told otherwise.
+const INLINE_OF_A_BATCH: usize = 512 << 10;
+
 /// How a producer sends; start from `OutboxOptions::default()`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct OutboxOptions {
-    /// Objects of at most so many bytes travel inside their event, and not through the store; 4096
-    /// unless told, or what the store says if that is more. With a bound none does, nor do objects that
-    /// consumers do not free.
+    /// Objects of at most so many bytes travel inside their event, and not through the store; 16384
+    /// unless told, or what the store says if that is more; of a batch, 512 KiB together. With a bound none
+    /// does, nor do objects that consumers do not free.
     pub inline_bytes: usize,
     /// The groups of consumers that objects are kept for: the last one to be done with an object
     /// frees it. None for whoever is the first.
@@ -39,7 +43,7 @@ pub struct OutboxOptions {
 impl Default for OutboxOptions {
     fn default() -> Self {
         Self {
-            inline_bytes: 4096,
+            inline_bytes: 16 << 10,
             consumers: Vec::new(),
             ttl: None,
             bound: None,
@@ -124,11 +128,16 @@ impl Outbox {
                 .with("store", store.name())
                 .with_hint("name no consumers, or use a store whose connector has deferred keys"));
         }
+        let mut inside = 0;
         let mut references = payloads
             .iter()
             .zip(evict)
             .map(|(framed, evict)| match self.window {
-                None if *evict => store.refer_inline(framed, self.options.inline_bytes),
+                None if *evict && (inside == 0 || inside + framed.len() <= INLINE_OF_A_BATCH) => {
+                    let reference = store.refer_inline(framed, self.options.inline_bytes)?;
+                    inside += reference.as_ref().map_or(0, |_| framed.len());
+                    Ok(reference)
+                }
                 // What is to stay must be in the store; and what is inside an event can neither be
                 // dropped nor looked after.
                 _ => Ok(None),

@@ -36,6 +36,23 @@ fn batches_are_sent_by_count_by_bytes_and_by_age() {
 }
 
 #[test]
+fn small_objects_of_a_large_batch_do_not_all_travel_inside() {
+    let (place, broker) = (place(), broker());
+    let consumer = consumer(&broker, "a");
+    let batch = Batch { count: 100, ..Batch::default() };
+    let producer = producer(&broker, &place.store).batch(batch).build().unwrap();
+    for number in 0..100 {
+        producer.send("t", vec![number; 10_000]).unwrap();
+    }
+    let inline = producer.metrics().get("inline");
+    assert!((50.0..53.0).contains(&inline), "{inline}"); // 512 KiB
+    for number in 0..100 {
+        assert_eq!(next(&consumer).proxy.resolve().unwrap()[..], [number; 10_000]);
+    }
+    assert_eq!(consumer.metrics().get("messages"), 1.0);
+}
+
+#[test]
 fn more_events_than_a_message_may_have_become_several() {
     let broker = broker();
     let consumer = consumer(&broker, "a").ends(Message::MOST + 1);

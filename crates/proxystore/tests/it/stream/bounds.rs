@@ -18,7 +18,7 @@ fn a_full_stream_refuses_by_choice() {
     assert_eq!(error.kind(), ErrorKind::Full, "{error}");
     assert_eq!(producer.metrics().get("refused"), 1.0);
     let in_flight = producer.metrics().get("in_flight_bytes");
-    assert!((20_000.0..30_000.0).contains(&in_flight), "{in_flight}");
+    assert!((40_000.0..60_000.0).contains(&in_flight), "{in_flight}");
     let item = next(&consumer);
     item.proxy.resolve().unwrap();
     item.acknowledge().unwrap();

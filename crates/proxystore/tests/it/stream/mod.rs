@@ -22,7 +22,7 @@ use proxystore::patterns::stream::{
 use proxystore::payload::Parts;
 use proxystore::{ErrorKind, Key, Proxy, Result, Store};
 
-const LARGE: usize = 10_000;
+const LARGE: usize = 20_000;
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 
 type Bytes = Vec<u8>;
