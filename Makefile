@@ -45,6 +45,7 @@ check: $(STAMPS)/test ## formatting, lints, types: seconds once built
 	@scripts/servers
 	@$(STEP) "Rust formatting" cargo fmt --all --check
 	@$(STEP) "Rust lints" cargo clippy --workspace --all-targets --all-features -- -D warnings
+	@$(STEP) "Rust lints without features" cargo clippy -p proxystore -- -D warnings
 	@$(STEP) "Python formatting" $(BIN)/ruff format --check .
 	@$(STEP) "Python lints" $(BIN)/ruff check .
 	@$(STEP) "Python types" $(BIN)/mypy

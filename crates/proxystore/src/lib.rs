@@ -71,6 +71,7 @@ compile_error!("proxystore needs 64-bit Linux: it maps large objects and waits b
 pub mod brokers;
 pub mod buffer;
 pub mod codec;
+mod condition;
 pub mod connectors;
 pub mod error;
 pub mod facts;

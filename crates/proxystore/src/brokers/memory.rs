@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{
     Broker, Delivery, Guarantee, Publisher, Sharing, SubscribeOptions, Subscriber, Tag, Traits,
     check_subscription, check_topic, closed, full,
 };
+use crate::condition::Condition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 
@@ -46,7 +47,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Own {
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Condition,
 }
 
 #[derive(Debug, Default)]
@@ -159,20 +160,6 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.own.get().state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for a change, until then at most; whether there is time left.
-    fn wait<'a>(
-        &self,
-        state: MutexGuard<'a, State>,
-        until: Option<Instant>,
-    ) -> MutexGuard<'a, State> {
-        let changed = &self.own.get().changed;
-        let Some(until) = until else {
-            return changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        };
-        let left = until.saturating_duration_since(Instant::now());
-        changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -289,7 +276,7 @@ impl Publisher for End {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(full(topic, "the topic is full"));
             }
-            state = self.shared.wait(state, deadline);
+            state = self.shared.own.get().changed.wait(state, deadline);
         }
         drop(state);
         self.shared.own.get().changed.notify_all();
@@ -341,7 +328,7 @@ impl Subscriber for End {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Ok(None);
             }
-            guard = self.shared.wait(guard, wake);
+            guard = self.shared.own.get().changed.wait(guard, wake);
         }
     }
 

@@ -55,7 +55,6 @@ pub const DEFAULT_GROUP: &str = "proxystore";
 const LONGEST_TOPIC: usize = 200;
 
 /// Nobody needs to fetch more ahead.
-#[cfg(any(feature = "kafka", feature = "nats", feature = "redis"))]
 const MOST_PREFETCHED: usize = 1 << 16;
 
 /// Nobody waits for longer, and clocks can bear it.

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -23,6 +23,7 @@ use super::{
     closed, known_options, wrong_length,
 };
 use crate::buffer::Buffer;
+use crate::condition::Condition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, check_id, unique_id};
 use crate::payload::Parts;
@@ -111,11 +112,8 @@ impl Connector for MemoryConnector {
         };
         let expiry = Expiry::after(options.ttl);
         let replaced = objects.insert(id, Stored { generation, expiry, bytes });
-        let wake = state.waiting > 0;
         drop(state);
-        if wake {
-            shard.filled.notify_all();
-        }
+        shard.filled.notify_all();
         drop(replaced); // its memory is given back outside the lock
         sweep_at(expiry);
         sweep();
@@ -169,11 +167,8 @@ impl Connector for MemoryConnector {
         for shard in &SHARDS {
             let mut state = shard.lock();
             let removed = if clear { state.channels.remove(&self.channel) } else { None };
-            let wake = state.waiting > 0;
             drop(state);
-            if wake {
-                shard.filled.notify_all();
-            }
+            shard.filled.notify_all();
             drop(removed);
         }
         Ok(())
@@ -205,19 +200,10 @@ impl Connector for MemoryConnector {
             if state.find(&self.channel, key).is_some() {
                 return Ok(true);
             }
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(false);
             }
-            state.waiting += 1;
-            state = match left {
-                None => shard.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let woken = shard.filled.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-            state.waiting -= 1;
+            state = shard.filled.wait(state, deadline);
         }
     }
 
@@ -276,12 +262,11 @@ impl Stored {
 /// A fixed share of all objects of the process, by id.
 struct Shard {
     state: Mutex<State>,
-    filled: Condvar,
+    filled: Condition,
 }
 
 struct State {
     channels: Map<Arc<str>, Map<Box<str>, Stored>>,
-    waiting: usize,
 }
 
 static SHARDS: [Shard; 16] = [const { Shard::new() }; 16];
@@ -289,7 +274,7 @@ static SHARDS: [Shard; 16] = [const { Shard::new() }; 16];
 impl Shard {
     const fn new() -> Self {
         let channels = HashMap::with_hasher(BuildHasherDefault::new());
-        Self { state: Mutex::new(State { channels, waiting: 0 }), filled: Condvar::new() }
+        Self { state: Mutex::new(State { channels }), filled: Condition::new() }
     }
 
     /// Panics cannot leave the maps half changed, so a poisoned lock is as good as any.

@@ -1,13 +1,15 @@
 //! A lock that is waited for no longer than until a time.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+
+use crate::condition::Condition;
 
 #[derive(Debug, Default)]
 pub(super) struct Gate<T> {
     is_taken: Mutex<bool>,
-    left: Condvar,
+    left: Condition,
     inside: Mutex<T>,
 }
 
@@ -22,17 +24,10 @@ impl<T> Gate<T> {
     pub(super) fn enter(&self, until: Option<Instant>) -> Option<Pass<'_, T>> {
         let mut is_taken = lock(&self.is_taken);
         while *is_taken {
-            is_taken = match until {
-                None => self.left.wait(is_taken).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return None;
-                    }
-                    let waited = self.left.wait_timeout(is_taken, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
+            if until.is_some_and(|until| until <= Instant::now()) {
+                return None;
+            }
+            is_taken = self.left.wait(is_taken, until);
         }
         *is_taken = true;
         drop(is_taken);

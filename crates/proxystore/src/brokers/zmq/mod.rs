@@ -25,7 +25,6 @@
 //!   are trusted.
 
 mod publisher;
-mod signal;
 mod subscriber;
 mod wire;
 
@@ -257,7 +256,7 @@ impl PublishingEnd {
         let mut state = bound.lock(); // under which it is looked at, or a waiter could miss it
         self.is_closed.store(true, Ordering::SeqCst);
         drop(place);
-        bound.room.notify();
+        bound.room.notify_all();
         let end = Instant::now() + LINGER;
         let under_way = state.under_way();
         while !state.is_written(&under_way) && Instant::now() < end {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
 
-use super::signal::Signal;
 use super::wire::{self, Role, Wish};
 use super::{Address, CAPACITY, CAPACITY_BYTES, MOST_WANTED, SILENCE};
 use crate::brokers::LONGEST_TOPIC;
+use crate::condition::Condition;
 use crate::fork::PerProcess;
 
 /// How long a port is tried to get that somebody else still has.
@@ -39,9 +39,9 @@ pub(super) struct Hub {
     listener: TcpListener,
     state: Mutex<State>,
     /// There is something to write.
-    news: Signal,
+    news: Condition,
     /// Something was written.
-    pub(super) room: Signal,
+    pub(super) room: Condition,
 }
 
 #[derive(Debug, Default)]
@@ -123,8 +123,8 @@ impl Bound {
         let hub = Arc::new(Hub {
             listener: TcpListener::bind((address.host(), address.port))?,
             state: Mutex::default(),
-            news: Signal::default(),
-            room: Signal::default(),
+            news: Condition::default(),
+            room: Condition::default(),
         });
         let bound = Arc::new(Self(Arc::clone(&hub)));
         thread::Builder::new().name("zmq-accept".to_owned()).spawn(move || hub.accept())?;
@@ -147,7 +147,7 @@ impl Drop for Bound {
         self.lock().closed = Some(Instant::now());
         // Gives up the port now, and also where a forked child still has the descriptor.
         let _ = rustix::net::shutdown(&self.listener, Shutdown::Both);
-        self.news.notify();
+        self.news.notify_all();
     }
 }
 
@@ -168,7 +168,7 @@ impl Hub {
             peer.pushed += 1;
             peer.bytes += frames.len();
         }
-        self.news.notify();
+        self.news.notify_all();
     }
 
     fn accept(self: Arc<Self>) {
@@ -271,12 +271,12 @@ impl Hub {
                     peer.pushed += 1;
                     peer.bytes += frame.len();
                     peer.queue.push_back(frame.into());
-                    self.news.notify();
+                    self.news.notify_all();
                 }
                 Wish::Answer(_) | Wish::Nothing => {}
             }
             drop(state);
-            self.room.notify(); // who cancels no longer holds anybody back
+            self.room.notify_all(); // who cancels no longer holds anybody back
         }
     }
 
@@ -316,7 +316,7 @@ impl Hub {
                 peer.written += batch.len() as u64;
                 peer.bytes -= batch.iter().map(|frames| frames.len()).sum::<usize>();
             }
-            self.room.notify();
+            self.room.notify_all();
         }
     }
 
@@ -342,8 +342,8 @@ impl Hub {
         if let Some(peer) = peer {
             let _ = peer.stream.shutdown(std::net::Shutdown::Write);
         }
-        self.news.notify();
-        self.room.notify();
+        self.news.notify_all();
+        self.room.notify_all();
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::signal::Signal;
 use super::wire::{self, Role, Wish};
 use super::{Address, CAPACITY, CAPACITY_BYTES, LARGEST};
+use crate::condition::Condition;
 
 /// How long it waits before it tries to connect again.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Inbox {
     topics: Vec<String>,
     state: Mutex<State>,
-    changed: Signal,
+    changed: Condition,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ struct State {
 impl Inbox {
     /// Begins to listen to some topics.
     pub(super) fn open(address: &Address, topics: &[String]) -> Result<Arc<Self>> {
-        let (state, changed) = (Mutex::default(), Signal::default());
+        let (state, changed) = (Mutex::default(), Condition::default());
         let inbox = Arc::new(Self { topics: topics.to_vec(), state, changed });
         let (filled, address) = (Arc::clone(&inbox), address.clone());
         let listen = move || filled.listen(&address);
@@ -55,7 +55,7 @@ impl Inbox {
             if let Some(message) = state.messages.pop_front() {
                 state.bytes -= message.len();
                 drop(state);
-                self.changed.notify();
+                self.changed.notify_all();
                 return Some(message);
             }
             if until.is_some_and(|until| until <= Instant::now()) {
@@ -72,7 +72,7 @@ impl Inbox {
             let _ = stream.shutdown(Shutdown::Both); // ends its reading
         }
         drop(state);
-        self.changed.notify();
+        self.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -157,6 +157,6 @@ impl Inbox {
         state.bytes += message.len();
         state.messages.push_back(message);
         drop(state);
-        self.changed.notify();
+        self.changed.notify_all();
     }
 }

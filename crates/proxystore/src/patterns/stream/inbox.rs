@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use super::claim::Claim;
 use super::event::{Body, Event, Message, Metadata};
 use super::metrics::{Count, StreamMetrics};
 use crate::brokers::{Delivery, Guarantee, Subscriber, Tag};
+use crate::condition::Condition;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::reference::{Reference, Share};
@@ -22,7 +23,7 @@ use crate::store::StoreFactory;
 pub struct Inbox {
     subscriber: Arc<dyn Subscriber>,
     state: Mutex<State>,
-    changed: Condvar,
+    changed: Condition,
     metrics: Arc<StreamMetrics>,
     /// What it holds is not for a forked child.
     process: u64,
@@ -167,7 +168,7 @@ impl Inbox {
         Self {
             subscriber,
             state: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Condition::default(),
             metrics: Arc::default(),
             process: fork::generation(),
         }
@@ -214,15 +215,10 @@ impl Inbox {
         loop {
             let mut state = self.lock();
             while state.arrivals.is_empty() && state.is_receiving {
-                let left = match deadline {
-                    Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-                    None => Duration::from_hours(1),
-                };
-                if left.is_zero() {
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                     return Ok(None);
                 }
-                let waited = self.changed.wait_timeout(state, left);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state = self.changed.wait(state, deadline);
             }
             if state.closed {
                 return Err(crate::brokers::closed("receive an event"));

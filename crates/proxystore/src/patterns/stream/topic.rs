@@ -2,10 +2,11 @@
 
 use std::mem;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::event::Metadata;
+use crate::condition::Condition;
 use crate::error::{Error, ErrorKind, Result};
 
 /// So often whoever waits for a topic is asked what else is to be done.
@@ -17,15 +18,13 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// A topic of a producer. It is held while a batch is sent, so that batches keep their order.
 pub(super) struct Topic<T> {
     place: Mutex<Place<T>>,
-    returned: Condvar,
+    returned: Condition,
 }
 
 struct Place<T> {
     /// `None` while somebody holds it.
     pending: Option<Pending<T>>,
-    /// How many threads wait for that.
-    waiting: usize,
-    /// How many of them for long.
+    /// How many threads wait for that, and have waited long.
     impatient: usize,
 }
 
@@ -54,8 +53,8 @@ impl<T> Default for Pending<T> {
 
 impl<T> Default for Topic<T> {
     fn default() -> Self {
-        let place = Place { pending: Some(Pending::default()), waiting: 0, impatient: 0 };
-        Self { place: Mutex::new(place), returned: Condvar::new() }
+        let place = Place { pending: Some(Pending::default()), impatient: 0 };
+        Self { place: Mutex::new(place), returned: Condition::default() }
     }
 }
 
@@ -89,10 +88,7 @@ impl<T> Topic<T> {
                 place.impatient += 1;
             }
             nudge();
-            place.waiting += 1;
-            let waited = self.returned.wait_timeout(place, left.min(NUDGE));
-            place = waited.unwrap_or_else(PoisonError::into_inner).0;
-            place.waiting -= 1;
+            place = self.returned.wait(place, Some(now + left.min(NUDGE)));
         };
         place.impatient -= usize::from(is_impatient);
         outcome
@@ -136,8 +132,6 @@ impl<T> Drop for Held<'_, T> {
     fn drop(&mut self) {
         let mut place = self.topic.lock();
         place.pending = Some(mem::take(&mut self.pending));
-        if place.waiting > 0 {
-            self.topic.returned.notify_one();
-        }
+        self.topic.returned.notify_one();
     }
 }

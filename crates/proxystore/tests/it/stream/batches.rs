@@ -204,7 +204,7 @@ fn topics_have_stores_of_their_own_or_none() {
     let mut seen = Vec::new();
     for item in consumer.iter::<Bytes>() {
         let item = item.unwrap();
-        assert_eq!(item.proxy.resolve().unwrap()[..], [9; LARGE]);
+        assert_eq!(*item.proxy.resolve().unwrap(), vec![9; LARGE]);
         seen.push(item.topic.to_string());
     }
     seen.sort();

@@ -4,17 +4,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// That of the standard library makes a system call for every message.
+/// That of the standard library makes a system call each time. Locks that are poisoned are as good as
+/// any to whoever waits here.
 #[derive(Debug, Default)]
-pub(super) struct Signal {
+pub(crate) struct Condition {
     changed: Condvar,
     /// Changes under the lock of what is waited for, so that whoever held it since sees it.
     waiting: AtomicUsize,
 }
 
-impl Signal {
+impl Condition {
+    pub(crate) const fn new() -> Self {
+        Self { changed: Condvar::new(), waiting: AtomicUsize::new(0) }
+    }
+
     /// Waits for a change, and no longer than until then.
-    pub(super) fn wait<'a, T>(
+    pub(crate) fn wait<'a, T>(
         &self,
         state: MutexGuard<'a, T>,
         until: Option<Instant>,
@@ -32,9 +37,16 @@ impl Signal {
     }
 
     /// Tells all that wait; what they wait for was changed under its lock, now or before.
-    pub(super) fn notify(&self) {
+    pub(crate) fn notify_all(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
+        }
+    }
+
+    /// Tells one that waits; all wait for the same.
+    pub(crate) fn notify_one(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_one();
         }
     }
 }
