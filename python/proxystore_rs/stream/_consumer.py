@@ -32,7 +32,8 @@ __all__ = ["StreamConsumer"]
 T = TypeVar("T")
 
 _SLICE = 0.25
-"""How many seconds a thread waits at a time for an asyncio task, which may be cancelled."""
+"""How many seconds a thread waits at a time: for an asyncio task, which may be cancelled, and before it
+looks whether there is an item of a task that was."""
 
 
 class End:
@@ -302,11 +303,13 @@ class StreamConsumer(Generic[T]):
                 return self._returned.popleft()
             except IndexError:
                 pass
-            left = None if until is None else max(until - time.monotonic(), 0)
+            left = float("inf") if until is None else max(until - time.monotonic(), 0)
             try:
-                arrival = self._inbox.next(left, is_slice)
+                arrival = self._inbox.next(min(left, _SLICE), is_slice or left > _SLICE)
             except StopIteration:
                 return End()  # says the subscriber
+            if arrival is None and left > _SLICE:
+                continue
             if arrival is None:
                 return None
             if arrival.is_end:

@@ -90,16 +90,17 @@ def test_what_comes_for_a_cancelled_task_is_the_next_ones(broker: Broker) -> Non
 
 def test_what_comes_while_the_loop_ends_is_the_next_one(broker: Broker) -> None:
     producer: StreamProducer[Any] = StreamProducer(broker.publisher())
-    consumer: StreamConsumer[Any] = StreamConsumer(broker.subscriber("t"))
+    subscriber = broker.subscriber("t", redeliver_after=3600)
+    consumer: StreamConsumer[Any] = StreamConsumer(subscriber)
 
     async def poll() -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(anext(consumer), 0.01)
         producer.send("t", 1)  # the thread still waits
 
-    for _ in range(5):
+    for _ in range(30):
         asyncio.run(poll())
-        assert consumer.next_item(60).value == 1
+        assert consumer.next_item(10).value == 1
 
 
 def test_what_was_to_be_acknowledged_is_when_the_wait_did_not_begin(
