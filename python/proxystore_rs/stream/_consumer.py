@@ -296,22 +296,22 @@ class StreamConsumer(Generic[T]):
         return step
 
     def _take(self, timeout: float | None, is_slice: bool = False) -> StreamItem[T] | End | None:
-        """Return what comes next, which the caller acknowledges."""
+        """Return what comes next, which the caller acknowledges; with `is_slice`, None after a while."""
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
                 return self._returned.popleft()
             except IndexError:
                 pass
-            left = float("inf") if until is None else max(until - time.monotonic(), 0)
+            left = None if until is None else max(until - time.monotonic(), 0)
             try:
-                arrival = self._inbox.next(min(left, _SLICE), is_slice or left > _SLICE)
+                arrival = self._inbox.next(left, _SLICE)
             except StopIteration:
                 return End()  # says the subscriber
-            if arrival is None and left > _SLICE:
-                continue
             if arrival is None:
-                return None
+                if is_slice or (left is not None and left <= _SLICE):
+                    return None
+                continue
             if arrival.is_end:
                 return End(arrival)
             # What was damaged would fail as often as it comes; a class that is missing may be elsewhere.
@@ -359,9 +359,8 @@ class _AsyncIterator(Generic[T]):
         before, self._handed = self._handed, []
         until = None if consumer._timeout is None else time.monotonic() + consumer._timeout
         while True:
-            left = _SLICE if until is None else min(_SLICE, until - time.monotonic())
-            is_slice = until is None or time.monotonic() + left < until
-            work = consumer._threads.submit(consumer._receive, before, max(left, 0), is_slice)
+            left = None if until is None else max(until - time.monotonic(), 0)
+            work = consumer._threads.submit(consumer._receive, before, left, is_slice=True)
             try:
                 step = await asyncio.wrap_future(work)
             except (asyncio.CancelledError, GeneratorExit):

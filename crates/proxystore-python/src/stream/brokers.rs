@@ -286,7 +286,7 @@ impl BrokerSubscriber {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let inner = self.inner()?;
         let found =
-            Lost::default().receive(py, timeout, false, |until| inner.receive(Some(until)))?;
+            Lost::default().receive(py, timeout, None, |until| inner.receive(Some(until)))?;
         let delivery = found.ok_or_else(|| late(py))?;
         py.detach(|| inner.acknowledge(&[delivery.tag])).py(py)?;
         Ok(PyBytes::new(py, &delivery.message))

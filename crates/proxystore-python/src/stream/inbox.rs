@@ -30,19 +30,19 @@ impl StreamInbox {
         Ok(Self { inner: Inbox::new(foreign::subscriber(subscriber)?), lost })
     }
 
-    /// The next event; `None` when `timeout` seconds pass first. With `is_slice`, of a longer wait, in
-    /// which a broker that cannot be reached may come back.
-    #[pyo3(signature = (timeout, is_slice = false))]
+    /// The next event; `None` when `timeout` seconds pass first, or those of the `slice` of them that
+    /// is waited now.
+    #[pyo3(signature = (timeout, slice = None))]
     fn next(
         &self,
         py: Python<'_>,
         timeout: Option<f64>,
-        is_slice: bool,
+        slice: Option<f64>,
     ) -> PyResult<Option<StreamArrival>> {
         let next = |until| self.inner.next(Some(until));
         let found = match &self.lost {
-            Some(lost) => lost.receive(py, timeout, is_slice, next)?,
-            None => patience::wait(py, timeout, next)?,
+            Some(lost) => lost.receive(py, timeout, slice, next)?,
+            None => patience::wait(py, patience::shorter(timeout, slice), next)?,
         };
         Ok(found.map(|arrival| StreamArrival { arrival }))
     }

@@ -16,20 +16,20 @@ use crate::error::from_python;
 pub(super) struct Lost(Mutex<Option<Instant>>);
 
 impl Lost {
-    /// Waits for what the broker delivers; `None` when the time is up. A broker that cannot be reached
-    /// may be back until then, or for a minute without a timeout, and if the wait `is_slice` of another.
+    /// Waits for what the broker delivers, for `slice` seconds of the `timeout` at most; `None` when
+    /// they are up. A broker that cannot be reached may be back until the timeout is over, or for a
+    /// minute without one.
     pub(super) fn receive<T: Send>(
         &self,
         py: Python<'_>,
         timeout: Option<f64>,
-        is_slice: bool,
+        slice: Option<f64>,
         receive: impl Fn(Instant) -> proxystore::Result<Option<T>> + Sync,
     ) -> PyResult<Option<T>> {
         let end = timeout
-            .filter(|_| !is_slice)
             .and_then(|timeout| Duration::try_from_secs_f64(timeout.max(0.0)).ok())
             .and_then(|timeout| Instant::now().checked_add(timeout));
-        wait(py, timeout, |until| {
+        wait(py, shorter(timeout, slice), |until| {
             let outcome = receive(until);
             let mut lost = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if !matches!(&outcome, Err(error) if error.kind() == ErrorKind::Io) {
@@ -47,6 +47,11 @@ impl Lost {
             Ok(None)
         })
     }
+}
+
+/// The shorter of two waits, `None` for one without end.
+pub(super) fn shorter(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    one.into_iter().chain(other).reduce(f64::min)
 }
 
 /// Waits in steps for what comes; `None` when the time is up.
