@@ -19,6 +19,10 @@ ifeq ($(CI),true)
 export RUSTFLAGS ?= -D warnings
 endif
 
+# Tests mostly wait. The files of Python tests are divided among processes.
+export RUST_TEST_THREADS ?= $(shell expr 3 \* $$(nproc))
+PYTEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
+
 # What the native module is made of. Python files are linked, not copied: they need no build.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml \
 	$(shell find crates -path '*/src/*' -type f 2>/dev/null) \
@@ -62,7 +66,7 @@ test: $(STAMPS)/test $(STAMPS)/package .venvs/engines/stamp ## all tests: Rust, 
 		name=$$(basename "$$source" .rs); \
 		$(STEP) "Rust example $$name" target/debug/examples/$$name || exit 1; \
 	done
-	@$(STEP) "Python tests, examples and code blocks" $(BIN)/pytest
+	@$(STEP) "Python tests, examples and code blocks" $(BIN)/pytest --numprocesses $(PYTEST_PROCESSES) --dist loadfile
 	@PROXYSTORE_TEST_ENGINES=all PYTHONPATH=$(CURDIR)/python \
 		$(STEP) "Tests on Dask, Ray, Parsl and Globus Compute" .venvs/engines/bin/pytest python/tests/executor
 

@@ -24,7 +24,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python" / "tests"))
 
-from endpoint_daemon import Endpoint, build  # noqa: E402
+from endpoint_daemon import Endpoint  # noqa: E402
+from rust_programs import rust_command  # noqa: E402
 
 CLIENTS = 16
 MB = 1_000_000
@@ -227,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        sites = make_sites(build(), folder, given.largest)
+        sites = make_sites(rust_command("proxystore"), folder, given.largest)
         for site in sites:
             cleanup.callback(site.close)
         tally = Tally(folder / "logs")

@@ -46,8 +46,10 @@ class Daemon:
             time.sleep(0.02)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it a signal; one that stops it has done so when this returns."""
         self.process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitpid(self.process.pid, os.WUNTRACED)
 
     def stop(self) -> None:
         """End it, as a user would."""
