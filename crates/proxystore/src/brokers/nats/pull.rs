@@ -13,6 +13,8 @@ use crate::error::Result;
 
 /// How long the server waits for a message before it says that there is none.
 const WAITS: Duration = Duration::from_secs(5);
+/// How much it sends at once, or one message: it cuts connections with 64 MB on their way.
+const MOST_BYTES: usize = 16 << 20;
 /// How much later its answer may come.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -36,6 +38,15 @@ pub(super) struct Pull {
     pub(super) waits: bool,
 }
 
+/// What an answer brought.
+#[derive(PartialEq, Eq)]
+enum Taken {
+    Some,
+    Nothing,
+    /// Nothing, as the first message alone is more than was asked for.
+    TooLarge,
+}
+
 impl Pull {
     pub(super) async fn run(self) {
         let pulled = self.pull().await;
@@ -49,8 +60,13 @@ impl Pull {
             None => self.inbox().await?,
         };
         if let Some(count) = self.looks {
-            let request = format!(r#"{{"batch":{count},"no_wait":true}}"#);
-            if self.ask(&mut inbox, request, count, ANSWERS_WITHIN).await? > 0 {
+            let request = format!(r#"{{"batch":{count},"max_bytes":{MOST_BYTES},"no_wait":true}}"#);
+            let mut taken = self.ask(&mut inbox, request, count, ANSWERS_WITHIN).await?;
+            if taken == Taken::TooLarge {
+                let request = r#"{"batch":1,"no_wait":true}"#.to_owned();
+                taken = self.ask(&mut inbox, request, 1, ANSWERS_WITHIN).await?;
+            }
+            if taken == Taken::Some {
                 return Ok(inbox);
             }
             self.basket.looked(self.index);
@@ -77,7 +93,7 @@ impl Pull {
         request: String,
         count: usize,
         time: Duration,
-    ) -> Result<usize> {
+    ) -> Result<Taken> {
         let Session { client, servers, .. } = &*self.session;
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}", self.group);
         let asked = client.publish_with_reply(subject, inbox.name.clone(), request.into()).await;
@@ -99,10 +115,13 @@ impl Pull {
                 StatusCode::IDLE_HEARTBEAT => {}
                 status => {
                     let text = message.description.unwrap_or_default();
+                    if status == StatusCode::REQUEST_TERMINATED && text.contains("MaxBytes") {
+                        return Ok(if taken > 0 { Taken::Some } else { Taken::TooLarge });
+                    }
                     return Err(lost(servers, format!("it gives no messages: {status} {text}")));
                 }
             }
         }
-        Ok(taken)
+        Ok(if taken > 0 { Taken::Some } else { Taken::Nothing })
     }
 }

@@ -353,6 +353,52 @@ fn a_new_topic_waits_for_a_silent_server_no_longer_than_it_may() {
 }
 
 #[test]
+fn much_that_waits_does_not_come_faster_than_it_is_taken() {
+    const COUNT: u8 = 150;
+    needs_nats!();
+    let server = Server::start();
+    let broker = server.broker();
+    let mut options = options();
+    options.prefetch = usize::from(COUNT);
+    let subscriber = broker.subscriber(&["t"], &options).unwrap();
+    let publisher = broker.publisher().unwrap();
+    let mut message = vec![0; 1_000_000];
+    for number in 0..COUNT {
+        message[0] = number;
+        publisher.publish("t", &message, soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    // With more than 64 MB on their way, the server would cut the connection, and what was on its way
+    // would come again, much later.
+    for number in 0..COUNT {
+        assert_eq!(next(&*subscriber)[0], number);
+    }
+}
+
+#[test]
+fn messages_larger_than_what_is_asked_for_at_once_come_one_by_one() {
+    needs_nats!();
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config");
+    std::fs::write(&config, "max_payload: 33554432").unwrap();
+    let server = Server::with(&["-js", "-c", config.to_str().unwrap()]);
+    let broker = server.broker();
+    let mut options = options();
+    options.prefetch = 8;
+    let subscriber = broker.subscriber(&["t"], &options).unwrap();
+    let publisher = broker.publisher().unwrap();
+    let lens = [20_000_000, 1, 17_000_000, 18_000_000, 2];
+    for len in lens {
+        publisher.publish("t", &vec![0; len], soon()).unwrap();
+    }
+    publisher.flush(soon()).unwrap();
+    let first = subscriber.receive(Some(Instant::now())).unwrap().expect("it is there");
+    assert_eq!(first.message.len(), lens[0]);
+    assert_eq!([(); 4].map(|()| next(&*subscriber).len()), lens[1..]);
+    assert!(subscriber.receive(Some(Instant::now())).unwrap().is_none());
+}
+
+#[test]
 fn a_message_too_large_is_refused_and_says_what_to_do() {
     needs_nats!();
     let server = Server::start();
