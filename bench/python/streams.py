@@ -310,6 +310,7 @@ SIDES = {
     "ours, shared memory, shm": ours("shm", "shm"),
     "bytes, shared memory": ours("shm", "none", Bytes),
     "ours, Redis list, Redis": ours("list", "redis"),
+    "ours, Redis list, Redis, stored": ours("list", "redis", Stored),
     "upstream, Redis list, Redis": upstream("list", "redis"),
     "bare client, Redis list, Redis": bare("list", "redis"),
     "bare client, Redis list, Redis, pipelined": bare("list", "redis", Pipelined),
