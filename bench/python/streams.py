@@ -2,9 +2,10 @@
 
 A producer process sends NumPy arrays as fast as it can, and a consumer process gets each as an
 array and looks at its ends. Objects of a side go through its store, and events through its broker.
-Ours has small objects inside its events, unless the side is "stored"; "bytes" sides send the pickled arrays through the broker itself. Plain clients of Redis wait for the answer to
-every command, but for the pipelined one; ours do not (see `UNEVEN`). Needs `redis-server`,
-`nats-server` and, for the other library, `make bench`.
+Ours has small objects inside its events, unless the side is "stored"; "bytes" sides send the
+pickled arrays through the broker itself. Plain clients of Redis wait for the answer to every
+command, but for the pipelined one; ours do not (see `UNEVEN`). Needs `redis-server`, `nats-server`
+and, for the other library, `make bench`.
 """
 
 from __future__ import annotations
